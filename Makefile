@@ -1,0 +1,43 @@
+# Every target sets up what it needs in .venv; only Python 3.11+, make and a package index are assumed.
+PYTHON ?= python3
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint render lock bench clean cluster-test
+
+help: ## what can be done here
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+.venv/ready: requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit("Slipway needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+demo: .venv/ready ## the whole line on this machine, against embedded services
+	$(BIN)/python -m workflows run manifests/services/demo.yaml
+
+test: .venv/ready ## the tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: .venv/ready lint test ## what CI runs: lint, types, import rules, drift of generated files, tests
+
+lint: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m workflows render --check
+
+render: .venv/ready ## write the generated files again
+	$(BIN)/python -m workflows render
+
+fix: .venv/ready ## format, and repair what the linter can repair
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: .venv/ready ## resolve requirements.lock again
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	  --all-extras --group test --group lint --group lock --custom-compile-command 'make lock' --upgrade -o requirements.lock pyproject.toml
+
+clean: ## forget the embedded services and everything they hold
+	rm -rf .slipway build

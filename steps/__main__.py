@@ -1,0 +1,119 @@
+"""`python -m steps STEP --service FILE`: run one step, on a laptop or in a pod, with the same words."""
+
+import argparse
+import logging
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from steps import wiring
+from steps.engine import outputs
+from steps.engine.clock import SystemClock
+from steps.engine.converge import check, converge
+from steps.engine.errors import Exit, Interrupted, StepError, exit_code
+from steps.engine.logs import set_up
+from steps.engine.report import StreamReport, stdout_report
+from steps.service import DocumentError, load
+
+log = logging.getLogger("steps")
+
+RECAP_FILE = "recap.json"
+TERMINATION_LOG_LIMIT = 4096  # bytes that Kubernetes keeps
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    clock = SystemClock()
+    report = stdout_report(clock, diff=options.diff, progress_file=wiring.progress_file())
+    started, reason, code = clock.now(), "", Exit.DONE
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        _run(options, report, clock)
+    except (StepError, DocumentError) as error:
+        reason, code = str(error), exit_code(error)
+        if not report.counts["failed"]:
+            report.failed(reason)
+    except Exception:
+        reason, code = "a bug in Slipway; the traceback is in the log of this step", Exit.BUG
+        log.exception("unexpected error")
+        report.failed(reason)
+    finally:
+        report.recap(options.step)
+    if reason:
+        _tell_kubernetes(reason)
+    if options.outputs:
+        recap = {**report.counts, "exit": int(code), "reason": reason, "seconds": round(clock.now() - started, 3)}
+        outputs.write_json(recap, options.outputs / RECAP_FILE)
+    return int(code)
+
+
+def _run(options: argparse.Namespace, report: StreamReport, clock: SystemClock) -> None:
+    service = load(options.service, options.set)
+    set_up(step=options.step, service=service.name, verbose=options.verbose)
+    step = wiring.build(
+        options.step,
+        wiring.Invocation(
+            service=service,
+            model_digest=options.model_digest,
+            scratch=options.scratch,
+            run_name=options.run_name,
+            run_status=options.run_status,
+            run_failures=options.run_failures,
+        ),
+    )
+    if options.check:
+        check(step, report)
+        return
+    outcome = converge(step, report, clock)
+    if options.outputs:
+        outputs.write(outcome.outputs, options.outputs)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m steps",
+        description="Run one step of the line: look, change only what differs, say what was found.",
+        epilog="Exit codes: 0 done, 2 usage, 10 the document is wrong, 11 blocked, 12 not converging, 13 deadline, "
+        "75 no answer (run again), 1 a bug.",
+    )
+    parser.add_argument("step", choices=sorted(wiring.STEPS), metavar="STEP", help=", ".join(wiring.STEPS))
+    parser.add_argument("--service", type=Path, required=True, metavar="FILE", help="the ModelService document")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="override one field; may repeat"
+    )
+    parser.add_argument("--model-digest", default="", metavar="sha256:…", help="the digest that resolve-model pinned")
+    parser.add_argument(
+        "--scratch", type=Path, default=Path("/scratch"), metavar="DIR", help="scratch volume of a transfer"
+    )
+    parser.add_argument("--outputs", type=Path, metavar="DIR", help="write outputs here, one file each")
+    parser.add_argument("--run-name", default="", help="finish-run: name of the run")
+    parser.add_argument("--run-status", default="", help="finish-run: Succeeded, Failed or Error")
+    parser.add_argument(
+        "--run-failures", default="", metavar="JSON", help="finish-run: what Argo calls workflow.failures"
+    )
+    parser.add_argument("--check", action="store_true", help="say what would be done, and change nothing")
+    parser.add_argument("--diff", action="store_true", help="show each object before and after")
+    parser.add_argument("--verbose", action="store_true", help="log more to stderr")
+    return parser
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    raise Interrupted(f"stopped by {signal.Signals(number).name}", "run it again, it goes on from here")
+
+
+def _tell_kubernetes(reason: str) -> None:
+    """The termination message shows on the node in Argo."""
+    path = wiring.termination_log()
+    if not path.exists():
+        return
+    try:
+        path.write_bytes(reason.encode()[:TERMINATION_LOG_LIMIT])
+    except OSError as error:
+        log.warning("cannot write the termination message: %s", error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

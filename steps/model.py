@@ -1,0 +1,69 @@
+"""A model as a list of files with their hashes, and the digest that pins it.
+
+The hub has no commit id for a whole repository in its listing (only one per file), so the list itself is the pin.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+
+DIGEST_PREFIX = "sha256:"
+
+
+class UnsafePathError(ValueError):
+    """A listed path would leave the folder of the model, or could not be written as it stands."""
+
+
+@dataclass(frozen=True, order=True)
+class ModelFile:
+    path: str
+    size: int  # bytes
+    sha256: str  # 64 lower-case hex digits
+
+    def __post_init__(self) -> None:
+        refuse_unsafe(self.path)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a hub, a bucket or a folder holds of one model; files are sorted by path."""
+
+    files: tuple[ModelFile, ...]
+
+    @classmethod
+    def of(cls, files: Iterable[ModelFile]) -> "Listing":
+        return cls(tuple(sorted(files)))
+
+    @cached_property
+    def digest(self) -> str:
+        """`sha256:<hex>` of the sorted `path<TAB>size<TAB>sha256<LF>` lines."""
+        lines = "".join(f"{file.path}\t{file.size}\t{file.sha256}\n" for file in self.files)
+        return DIGEST_PREFIX + hashlib.sha256(lines.encode()).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes that an engine loads into GPU memory."""
+        return sum(file.size for file in self.files if file.path.endswith((".safetensors", ".bin", ".pt")))
+
+
+def refuse_unsafe(path: str) -> None:
+    """Raise UnsafePathError for a path that is not plainly inside the model's own folder."""
+    parts = PurePosixPath(path).parts
+    unsafe = (
+        not path
+        or path.startswith(("/", "~"))
+        or "\\" in path
+        or any(part in ("..", ".") for part in path.split("/"))
+        or any(ord(character) < ord(" ") for character in path)
+        or "/".join(parts) != path
+        or parts[0] == ".slipway"
+    )
+    if unsafe:
+        raise UnsafePathError(f"the path {path!r} is not a plain relative path inside the model")

@@ -1,0 +1,192 @@
+"""What the steps need from outside, as Protocols. One adapter each in `steps/adapters`; tests and local runs reach
+embedded services through the same adapters.
+
+Every method raises Blocked when the other side refuses (no permission, no such bucket, wrong signature) and
+TransientError when it does not answer, after the adapter's own retries. Absent is None, and only for a real NotFound.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from steps.model import Listing, ModelFile
+
+Manifest = dict[str, Any]  # a Kubernetes object
+
+
+@dataclass(frozen=True)
+class Kind:
+    api_version: str
+    kind: str
+
+    @property
+    def group(self) -> str:
+        return self.api_version.rpartition("/")[0]
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Names one Kubernetes object; `namespace` is empty for cluster-scoped kinds."""
+
+    kind: Kind
+    name: str
+    namespace: str = ""
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "Ref":
+        metadata = manifest["metadata"]
+        kind = Kind(manifest["apiVersion"], manifest["kind"])
+        return cls(kind, metadata["name"], metadata.get("namespace", ""))
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.kind.kind, self.namespace, self.name) if part)
+
+
+@dataclass(frozen=True)
+class Right:
+    """One thing a step must be allowed to do, for SelfSubjectAccessReview."""
+
+    verb: str
+    group: str
+    resource: str  # plural, "pods" or "pods/log"
+    namespace: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        where = f" in namespace {self.namespace}" if self.namespace else ""
+        name = f" {self.name}" if self.name else ""
+        return f"{self.verb} {self.resource}{'.' + self.group if self.group else ''}{name}{where}"
+
+
+class Cluster(Protocol):
+    def get(self, ref: Ref) -> Manifest | None: ...
+
+    def select(self, kind: Kind, namespace: str = "", labels: Mapping[str, str] | None = None) -> list[Manifest]:
+        """Objects in one namespace, or in all of them; sorted by namespace and name."""
+        ...
+
+    def preview(self, wanted: Manifest) -> Manifest:
+        """What the object would be after `apply`: a server-side apply with dryRun=All."""
+        ...
+
+    def apply(self, wanted: Manifest) -> None:
+        """Server-side apply with our field manager; the document wins over manual edits of what it declares."""
+        ...
+
+    def delete(self, ref: Ref, uid: str) -> None:
+        """Delete that very object; its dependants follow in the background. Absent already is fine."""
+        ...
+
+    def serves(self, kind: Kind) -> bool: ...
+
+    def allows(self, right: Right) -> bool: ...
+
+    def pod_log(self, namespace: str, pod: str, container: str, *, previous: bool = False, lines: int = 20) -> str:
+        """The last lines of a container's log; empty if there is none."""
+        ...
+
+
+class ModelSource(Protocol):
+    """One revision of one model, to be read."""
+
+    def listing(self) -> Listing:
+        """All files with sizes and hashes. Raises Blocked for a truncated or unsafe listing and an absent model."""
+        ...
+
+    def read(self, file: ModelFile, start: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes of `file` from `start` on, or raise."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    key: str
+    size: int
+    etag: str
+    crc64: int | None = None  # of the whole object, as OSS computed it
+    metadata: Mapping[str, str] = field(default_factory=dict)  # x-oss-meta-*, keys without that prefix
+
+
+@dataclass(frozen=True)
+class StoredPart:
+    number: int  # from 1
+    size: int
+    etag: str
+    crc64: int | None = None  # as OSS computed it from what it received
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A multipart upload that is not complete."""
+
+    key: str
+    id: str
+
+
+class ModelStore(Protocol):
+    """One bucket. Keys are full keys, never relative to a prefix."""
+
+    def head(self, key: str) -> StoredObject | None: ...
+
+    def scan(self, prefix: str) -> Iterator[StoredObject]:
+        """Objects below a prefix, without `crc64` and `metadata`, in key order."""
+        ...
+
+    def get(self, key: str) -> bytes | None: ...
+
+    def read(self, key: str, start: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes of an object from `start` on, or raise."""
+        ...
+
+    def put(
+        self,
+        key: str,
+        body: bytes | memoryview,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        forbid_overwrite: bool = False,
+    ) -> StoredObject | None:
+        """Write one object and compare the CRC-64 that OSS computed. None if it exists and may not be overwritten."""
+        ...
+
+    def copy(self, source: StoredObject, key: str, *, metadata: Mapping[str, str] | None = None) -> StoredObject:
+        """Copy inside the bucket, without moving bytes through this process."""
+        ...
+
+    def delete(self, keys: Iterable[str]) -> None: ...
+
+    def start_upload(self, key: str, *, metadata: Mapping[str, str] | None = None) -> Upload: ...
+
+    def upload_part(self, upload: Upload, number: int, body: memoryview) -> StoredPart:
+        """Send one part and compare the CRC-64 that OSS computed."""
+        ...
+
+    def parts(self, upload: Upload) -> list[StoredPart] | None:
+        """Parts that OSS holds, by number; None if there is no such upload any more."""
+        ...
+
+    def complete_upload(self, upload: Upload, parts: Iterable[StoredPart], *, crc64: int) -> StoredObject:
+        """Make the object from its parts and compare its CRC-64 with `crc64`."""
+        ...
+
+    def abort_upload(self, upload: Upload) -> None:
+        """Forget an upload and its parts. Absent already is fine."""
+        ...
+
+    def uploads(self, prefix: str) -> list[Upload]: ...
+
+
+class Notifier(Protocol):
+    def send(self, message: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class AccessKey:
+    """An access key of Alibaba Cloud; its secrets never reach a repr, so they never reach a log."""
+
+    id: str
+    secret: str = field(repr=False)
+    token: str = field(default="", repr=False)  # of a temporary key (STS)

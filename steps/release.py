@@ -1,0 +1,106 @@
+"""A release is the document plus the model digest; every name that a step uses is derived here.
+
+Names are content-addressed. A PV spec is immutable and a CSI mount is keyed by its volumeHandle, so a reused name would
+serve the old model. Replica counts are left out of the release: scaling keeps the group and the pods that are right.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from steps.service import ModelService
+
+SERVICE_LABEL = "slipway/service"
+RELEASE_LABEL = "slipway/release"
+ROLE_LABEL = "slipway/role"
+HASH_LABEL = "slipway/spec-hash"
+FIELD_MANAGER = "slipway"
+# Counts the changes to how a release is rendered: another rendering is another release, never an edit of a live one.
+RENDERING = 1
+MANIFEST_NAME = ".slipway/manifest.json"
+
+
+def content_hash(content: Any, length: int) -> str:
+    """The first `length` hex digits of the SHA-256 of `content` as canonical JSON."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:length]
+
+
+@dataclass(frozen=True)
+class Release:
+    service: ModelService
+    model_digest: str  # sha256:<64 hex>
+
+    @property
+    def prefix(self) -> str:
+        """Folder of this model revision in the bucket, without a slash at its end. Immutable once it has a manifest."""
+        return f"{self.service.store.prefix}/{self.service.model.id}/{self.model_digest.removeprefix('sha256:')[:16]}"
+
+    @property
+    def manifest_key(self) -> str:
+        """Object that is written last: a prefix without it does not exist for any reader."""
+        return f"{self.prefix}/{MANIFEST_NAME}"
+
+    @property
+    def volume_attributes(self) -> dict[str, str]:
+        """What the CSI driver is told; PV and PVC are named by it."""
+        service = self.service
+        attributes = {
+            "bucket": service.store.bucket,
+            "url": service.store_endpoint,
+            "path": f"/{self.prefix}",
+            "fuseType": service.volume.client,
+            "otherOpts": service.volume.options or _MOUNT_OPTIONS[service.volume.client],
+        }
+        if service.store.credentials.kind == "rrsa":
+            attributes |= {"authType": "rrsa", "roleName": service.store.credentials.role}
+        return attributes
+
+    @property
+    def volume_name(self) -> str:
+        """Name of the PV, of the PVC and of the volumeHandle."""
+        # The namespace is part of it: PVs are cluster-scoped, and one PV binds one claim.
+        content = {"attributes": self.volume_attributes, "namespace": self.service.namespace, "of": self.service.name}
+        return f"{self.service.volume.name}-{content_hash(content, 10)}"
+
+    @property
+    def volume_secret(self) -> str:
+        """Secret that the CSI driver reads. Not named by content: a rotated key must not need a new volume."""
+        return f"{self.service.name}-oss"
+
+    @property
+    def id(self) -> str:
+        """Eight hex digits: which model bytes run with which flags. A prefill never feeds a decode of another id."""
+        serving = self.service.serving.model_dump(by_alias=True, exclude={"service_name": True, **_REPLICAS})
+        content = {"model": self.model_digest, "volume": self.volume_name, "serving": serving, "rendering": RENDERING}
+        return content_hash(content, 8)
+
+    @property
+    def group(self) -> str:
+        """Name of the RoleBasedGroup, and of the Service that leads to this release alone."""
+        return f"{self.service.name}-{self.id}"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {**self.service.metadata.labels, SERVICE_LABEL: self.service.name, RELEASE_LABEL: self.id}
+
+    @property
+    def replicas(self) -> dict[str, int]:
+        serving = self.service.serving
+        return {"prefill": serving.prefill.replicas, "decode": serving.decode.replicas, "router": 1}
+
+
+def record_name(service: ModelService) -> str:
+    """ConfigMap that says which release takes the traffic and how it looked when it was proved."""
+    return f"{service.name}-release"
+
+
+_REPLICAS = {"prefill": {"replicas"}, "decode": {"replicas"}}
+
+# ossfs 2: keep attributes cached after close, the prefix is immutable. ossfs 1: the walkthrough's options, with a
+# metadata cache for the same reason. https://www.alibabacloud.com/help/en/ack/ack-managed-and-ack-dedicated/user-guide/mount-oss-volumes-through-ossfs-2-0
+_MOUNT_OPTIONS = {
+    "ossfs2": "-o close_to_open=false",
+    "ossfs": "-o umask=022 -o max_stat_cache_size=100000 -o allow_other",
+}

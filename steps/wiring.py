@@ -1,0 +1,215 @@
+"""Which adapters a step gets. The only reader of the environment.
+
+Adapters and steps are imported inside the functions, so that a step loads no SDK but its own.
+"""
+# ruff: noqa: PLC0415
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steps.engine.converge import Step
+from steps.engine.errors import Blocked
+from steps.ports import AccessKey, Cluster, ModelSource, ModelStore, Notifier
+from steps.release import Release
+from steps.service import ModelService
+
+if TYPE_CHECKING:
+    from steps.ports import Inference
+
+ENVIRONMENT = os.environ  # noqa: TID251  # this module is the one place that reads it
+
+ACCESS_KEY_ID = "OSS_ACCESS_KEY_ID"
+ACCESS_KEY_SECRET = "OSS_ACCESS_KEY_SECRET"  # noqa: S105  # a name, not a secret
+SESSION_TOKEN = "OSS_SESSION_TOKEN"  # noqa: S105  # a name, not a secret
+HUB_TOKEN = "MODELSCOPE_API_TOKEN"  # noqa: S105  # a name, not a secret
+WEBHOOK_URL = "SLIPWAY_WEBHOOK_URL"
+# Set by local runs and tests, to reach embedded services with the document as it is.
+HUB_ENDPOINT = "SLIPWAY_MODELSCOPE_ENDPOINT"
+STORE_ENDPOINT = "SLIPWAY_OSS_ENDPOINT"
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What the command line said."""
+
+    service: ModelService
+    model_digest: str = ""  # empty: the expected digest of the document, else whatever the hub lists now
+    scratch: Path = Path("/scratch")
+    run_name: str = ""
+    run_status: str = ""
+    run_failures: str = ""
+    shard: int = 0
+
+
+def progress_file() -> Path | None:
+    """Where Argo reads progress. https://argo-workflows.readthedocs.io/en/latest/progress/"""
+    name = ENVIRONMENT.get("ARGO_PROGRESS_FILE")
+    return Path(name) if name else None
+
+
+def termination_log() -> Path:
+    """Where Kubernetes reads the one-line reason of a container's end."""
+    return Path(ENVIRONMENT.get("SLIPWAY_TERMINATION_LOG", "/dev/termination-log"))
+
+
+def build(step: str, invocation: Invocation) -> Step[Any]:
+    """The step with its adapters. Raises KeyError for an unknown step, Blocked for a missing credential."""
+    return STEPS[step](invocation)
+
+
+def _resolve_model(invocation: Invocation) -> Step[Any]:
+    from steps.resolve_model import ResolveModel
+
+    return ResolveModel(invocation.service, _source(invocation.service))
+
+
+def _check_platform(invocation: Invocation) -> Step[Any]:
+    from steps.check_platform import CheckPlatform
+
+    service = invocation.service
+    return CheckPlatform(_release(invocation), _cluster(), _store(service), _source(service))
+
+
+def _download_model(invocation: Invocation) -> Step[Any]:
+    from steps.download_model import DownloadModel
+
+    service = invocation.service
+    return DownloadModel(_release(invocation), _source(service), _store(service), invocation.scratch)
+
+
+def _upload_model(invocation: Invocation) -> Step[Any]:
+    from steps.upload_model import UploadModel
+
+    return UploadModel(_release(invocation), _store(invocation.service), invocation.scratch)
+
+
+def _mirror_model(invocation: Invocation) -> Step[Any]:
+    from steps.mirror_model import MirrorModel
+
+    service = invocation.service
+    return MirrorModel(_release(invocation), _source(service), _store(service))
+
+
+def _create_volume(invocation: Invocation) -> Step[Any]:
+    from steps.create_volume import CreateVolume
+
+    needs_key = invocation.service.store.credentials.kind == "secret"
+    return CreateVolume(_release(invocation), _cluster(), _access_key() if needs_key else None)
+
+
+def _roll_out_service(invocation: Invocation) -> Step[Any]:
+    from steps.roll_out_service import RollOutService
+
+    return RollOutService(_release(invocation), _cluster())
+
+
+def _smoke_test(invocation: Invocation) -> Step[Any]:
+    from steps.smoke_test import SmokeTest
+
+    return SmokeTest(_release(invocation), _cluster(), _inference())
+
+
+def _promote_release(invocation: Invocation) -> Step[Any]:
+    from steps.promote_release import PromoteRelease
+
+    return PromoteRelease(_release(invocation), _cluster())
+
+
+def _finish_run(invocation: Invocation) -> Step[Any]:
+    from steps.finish_run import FinishRun, RunResult
+
+    run = RunResult.of(invocation.run_name, invocation.run_status, invocation.run_failures)
+    return FinishRun(invocation.service, _cluster(), _notifier(invocation.service), run)
+
+
+STEPS: Mapping[str, Callable[[Invocation], Step[Any]]] = {
+    "resolve-model": _resolve_model,
+    "check-platform": _check_platform,
+    "download-model": _download_model,
+    "upload-model": _upload_model,
+    "mirror-model": _mirror_model,
+    "create-volume": _create_volume,
+    "roll-out-service": _roll_out_service,
+    "smoke-test": _smoke_test,
+    "promote-release": _promote_release,
+    "finish-run": _finish_run,
+}
+
+
+def _release(invocation: Invocation) -> Release:
+    service = invocation.service
+    digest = invocation.model_digest or service.model.expected_digest or _source(service).listing().digest
+    return Release(service, digest)
+
+
+def _source(service: ModelService) -> ModelSource:
+    from steps.adapters.modelscope import ModelScopeSource
+
+    return ModelScopeSource(
+        endpoint=ENVIRONMENT.get(HUB_ENDPOINT, service.model.endpoint),
+        model_id=service.model.id,
+        revision=service.model.revision,
+        token=_secret(HUB_TOKEN, f"the hub token of {service.model.id}") if service.model.token else "",
+        region=service.store.region,
+    )
+
+
+def _store(service: ModelService) -> ModelStore:
+    from steps.adapters.oss import OssStore
+    from steps.adapters.oss_credentials import role_credentials, static_credentials
+
+    credentials = service.store.credentials
+    return OssStore(
+        endpoint=ENVIRONMENT.get(STORE_ENDPOINT, service.store_endpoint),
+        region=service.store.region,
+        bucket=service.store.bucket,
+        credentials=static_credentials(_access_key())
+        if credentials.kind == "secret"
+        else role_credentials(service.store.region, ENVIRONMENT),
+    )
+
+
+def _access_key() -> AccessKey:
+    return AccessKey(
+        id=_secret(ACCESS_KEY_ID, "the access key of OSS"),
+        secret=_secret(ACCESS_KEY_SECRET, "the access key of OSS"),
+        token=ENVIRONMENT.get(SESSION_TOKEN, ""),
+    )
+
+
+def _cluster() -> Cluster:
+    from steps.adapters.kubernetes import connect
+
+    return connect(_kubeconfig())
+
+
+def _inference() -> "Inference":
+    from steps.adapters.sglang import connect
+
+    return connect(_kubeconfig())
+
+
+def _notifier(service: ModelService) -> Notifier | None:
+    from steps.adapters.webhook import WebhookNotifier
+
+    return WebhookNotifier(_secret(WEBHOOK_URL, "the address of the webhook")) if service.notify else None
+
+
+def _kubeconfig() -> Path | None:
+    """None means: this is a pod, use its service account."""
+    if "KUBECONFIG" in ENVIRONMENT:
+        return Path(ENVIRONMENT["KUBECONFIG"])
+    return None if "KUBERNETES_SERVICE_HOST" in ENVIRONMENT else Path.home() / ".kube" / "config"
+
+
+def _secret(variable: str, meaning: str) -> str:
+    value = ENVIRONMENT.get(variable, "").strip()
+    if not value:
+        raise Blocked(
+            f"the environment variable {variable} ({meaning}) is not set or empty",
+            "in the cluster, check that the Secret named in the document has the key; on a laptop, export it",
+        )
+    return value

@@ -1,0 +1,55 @@
+"""Doubles that behave; what talks to a service is tested against the embedded service instead."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from steps.engine.plan import Change
+from steps.engine.report import Progress
+
+
+class FakeClock:
+    """Time passes only in `sleep`, and `during` may move the world meanwhile."""
+
+    def __init__(self, during: Callable[[float], None] | None = None) -> None:
+        self.seconds = 1_000.0
+        self._during = during
+
+    def now(self) -> float:
+        return self.seconds
+
+    def time(self) -> float:
+        return 1_790_000_000.0 + self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+        if self._during:
+            self._during(self.seconds)
+
+
+@dataclass
+class RecordingReport:
+    """Keeps every line as (word, text)."""
+
+    lines: list[tuple[str, str]] = field(default_factory=list)
+    last_progress: Progress | None = None
+
+    def changed(self, change: Change) -> None:
+        self.lines.append(("changed", str(change)))
+
+    def kept(self, reasons: Iterable[str]) -> None:
+        self.lines += [("ok", reason) for reason in reasons]
+
+    def waiting(self, reasons: Iterable[str]) -> None:
+        self.lines += [("waiting", reason) for reason in reasons if ("waiting", reason) not in self.lines]
+
+    def failed(self, reason: str) -> None:
+        self.lines.append(("failed", reason))
+
+    def note(self, text: str) -> None:
+        self.lines.append(("note", text))
+
+    def progress(self, progress: Progress) -> None:
+        self.last_progress = progress
+
+    def of(self, word: str) -> list[str]:
+        return [text for kind, text in self.lines if kind == word]
