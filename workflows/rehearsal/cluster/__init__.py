@@ -1,0 +1,1 @@
+"""An embedded Kubernetes: API server, store, controllers and kubelet, for runs without a cluster."""
