@@ -19,7 +19,7 @@ from workflows.rehearsal.cluster.errors import ApiError, already_exists, conflic
 from workflows.rehearsal.cluster.events import Event, EventLog, EventType, Subscription
 from workflows.rehearsal.cluster.journal import Journal
 from workflows.rehearsal.cluster.labels import Selector
-from workflows.rehearsal.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, Registry, Resource
+from workflows.rehearsal.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS, Registry, Resource
 
 FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 # Suffixes of generateName cannot spell words. https://github.com/kubernetes/apimachinery/blob/master/pkg/util/rand/rand.go
@@ -138,26 +138,35 @@ class Store:
                 content["metadata"]["generation"] = live["metadata"].get("generation", 0) + 1
             if resource.key == CUSTOM_RESOURCE_DEFINITIONS.key:
                 content = establish(content, now())
-            if "deletionTimestamp" in content["metadata"] and not _finalizers(content):
+            ends = "deletionTimestamp" in content["metadata"] and not content["metadata"]["deletionGracePeriodSeconds"]
+            if ends and not _finalizers(content):
                 return self._write(resource, "DELETED", content, live)
             return self._write(resource, "MODIFIED", content, live)
 
-    def delete(self, resource: Resource, name: str, namespace: str = "", *, uid: str = "") -> Manifest:
-        """Remove an object, or mark it with a deletionTimestamp while finalizers hold it. Returns it as it was last.
+    def delete(
+        self, resource: Resource, name: str, namespace: str = "", *, uid: str = "", grace: int | None = None
+    ) -> Manifest:
+        """Remove an object, or mark it with a deletionTimestamp while something holds it. Returns it as it was last.
 
-        Raises ApiError: 404 if absent, 409 if `uid` is given and another object has the name now.
+        Finalizers hold it, and a pod on a node is held until its kubelet deletes it with `grace=0`; `grace` is in
+        seconds, and None means the pod's own. Raises ApiError: 404 if absent, 409 if `uid` is given and another object
+        has the name now.
         """
         with self._lock:
             live = self._live(resource, name, namespace)
             metadata = live["metadata"]
             if uid and uid != metadata["uid"]:
                 raise conflict(resource, name, _other_uid(uid, metadata["uid"]))
-            if not _finalizers(live):
+            seconds = _grace(resource, live, grace)
+            if not seconds and not _finalizers(live):
                 return self._write(resource, "DELETED", copied(live), live)
-            if "deletionTimestamp" in metadata:
+            if "deletionTimestamp" in metadata and seconds >= metadata["deletionGracePeriodSeconds"]:
                 return rendered(resource, live)
             content = copied(live)
-            content["metadata"] |= {"deletionTimestamp": now(), "deletionGracePeriodSeconds": 0}
+            content["metadata"] |= {
+                "deletionTimestamp": metadata.get("deletionTimestamp") or now(),
+                "deletionGracePeriodSeconds": seconds,
+            }
             if resource.counts_generations:
                 content["metadata"]["generation"] = metadata.get("generation", 0) + 1
             if resource.key == NAMESPACES.key:
@@ -257,6 +266,19 @@ def _check_same(resource: Resource, live: Manifest, sent: Manifest) -> None:
 
 def _other_uid(expected: str, found: str) -> str:
     return f"Precondition failed: UID in precondition: {expected}, UID in object meta: {found}"
+
+
+def _grace(resource: Resource, live: Manifest, asked: int | None) -> int:
+    """Seconds that a pod may take to end. Only a pod that a kubelet knows ends gracefully.
+
+    https://github.com/kubernetes/kubernetes/blob/master/pkg/registry/core/pod/strategy.go
+    """
+    spec = live.get("spec") or {}
+    if resource.key != PODS.key or not spec.get("nodeName"):
+        return 0
+    if (live.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        return 0
+    return int(spec.get("terminationGracePeriodSeconds", 30) if asked is None else asked)
 
 
 def _finalizers(content: Manifest) -> list[str]:
