@@ -5,7 +5,7 @@
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,23 +27,88 @@ class Task:
     does: str  # one sentence for people
     after: tuple[str, ...] = ()
     options: Mapping[str, Output] = field(default_factory=dict)  # option of the step -> where its value comes from
+    about_run: tuple[str, ...] = ()  # options of the step that only the run itself can fill
     scratch: bool = False  # works on the scratch volume
 
+
+@dataclass(frozen=True)
+class Override:
+    """One decision of the document that whoever starts a run may change for that run."""
+
+    parameter: str  # of the workflow
+    field: str  # path in the document
+    does: str  # one sentence for people
+    pattern: str  # RE2; what may come in from outside. It matches the empty text, which means "as in the document"
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a task finds its document and leaves what it makes; paths of a pod or of this machine."""
+
+    document: str
+    outputs: str
+    scratch: str
+
+
+OVERRIDES = (
+    Override(
+        "model-revision",
+        "model.revision",
+        "Branch, tag or commit at the hub; empty means as in the document.",
+        r"^([A-Za-z0-9][A-Za-z0-9._/-]{0,127})?$",
+    ),
+    Override(
+        "image",
+        "serving.image",
+        "Engine image of prefill and decode; empty means as in the document.",
+        r"^([A-Za-z0-9][A-Za-z0-9._/:@-]{0,511})?$",
+    ),
+    Override(
+        "prefill-replicas",
+        "serving.prefill.replicas",
+        "Number of prefill workers, 1 to 64; empty means as in the document.",
+        r"^([1-9][0-9]?)?$",
+    ),
+    Override(
+        "strategy",
+        "rollout.strategy",
+        "How the new release replaces the old one; empty means as in the document.",
+        r"^(BlueGreen|Recreate)?$",
+        ("BlueGreen", "Recreate"),
+    ),
+)
 
 _DIGEST = {"model-digest": Output("resolve-model", "model_digest")}
 
 RESOLVE = Task("resolve-model", "resolve-model", "Pin the files at the hub by one digest")
 PREFLIGHT = Task(
-    "preflight", "check-platform", "Check everything that needs no bytes, before any byte moves", ("resolve-model",), _DIGEST
+    "preflight",
+    "check-platform",
+    "Check everything that needs no bytes, before any byte moves",
+    ("resolve-model",),
+    _DIGEST,
 )
 DOWNLOAD = Task(
     "download-model", "download-model", "Hub to scratch volume, verified", ("preflight",), _DIGEST, scratch=True
 )
 UPLOAD = Task(
-    "upload-model", "upload-model", "Scratch volume to bucket, verified, manifest last", ("download-model",), _DIGEST, scratch=True
+    "upload-model",
+    "upload-model",
+    "Scratch volume to bucket, verified, manifest last",
+    ("download-model",),
+    _DIGEST,
+    scratch=True,
 )
-MIRROR = Task("mirror-model", "mirror-model", "Hub to bucket in one stream, verified, manifest last", ("preflight",), _DIGEST)
-FINISH = Task("finish-run", "finish-run", "Put a failed release back, tell people how the run ended")
+MIRROR = Task(
+    "mirror-model", "mirror-model", "Hub to bucket in one stream, verified, manifest last", ("preflight",), _DIGEST
+)
+FINISH = Task(
+    "finish-run",
+    "finish-run",
+    "Put a failed release back, tell people how the run ended",
+    about_run=("run-name", "run-status", "run-failures"),
+)
 
 
 def tasks(service: ModelService) -> tuple[Task, ...]:
@@ -60,6 +125,23 @@ def tasks(service: ModelService) -> tuple[Task, ...]:
     for name, step, does in rest:
         line.append(Task(name, step, does, (line[-1].name,), _DIGEST))
     return tuple(line)
+
+
+def command(task: Task) -> tuple[str, ...]:
+    """What starts the task, in a pod and on this machine."""
+    return ("python", "-m", "steps", task.step)
+
+
+def arguments(task: Task, places: Places, values: Mapping[str, str], overrides: Iterable[str] = ()) -> tuple[str, ...]:
+    """The arguments behind `command`.
+
+    `values` fills `task.options` and `task.about_run` by their names; `overrides` are `path.to.field=value`. Raises
+    KeyError for an option that has no value.
+    """
+    scratch = (f"--scratch={places.scratch}",) if task.scratch else ()
+    options = (f"--{option}={values[option]}" for option in (*task.options, *task.about_run))
+    sets = (f"--set={override}" for override in overrides)
+    return (f"--service={places.document}", f"--outputs={places.outputs}", *scratch, *options, *sets)
 
 
 def module_name(step: str) -> str:
