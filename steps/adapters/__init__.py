@@ -1,0 +1,1 @@
+"""One outside system each. Only adapters import an SDK."""
