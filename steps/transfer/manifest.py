@@ -1,0 +1,178 @@
+"""The manifest of one stored model revision: written last, so a prefix without it does not exist for any reader."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from steps import __version__
+from steps.engine.errors import Blocked
+from steps.model import Listing, ModelFile, UnsafePathError
+from steps.ports import ModelStore
+from steps.release import MANIFEST_NAME, Release
+
+SCHEMA = "slipway.manifest/v1"
+
+
+@dataclass(frozen=True, order=True)
+class ManifestFile:
+    path: str
+    size: int  # bytes
+    sha256: str  # 64 lower-case hex digits
+    crc64: int  # CRC-64/XZ of the object, as OSS computes it
+
+
+@dataclass(frozen=True)
+class ModelManifest:
+    """What one stored revision holds, and where it came from; files are sorted by path."""
+
+    model_id: str
+    requested_revision: str
+    model_digest: str
+    files: tuple[ManifestFile, ...]
+    tool_version: str
+    created: str  # ISO 8601, UTC
+
+    @property
+    def listing(self) -> Listing:
+        return Listing.of(ModelFile(file.path, file.size, file.sha256) for file in self.files)
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+class CorruptManifest(ValueError):
+    """The bytes are not a manifest, or contradict themselves."""
+
+
+def compose(release: Release, files: Iterable[ManifestFile], seconds: float) -> ModelManifest:
+    """The manifest of a release whose files are all stored and verified; `seconds` since 1970 is when."""
+    return ModelManifest(
+        model_id=release.service.model.id,
+        requested_revision=release.service.model.revision,
+        model_digest=release.model_digest,
+        files=tuple(sorted(files)),
+        tool_version=__version__,
+        created=datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds"),
+    )
+
+
+def encode(manifest: ModelManifest) -> bytes:
+    """The manifest as the JSON object that is stored."""
+    # CRCs are strings because most JSON readers hold numbers as doubles, which lose the low bits of 64.
+    files = [
+        {"path": file.path, "size": file.size, "sha256": file.sha256, "crc64": str(file.crc64)}
+        for file in manifest.files
+    ]
+    content = {
+        "schema": SCHEMA,
+        "modelId": manifest.model_id,
+        "requestedRevision": manifest.requested_revision,
+        "modelDigest": manifest.model_digest,
+        "totalBytes": manifest.total_bytes,
+        "toolVersion": manifest.tool_version,
+        "created": manifest.created,
+        "files": files,
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def decode(body: bytes) -> ModelManifest:
+    """Raises CorruptManifest unless the digest and the total in the manifest are those of its files."""
+    try:
+        stored = _Stored.model_validate_json(body)
+        manifest = ModelManifest(
+            model_id=stored.model_id,
+            requested_revision=stored.requested_revision,
+            model_digest=stored.model_digest,
+            files=tuple(sorted(ManifestFile(f.path, f.size, f.sha256, int(f.crc64)) for f in stored.files)),
+            tool_version=stored.tool_version,
+            created=stored.created,
+        )
+        digest = manifest.listing.digest
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the object"
+        raise CorruptManifest(f"{where}: {first['msg']}") from error
+    except UnsafePathError as error:
+        raise CorruptManifest(str(error)) from error
+    if stored.schema_name != SCHEMA:
+        raise CorruptManifest(f"its schema is {stored.schema_name!r}, expected {SCHEMA!r}")
+    if digest != manifest.model_digest or stored.total_bytes != manifest.total_bytes:
+        raise CorruptManifest(f"it claims {manifest.model_digest}, but its own files give {digest}")
+    return manifest
+
+
+def read(store: ModelStore, release: Release) -> ModelManifest | None:
+    """The manifest of a release, or None: then the revision does not exist, whatever its prefix holds.
+
+    Raises Blocked for a manifest that cannot be read or that belongs to another revision.
+    """
+    body = store.get(release.manifest_key)
+    if body is None:
+        return None
+    try:
+        manifest = decode(body)
+    except CorruptManifest as error:
+        raise _refusal(release, str(error)) from error
+    if manifest.model_digest != release.model_digest:
+        raise _refusal(release, f"it is the manifest of {manifest.model_digest}, expected {release.model_digest}")
+    return manifest
+
+
+def publish(store: ModelStore, release: Release, manifest: ModelManifest) -> None:
+    """Write the manifest. One that exists already and holds the same files is as good.
+
+    Raises Blocked if another content is there, which nobody may overwrite.
+    """
+    if store.put(release.manifest_key, encode(manifest), forbid_overwrite=True) is not None:
+        return
+    found = read(store, release)
+    if found is None:
+        raise Blocked(
+            f"{_where(release)} was refused as already there, and is absent now",
+            "find out who deletes objects below the prefix, then run again",
+        )
+    if found.files != manifest.files:
+        raise _refusal(release, "it was written by another run with other checksums")
+
+
+def name_is_manifest(key: str) -> bool:
+    return key.endswith(f"/{MANIFEST_NAME}")
+
+
+def _where(release: Release) -> str:
+    return f"the manifest oss://{release.service.store.bucket}/{release.manifest_key}"
+
+
+def _refusal(release: Release, found: str) -> Blocked:
+    return Blocked(
+        f"{_where(release)} cannot be trusted: {found}",
+        "find out who wrote it; then delete that one object and run again: the files are checked, not moved again",
+    )
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, alias_generator=to_camel)
+
+
+class _StoredFile(_Section):
+    path: str
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    crc64: str = Field(pattern=r"^[0-9]{1,20}$")
+
+
+class _Stored(_Section):
+    schema_name: str = Field(alias="schema")
+    model_id: str
+    requested_revision: str
+    model_digest: str
+    total_bytes: int
+    tool_version: str
+    created: str
+    files: list[_StoredFile]
