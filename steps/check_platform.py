@@ -1,0 +1,148 @@
+"""Refuse to start on a platform that cannot end well: in seconds, before a byte moves, and again before GPUs are taken.
+
+Read-only. All findings come at once, each with a code, what was found, what is needed and what to do.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+from steps.engine.errors import Blocked
+from steps.engine.plan import Change, Plan
+from steps.engine.report import Report
+from steps.platform import checks, facts
+from steps.platform.components import OSS_DRIVER
+from steps.platform.facts import PlatformFacts
+from steps.platform.findings import Refusal
+from steps.ports import Cluster, Kind, Manifest, ModelSource, ModelStore, Ref, Right
+from steps.release import Release
+from steps.service import SecretCredentials
+from steps.transfer import manifest
+
+Fact = TypeVar("Fact")
+
+WRITE_PROBE = ".slipway/write-probe"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    checks: int  # how many checks looked
+
+
+def plan(release: Release, found: PlatformFacts) -> Plan:
+    return checks.plan_of(release, found)
+
+
+@dataclass(frozen=True)
+class CheckPlatform:
+    release: Release
+    cluster: Cluster
+    store: ModelStore
+    source: ModelSource
+    changes_things: bool = True  # this account also runs the steps that change things, as on a laptop
+
+    deadline: ClassVar[float] = 300.0  # seconds; a component that restarts gets the time to come back
+
+    def observe(self) -> PlatformFacts:
+        namespace = self.release.service.namespace
+        weights, bucket = self._model()
+        return PlatformFacts(
+            namespace=self._get(Ref(facts.NAMESPACE, namespace)),
+            rbg_versions=_look(self._rbg_versions),
+            deployments=self._select(facts.DEPLOYMENT),
+            daemon_sets=self._select(facts.DAEMON_SET),
+            nodes=self._select(facts.NODE),
+            pods=self._select(facts.POD),
+            erdma_devices=self._erdma_devices(),
+            csi_driver=self._get(Ref(facts.CSI_DRIVER, OSS_DRIVER)),
+            secret=self._secret(),
+            services=self._select(facts.SERVICE, namespace),
+            weight_bytes=weights,
+            bucket=bucket,
+            rights={
+                right: self.cluster.allows(right)
+                for right in needed_rights(self.release, all_steps=self.changes_things)
+            },
+        )
+
+    def plan(self, found: PlatformFacts) -> Plan:
+        return plan(self.release, found)
+
+    def apply(self, changes: tuple[Change, ...], report: Report) -> None:
+        """Nothing: this step has no changes."""
+
+    def outputs(self, _found: PlatformFacts) -> Outputs:
+        return Outputs(checks=len(checks.CHECKS))
+
+    def _get(self, ref: Ref) -> Manifest | Refusal | None:
+        return _look(lambda: self.cluster.get(ref))
+
+    def _select(self, kind: Kind, namespace: str = "") -> facts.Objects | Refusal:
+        return _look(lambda: tuple(self.cluster.select(kind, namespace)))
+
+    def _rbg_versions(self) -> tuple[str, ...]:
+        return tuple(kind.api_version.rpartition("/")[2] for kind in facts.RBG_KINDS if self.cluster.serves(kind))
+
+    def _erdma_devices(self) -> facts.Objects | Refusal | None:
+        if self.release.service.serving.fabric != "erdma":
+            return None
+        served = _look(lambda: self.cluster.serves(facts.ERDMA_DEVICE))
+        if isinstance(served, Refusal):
+            return served
+        return self._select(facts.ERDMA_DEVICE) if served else None
+
+    def _secret(self) -> Manifest | Refusal | None:
+        service = self.release.service
+        if not isinstance(service.store.credentials, SecretCredentials):
+            return None
+        return self._get(Ref(facts.SECRET, service.store.credentials.secret, service.workflow.namespace))
+
+    def _model(self) -> tuple[int | Refusal, str | Refusal]:
+        """Bytes of weights, and what the bucket said. A stored model answers both without asking the hub."""
+        stored = _look(lambda: manifest.read(self.store, self.release))
+        where = f"oss://{self.release.service.store.bucket}/{self.release.prefix}"
+        if isinstance(stored, Refusal):
+            return _look(lambda: self.source.listing().weight_bytes), stored
+        if stored is not None:
+            return stored.listing.weight_bytes, f"{where} holds the model"
+        return _look(lambda: self.source.listing().weight_bytes), _look(lambda: self._probe_write(where))
+
+    def _probe_write(self, where: str) -> str:
+        """Starting an upload and forgetting it proves the right to write, and leaves nothing."""
+        self.store.abort_upload(self.store.start_upload(f"{self.release.prefix}/{WRITE_PROBE}"))
+        return f"{where} can be written"
+
+
+def needed_rights(release: Release, *, all_steps: bool) -> tuple[Right, ...]:
+    """What the steps do at the API server; `all_steps` if one account runs them all, as on a laptop."""
+    namespace = release.service.namespace
+    look = (
+        Right("list", "", "nodes"),
+        Right("list", "", "pods"),
+        Right("list", "apps", "deployments"),
+        Right("list", "apps", "daemonsets"),
+        Right("get", "storage.k8s.io", "csidrivers"),
+    )
+    if not all_steps:
+        return look
+    change = [
+        Right(verb, group, resource, namespace)
+        for group, resource in (
+            ("", "secrets"),
+            ("", "persistentvolumeclaims"),
+            ("", "services"),
+            ("", "configmaps"),
+            ("workloads.x-k8s.io", "rolebasedgroups"),
+        )
+        for verb in ("get", "create", "patch", "delete")
+    ]
+    volumes = [Right(verb, "", "persistentvolumes") for verb in ("get", "create", "patch", "delete")]
+    return (*look, *change, *volumes, Right("get", "", "pods/log", namespace))
+
+
+def _look(read: Callable[[], Fact]) -> Fact | Refusal:
+    """A refusal is a finding among others; no answer still ends the step, to be tried again."""
+    try:
+        return read()
+    except Blocked as refused:
+        return Refusal(refused.reason)

@@ -1,0 +1,93 @@
+"""The table of checks. Each code has an anchor in docs/checks.md."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from steps.engine.plan import Plan
+from steps.platform import capacity, components, fabric
+from steps.platform.facts import PlatformFacts
+from steps.platform.findings import Finding, as_plan
+from steps.release import Release
+
+
+@dataclass(frozen=True)
+class Check:
+    code: str
+    title: str
+    hint: str  # what to do when it fails
+    look: Callable[[Release, PlatformFacts], tuple[Finding, ...]]
+
+
+CHECKS = (
+    Check(
+        "API01",
+        "Permissions",
+        "ask the owner of the cluster for the role in manifests/install, or use another kubeconfig",
+        components.permissions,
+    ),
+    Check(
+        "API02",
+        "Namespace",
+        "create it with `kubectl create namespace`, or correct metadata.namespace",
+        components.namespace,
+    ),
+    Check(
+        "API03",
+        "Service names",
+        "delete or rename that Service, or choose another serving.serviceName",
+        components.service_names,
+    ),
+    Check("RBG01", "RoleBasedGroup API", "install the ACK component ack-rbgs", components.rbg_api),
+    Check(
+        "RBG02",
+        "RoleBasedGroup operator",
+        "install the ACK component ack-rbgs, or look at the pods of its Deployment",
+        components.rbg_operator,
+    ),
+    Check(
+        "FAB01",
+        "eRDMA controller",
+        "install the ACK component ack-erdma-controller, or set serving.fabric: tcp",
+        fabric.erdma_controller,
+    ),
+    Check(
+        "FAB02",
+        "eRDMA devices",
+        "use an instance type with eRDMA and look at `kubectl get erdmadevices -o yaml`, or set serving.fabric: tcp",
+        fabric.erdma_devices,
+    ),
+    Check("CSI01", "OSS CSI driver", "install the ACK component csi-plugin", components.csi_driver),
+    Check("CSI02", "CSI plugin on the nodes", "look at the pods of DaemonSet csi-plugin", components.csi_plugin),
+    Check(
+        "KEY01",
+        "Access key of OSS",
+        "create it with `kubectl create secret generic`, with the literals akId and akSecret",
+        components.access_key,
+    ),
+    Check(
+        "OSS01",
+        "Bucket",
+        "create the bucket, or give the key or role the rights to read and write below store.prefix",
+        components.bucket,
+    ),
+    Check(
+        "GPU01",
+        "Free GPUs",
+        "free GPUs or add nodes; rollout.strategy: Recreate needs them only once",
+        capacity.gpu_slots,
+    ),
+    Check(
+        "GPU02",
+        "GPU memory",
+        "use larger GPUs, or a larger serving.tensorParallel",
+        capacity.gpu_memory,
+    ),
+)
+
+
+def plan_of(release: Release, facts: PlatformFacts) -> Plan:
+    """All findings at once, so that one run names everything that is wrong."""
+    plan = Plan()
+    for check in CHECKS:
+        plan += as_plan(check.code, check.title, check.hint, check.look(release, facts))
+    return plan

@@ -1,0 +1,40 @@
+"""What the checks look at, read once; each fact may be a Refusal instead."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from steps.platform.findings import Refusal
+from steps.ports import Kind, Manifest, Right
+
+NAMESPACE = Kind("v1", "Namespace")
+NODE = Kind("v1", "Node")
+POD = Kind("v1", "Pod")
+SECRET = Kind("v1", "Secret")
+SERVICE = Kind("v1", "Service")
+DEPLOYMENT = Kind("apps/v1", "Deployment")
+DAEMON_SET = Kind("apps/v1", "DaemonSet")
+CSI_DRIVER = Kind("storage.k8s.io/v1", "CSIDriver")
+ERDMA_DEVICE = Kind("network.alibabacloud.com/v1", "ERdmaDevice")
+RBG_KINDS = (
+    Kind("workloads.x-k8s.io/v1alpha1", "RoleBasedGroup"),
+    Kind("workloads.x-k8s.io/v1alpha2", "RoleBasedGroup"),
+)
+
+Objects = tuple[Manifest, ...]
+
+
+@dataclass(frozen=True)
+class PlatformFacts:
+    namespace: Manifest | Refusal | None
+    rbg_versions: tuple[str, ...] | Refusal  # served API versions of RoleBasedGroup, in order of preference
+    deployments: Objects | Refusal  # of all namespaces
+    daemon_sets: Objects | Refusal  # of all namespaces
+    nodes: Objects | Refusal
+    pods: Objects | Refusal  # of all namespaces
+    erdma_devices: Objects | Refusal | None  # None: that kind is not served
+    csi_driver: Manifest | Refusal | None
+    secret: Manifest | Refusal | None  # with the access key of OSS
+    services: Objects | Refusal  # of the serving namespace
+    weight_bytes: int | Refusal
+    bucket: str | Refusal  # what was found out about it
+    rights: Mapping[Right, bool] = field(default_factory=dict)

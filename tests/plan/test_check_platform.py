@@ -1,0 +1,233 @@
+"""The platform check names everything that would fail later, with what was found, what is needed and what to do."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from steps.check_platform import needed_rights, plan
+from steps.engine.plan import Plan
+from steps.platform.checks import CHECKS
+from steps.platform.facts import PlatformFacts
+from steps.platform.findings import Refusal
+from steps.platform.nodes import quantity
+from steps.ports import Manifest
+from steps.release import Release
+from tests.samples import ROOT, release
+
+GIB_MIB = 1024
+QWEN3_32B_WEIGHTS = 65_524_248_576  # bytes of its 17 safetensors files
+
+
+def node(name: str, *, gpus: int = 8, erdma: int = 200, card_mib: int | None = 97_871, **spec: Any) -> Manifest:
+    labels = {"kubernetes.io/hostname": name}
+    if card_mib:
+        labels["aliyun.accelerator/nvidia_mem"] = f"{card_mib}MiB"
+    allocatable = {"cpu": "128", "memory": "1000Gi", "nvidia.com/gpu": str(gpus), "aliyun/erdma": str(erdma)}
+    ready = {"type": "Ready", "status": "True"}
+    return {
+        "metadata": {"name": name, "labels": labels},
+        "spec": spec,
+        "status": {"allocatable": allocatable, "conditions": [ready]},
+    }
+
+
+def erdma_device(name: str, *states: str, wanted: int | None = None) -> Manifest:
+    devices = [{"id": f"eni-{number}"} for number in range(len(states) if wanted is None else wanted)]
+    status = [{"id": f"eni-{number}", "status": state} for number, state in enumerate(states)]
+    return {"metadata": {"name": name}, "spec": {"devices": devices}, "status": {"devices": status}}
+
+
+def deployment(name: str, available: int = 2, replicas: int = 2) -> Manifest:
+    return {
+        "metadata": {"name": name, "namespace": "kube-system"},
+        "spec": {"replicas": replicas},
+        "status": {"availableReplicas": available},
+    }
+
+
+def pod(on: str, gpus: int, phase: str = "Running", **labels: str) -> Manifest:
+    resources = {"limits": {"nvidia.com/gpu": str(gpus), "aliyun/erdma": "1"}}
+    return {
+        "metadata": {"name": f"pod-{on}-{gpus}", "labels": labels},
+        "spec": {"nodeName": on, "containers": [{"resources": resources}]},
+        "status": {"phase": phase},
+    }
+
+
+def healthy(**changes: Any) -> PlatformFacts:
+    facts = PlatformFacts(
+        namespace={"metadata": {"name": "default"}},
+        rbg_versions=("v1alpha1", "v1alpha2"),
+        deployments=(deployment("rbgs-controller-manager"), deployment("alibabacloud-erdma-controller")),
+        daemon_sets=(
+            {
+                "metadata": {"name": "csi-plugin", "namespace": "kube-system"},
+                "status": {"numberReady": 2, "desiredNumberScheduled": 2},
+            },
+        ),
+        nodes=(node("gpu-a"), node("gpu-b")),
+        pods=(),
+        erdma_devices=(erdma_device("gpu-a", "Ready"), erdma_device("gpu-b", "Ready")),
+        csi_driver={"metadata": {"name": "ossplugin.csi.alibabacloud.com"}},
+        secret={"data": {"akId": "aWQ=", "akSecret": "c2VjcmV0"}},
+        services=(),
+        weight_bytes=QWEN3_32B_WEIGHTS,
+        bucket="oss://llm-models/models can be written",
+        rights=dict.fromkeys(needed_rights(release(), all_steps=True), True),
+    )
+    return dataclasses.replace(facts, **changes)
+
+
+def labels_of(wanted: Release, role: str) -> dict[str, str]:
+    return {**wanted.labels, "slipway/role": role}
+
+
+def test_a_healthy_platform_has_nothing_to_wait_for_and_every_check_says_what_it_saw() -> None:
+    found = plan(release(), healthy())
+    assert found.converged
+    assert {line.split()[0] for line in found.kept} == {check.code for check in CHECKS}
+
+
+BROKEN = [
+    ("API02", {"namespace": None}, "no namespace default"),
+    ("API02", {"namespace": {"status": {"phase": "Terminating"}}}, "is being deleted"),
+    ("API03", {"services": ({"metadata": {"name": "sglang-pd"}},)}, "a Service sglang-pd that Slipway did not make"),
+    (
+        "API03",
+        {"services": ({"metadata": {"name": f"{release().group}-prefill"}},)},
+        "the RBG operator would adopt it",
+    ),
+    ("RBG01", {"rbg_versions": ()}, "no RoleBasedGroup API"),
+    ("RBG02", {"deployments": (deployment("alibabacloud-erdma-controller"),)}, "no Deployment rbgs-controller-manager"),
+    (
+        "RBG02",
+        {"deployments": (deployment("alibabacloud-erdma-controller"), deployment("rbgs-controller-manager", 0, 0))},
+        "scaled to 0",
+    ),
+    ("FAB01", {"deployments": (deployment("rbgs-controller-manager"),)}, "no Deployment alibabacloud-erdma-controller"),
+    ("FAB02", {"erdma_devices": None}, "no ERdmaDevice API"),
+    ("FAB02", {"erdma_devices": ()}, "gpu-a: no ERdmaDevice, so no RDMA interface"),
+    (
+        "FAB02",
+        {"erdma_devices": (erdma_device("gpu-a", "Failed"), erdma_device("gpu-b", "Ready", wanted=2))},
+        "gpu-b: 1 of 2 devices report a status",
+    ),
+    ("FAB02", {"nodes": (node("gpu-a", erdma=0), node("gpu-b", erdma=0))}, "no allocatable aliyun/erdma"),
+    ("CSI01", {"csi_driver": None}, "no CSIDriver ossplugin.csi.alibabacloud.com"),
+    ("CSI02", {"daemon_sets": ()}, "no DaemonSet csi-plugin"),
+    ("KEY01", {"secret": None}, "no Secret slipway/oss-credentials"),
+    ("KEY01", {"secret": {"data": {"akId": "aWQ=", "AKSECRET": "eA=="}}}, "the keys akSecret, not empty"),
+    ("OSS01", {"bucket": Refusal("cannot write: AccessDenied")}, "AccessDenied"),
+    ("GPU01", {"nodes": (node("gpu-a", gpus=4),)}, "2 free slots of 2 GPUs (gpu-a 2)"),
+    ("GPU01", {"pods": (pod("gpu-a", 7), pod("gpu-b", 5))}, "1 free slots of 2 GPUs (gpu-b 1)"),
+    ("GPU01", {"nodes": Refusal("cannot list nodes: forbidden")}, "cannot list nodes: forbidden"),
+    ("GPU02", {"nodes": (node("gpu-a", card_mib=32 * GIB_MIB),)}, "GPUs of at most 34.4 GB"),
+    ("GPU02", {"weight_bytes": Refusal("the hub refused")}, "the hub refused"),
+]
+
+
+@pytest.mark.parametrize(("code", "broken", "says"), BROKEN, ids=[f"{row[0]}-{row[2][:30]}" for row in BROKEN])
+def test_what_is_missing_is_named_with_code_finding_need_and_remedy(code: str, broken: dict[str, Any], says: str) -> None:
+    found = plan(release(), healthy(**broken))
+    fault = next(fault for fault in found.faults if fault.startswith(code))
+    assert says in fault
+    assert "; needed " in fault
+    assert ". Next: " in fault
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    found = plan(release(), healthy(rbg_versions=(), csi_driver=None, nodes=()))
+    assert {fault.split()[0] for fault in found.faults} >= {"RBG01", "CSI01", "GPU01", "FAB02"}
+
+
+def test_the_memory_fault_says_how_much_the_weights_of_the_reference_model_need() -> None:
+    fault = next(f for f in plan(release(), healthy(nodes=(node("gpu-a", card_mib=32 * GIB_MIB),))).faults if "GPU02" in f)
+    assert "32.8 GB of weights on each of 2 GPUs" in fault
+    assert "needed 37.2 GB" in fault
+
+
+@pytest.mark.parametrize("card_mib", [48 * GIB_MIB, 80 * GIB_MIB, None])
+def test_a_card_of_48_gib_is_enough_and_an_unlabelled_one_gets_the_benefit_of_the_doubt(card_mib: int | None) -> None:
+    assert plan(release(), healthy(nodes=(node("gpu-a", card_mib=card_mib), node("gpu-b")))).converged
+
+
+def test_a_component_that_is_still_starting_is_waited_for() -> None:
+    starting = (deployment("rbgs-controller-manager", 0), deployment("alibabacloud-erdma-controller"))
+    found = plan(release(), healthy(deployments=starting))
+    assert found.waits == ("RBG02 RoleBasedGroup operator: Deployment kube-system/rbgs-controller-manager has 0 of 2 replicas available",)
+    assert not found.faults
+
+
+def test_tcp_needs_no_erdma() -> None:
+    found = plan(release("serving.fabric=tcp"), healthy(erdma_devices=None, deployments=(deployment("rbgs-controller-manager"),)))
+    assert found.converged
+
+
+def test_gpus_are_packed_node_by_node() -> None:
+    """Six free GPUs, but only one pair of them on one node."""
+    nodes = tuple(node(f"gpu-{number}", gpus=1) for number in range(4)) + (node("gpu-4", gpus=2),)
+    devices = tuple(erdma_device(item["metadata"]["name"], "Ready") for item in nodes)
+    assert _faults(healthy(nodes=nodes, erdma_devices=devices)) == ["GPU01"]
+
+
+def test_gpus_of_a_node_with_a_broken_fabric_do_not_count() -> None:
+    devices = (erdma_device("gpu-a", "Ready"), erdma_device("gpu-b", "Failed"))
+    assert _faults(healthy(erdma_devices=devices, pods=(pod("gpu-a", 4),))) == ["GPU01"]
+
+
+def test_a_node_that_takes_no_pods_or_is_not_selected_does_not_count() -> None:
+    assert _faults(healthy(nodes=(node("gpu-a", gpus=2), node("gpu-b", unschedulable=True)))) == ["GPU01"]
+    chosen = release("serving.nodeSelector={kubernetes.io/hostname: gpu-a}")
+    assert plan(chosen, healthy(pods=(pod("gpu-a", 8),))).faults
+
+
+def test_pods_that_ended_hold_no_gpus() -> None:
+    ended = (pod("gpu-a", 8, phase="Succeeded"), pod("gpu-b", 8, phase="Failed"))
+    assert plan(release(), healthy(pods=ended)).converged
+
+
+def test_a_release_that_already_runs_needs_no_more_gpus() -> None:
+    wanted = release()
+    own = tuple(pod("gpu-a", 2, **labels_of(wanted, role)) for role in ("prefill", "prefill", "decode"))
+    others = (pod("gpu-a", 2), pod("gpu-b", 8))
+    assert plan(wanted, healthy(pods=own + others)).converged
+
+
+@pytest.mark.parametrize(("strategy", "fits"), [("Recreate", True), ("BlueGreen", False)])
+def test_only_recreate_counts_the_gpus_of_the_release_that_it_replaces(strategy: str, fits: bool) -> None:
+    wanted = release(f"rollout.strategy={strategy}")
+    old = release("serving.version=0.5.22")
+    pods = tuple(pod(on, 6, **labels_of(old, "prefill")) for on in ("gpu-a", "gpu-b"))
+    assert plan(wanted, healthy(pods=pods)).converged is fits
+
+
+def test_every_denied_permission_is_named() -> None:
+    rights = {right: right.resource != "rolebasedgroups" for right in needed_rights(release(), all_steps=True)}
+    faults = plan(release(), healthy(rights=rights)).faults
+    assert len(faults) == 4
+    assert "permission to patch rolebasedgroups.workloads.x-k8s.io in namespace default" in "".join(faults)
+
+
+def test_a_secret_that_this_account_may_not_read_is_not_taken_for_absent() -> None:
+    found = plan(release(), healthy(secret=Refusal("may not get secrets")))
+    assert found.converged
+    assert any("is not looked at: may not get secrets" in line for line in found.kept)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("8", 8), ("200m", 0.2), ("48Gi", 48 * 2**30), ("1k", 1000), ("1.5G", 1.5e9), (4, 4), ("nonsense", 0)],
+)
+def test_quantities_are_read_as_kubernetes_writes_them(text: object, number: float) -> None:
+    assert quantity(text) == pytest.approx(number)
+
+
+def test_every_check_has_its_paragraph_in_the_catalogue() -> None:
+    catalogue = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
+    assert [check.code for check in CHECKS if f'<a id="{check.code.lower()}"></a>' not in catalogue] == []
+
+
+def _faults(facts: PlatformFacts) -> list[str]:
+    found: Plan = plan(release(), facts)
+    return [fault.split()[0] for fault in found.faults]

@@ -1,0 +1,59 @@
+"""`python -m workflows run | render | schema`: everything around the steps."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from steps.engine.errors import Exit
+from steps.service import DocumentError, json_schema
+
+REFERENCE = "manifests/services/qwen3-32b.yaml"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.act(options))
+    except DocumentError as error:
+        sys.stderr.write(f"{error}\n")
+        return Exit.DOCUMENT
+
+
+def _run(options: argparse.Namespace) -> int:
+    from workflows import local  # noqa: PLC0415  # each command loads only what it needs
+    from workflows.rehearsal.launch import RehearsalError  # noqa: PLC0415
+
+    try:
+        return local.run(
+            local.Options(options.service, tuple(options.set), options.state, options.port, keep=options.keep)
+        )
+    except RehearsalError as error:
+        sys.stderr.write(f"{error}\n")
+        return Exit.BLOCKED
+
+
+def _schema(_options: argparse.Namespace) -> int:
+    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
+    return Exit.DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m workflows", description="Run the line, or write its manifests.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run the line on this machine, against embedded services")
+    run.add_argument("service", type=Path, help="the ModelService document")
+    run.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override one field; may repeat")
+    run.add_argument(
+        "--state", type=Path, default=Path(".slipway"), metavar="DIR", help="folder of the embedded services"
+    )
+    run.add_argument("--keep", action="store_true", help="keep serving after the run, until Ctrl-C")
+    run.add_argument("--port", type=int, default=0, help="port of the Service on this machine; default any free one")
+    run.set_defaults(act=_run)
+    schema = commands.add_parser("schema", help="print the JSON Schema of the document")
+    schema.set_defaults(act=_schema)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

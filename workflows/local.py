@@ -1,0 +1,249 @@
+"""The line on this machine: each task is its own process, with the very command that its pod would run.
+
+Only the surroundings are embedded: hub, bucket, Kubernetes API and PD engine on loopback. What they hold stays in the
+state folder, so a next run goes on where this one stopped.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess  # noqa: TID251  # a local run is processes; the steps themselves never shell out
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from rich.console import Console
+from rich.text import Text
+
+from steps.engine.errors import Exit
+from steps.engine.outputs import file_name
+from steps.service import ModelService, load
+from workflows.pipeline import FINISH, Output, Places, Task, arguments, command, tasks
+from workflows.rehearsal.launch import Addresses, embedded_services, only_run
+
+ROOT = Path(__file__).parents[1]
+ATTEMPTS = 3  # as often as Argo tries a step that got no answer
+
+
+class _Stopped(BaseException):
+    """SIGTERM or Ctrl-C."""
+
+
+@dataclass(frozen=True)
+class Options:
+    service: Path
+    overrides: tuple[str, ...] = ()
+    state: Path = Path(".slipway")
+    port: int = 0
+    keep: bool = False
+
+
+@dataclass(frozen=True)
+class Recap:
+    """How one task ended."""
+
+    task: str
+    code: int
+    ok: int
+    changed: int
+    failed: int
+    reason: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"RECAP {self.task}: ok={self.ok} changed={self.changed} failed={self.failed}"
+
+
+@dataclass(frozen=True)
+class _Run:
+    options: Options
+    service: ModelService
+    state: Path
+    name: str
+    environment: Mapping[str, str]
+    console: Console
+
+    def outputs(self, task: str) -> Path:
+        return self.state.absolute() / "outputs" / task
+
+    def said(self, task: str, field: str) -> str:
+        """An output of a task of this run or of an earlier one."""
+        path = self.outputs(task) / file_name(field)
+        return path.read_text(encoding="utf-8") if path.exists() else "-"
+
+
+def run(options: Options) -> int:
+    """Run every task of the line in order. Returns the exit code of the first task that failed, else 0.
+
+    Raises DocumentError for a wrong document and RehearsalError if the embedded services cannot start.
+    """
+    service = load(options.service, options.overrides)
+    state = options.state / service.name
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(_preface(state))
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    started = time.monotonic()
+    try:
+        with only_run(state), embedded_services(ROOT, state, _services_arguments(options)) as addresses:
+            name = f"local-{time.strftime('%Y%m%d-%H%M%S')}"
+            here = _Run(options, service, state, name, _environment(addresses, state), console)
+            recaps = _run_tasks(here)
+            _summarize(here, recaps, time.monotonic() - started)
+            code = next((recap.code for recap in recaps if recap.code), 0)
+            if options.keep and not code:
+                _keep_serving(here, addresses)
+    except _Stopped:
+        console.print(f"\nStopped. Nothing is lost: run it again and it goes on from here. State: {state}")
+        return Exit.NO_ANSWER
+    return code
+
+
+def _run_tasks(run: _Run) -> list[Recap]:
+    recaps: list[Recap] = []
+    for task in tasks(run.service):
+        recaps.append(_run_task(run, task, {option: _value(run, source) for option, source in task.options.items()}))
+        if recaps[-1].code:
+            break
+    recaps.append(_run_task(run, FINISH, _result_of(run, recaps)))
+    return recaps
+
+
+def _run_task(run: _Run, task: Task, values: Mapping[str, str]) -> Recap:
+    run.console.print(Text.assemble(("\n" + task.name, "bold"), f"  {task.does}"))
+    recap = _run_once(run, task, values)
+    for attempt in range(2, ATTEMPTS + 1):
+        if recap.code != Exit.NO_ANSWER:
+            break
+        run.console.print(f"no answer; attempt {attempt} of {ATTEMPTS}")
+        recap = _run_once(run, task, values)
+    return recap
+
+
+def _run_once(run: _Run, task: Task, values: Mapping[str, str]) -> Recap:
+    outputs = run.outputs(task.name)
+    recap_file = outputs / "recap.json"
+    recap_file.unlink(missing_ok=True)
+    places = Places(str(run.options.service.absolute()), str(outputs), str(run.state.absolute() / "scratch"))
+    process = subprocess.Popen(  # noqa: PLW1509  # this process has no threads
+        [sys.executable, *command(task)[1:], *arguments(task, places, values, run.options.overrides)],
+        cwd=ROOT,
+        env=run.environment,
+        preexec_fn=_die_with_parent,
+        close_fds=False,  # keeps the lock of the state folder
+    )
+    try:
+        code = process.wait()
+    except _Stopped:
+        process.terminate()
+        process.wait()
+        raise
+    return _recap(task, code, recap_file)
+
+
+def _recap(task: Task, code: int, recap_file: Path) -> Recap:
+    if not recap_file.exists():
+        reason = f"ended by signal {-code}" if code < 0 else f"ended with code {code} before it could say why"
+        return Recap(task.name, code or Exit.BUG, 0, 0, 1, reason, 0.0)
+    found = json.loads(recap_file.read_text(encoding="utf-8"))
+    return Recap(task.name, code, found["ok"], found["changed"], found["failed"], found["reason"], found["seconds"])
+
+
+def _result_of(run: _Run, recaps: list[Recap]) -> dict[str, str]:
+    """What Argo would tell its exit handler; `workflow.failures` is JSON inside a JSON string there."""
+    failures = [
+        {"displayName": recap.task, "phase": "Failed", "message": recap.reason} for recap in recaps if recap.code
+    ]
+    return {
+        "run-name": run.name,
+        "run-status": "Failed" if failures else "Succeeded",
+        "run-failures": json.dumps(json.dumps(failures or None)),
+    }
+
+
+def _value(run: _Run, source: Output) -> str:
+    return run.said(source.task, source.field)
+
+
+def _services_arguments(options: Options) -> list[str]:
+    sets = [f"--set={override}" for override in options.overrides]
+    return [f"--service={options.service.absolute()}", f"--port={options.port}", *sets]
+
+
+def _environment(addresses: Addresses, state: Path) -> dict[str, str]:
+    """The environment that the cluster would give to a pod, pointing at the embedded services."""
+    ours = ("OSS_", "SLIPWAY_", "KUBE", "ALIBABA_CLOUD_", "ARGO_")
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(ours)}  # noqa: TID251  # passed on
+    log = state.absolute() / "termination-log"
+    log.touch()
+    return {
+        **inherited,
+        "KUBECONFIG": addresses.kubeconfig,
+        "SLIPWAY_MODELSCOPE_ENDPOINT": addresses.hub,
+        "SLIPWAY_OSS_ENDPOINT": addresses.bucket,
+        "SLIPWAY_TERMINATION_LOG": str(log),
+        "OSS_ACCESS_KEY_ID": addresses.access_key_id,
+        "OSS_ACCESS_KEY_SECRET": addresses.access_key_secret,
+    }
+
+
+def _summarize(run: _Run, recaps: list[Recap], seconds: float) -> None:
+    failed = next((recap for recap in recaps if recap.code), None)
+    run.console.print(Text(f"\n{run.service.name}: {'failed' if failed else 'done'} in {seconds:.1f} s", style="bold"))
+    for recap in recaps:
+        style = "red" if recap.code else "yellow" if recap.changed else "green"
+        run.console.print(Text.assemble((f"{recap!s:<58}", style), f" {recap.seconds:5.1f} s"))
+    if failed:
+        run.console.print(Text.assemble((f"\n{failed.task} ended with {failed.code}: ", "bold red"), failed.reason))
+    else:
+        run.console.print(Text(_what_is_where(run)))
+
+
+def _what_is_where(run: _Run) -> str:
+    service = run.service
+    upload = "upload-model" if service.transfer.mode == "staged" else "mirror-model"
+    rows = {
+        "asked": service.smoke.prompt,
+        "answer": run.said("smoke-test", "answer"),
+        "endpoint": run.said("promote-release", "endpoint") + " (inside the embedded cluster)",
+        "model": f"{service.model.id}@{service.model.revision} is {run.said('resolve-model', 'model_digest')}",
+        "files": run.said(upload, "prefix"),
+        "volume": f"PV {run.said('create-volume', 'volume')}, PVC {run.said('create-volume', 'claim')}",
+        "release": f"RoleBasedGroup {run.said('roll-out-service', 'group')}",
+        "state": f"{run.state} holds all of it; delete the folder to start afresh",
+        "simulated": "hub, bucket, Kubernetes API, GPUs, eRDMA and the engine are embedded, and the answer is not a "
+        "language model's; steps, adapters, bytes and checks are the real ones",
+    }
+    return "\n" + "\n".join(f"{name:<10} {value}" for name, value in rows.items())
+
+
+def _keep_serving(run: _Run, addresses: Addresses) -> None:
+    body = json.dumps({"model": run.service.served_model_name, "messages": [{"role": "user", "content": "Hello"}]})
+    run.console.print(
+        f"\nServing until Ctrl-C. Try:\n  curl {addresses.endpoint}/v1/chat/completions "
+        f"-H 'Content-Type: application/json' -d '{body}'"
+    )
+    signal.pause()
+
+
+def _preface(state: Path) -> str:
+    return (
+        "Local run: hub, bucket, Kubernetes API and PD engine are embedded services on loopback; "
+        f"no cluster, GPU or cloud account is used. State: {state}"
+    )
+
+
+def _die_with_parent() -> None:
+    """When the run is killed, its step is killed with it, as a pod would be. Linux only."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1  # include/uapi/linux/prctl.h
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise _Stopped

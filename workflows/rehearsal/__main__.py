@@ -1,0 +1,78 @@
+"""`python -m workflows.rehearsal --state DIR --service FILE`: all embedded services in one process.
+
+Prints one JSON line with their addresses once they serve, and stops when its standard input ends: a run that is killed
+takes its services with it.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+from steps.ports import AccessKey
+from steps.service import ModelService, SecretCredentials, load
+from workflows.rehearsal.bucket import Bucket
+from workflows.rehearsal.cluster.embedded import EmbeddedCluster
+from workflows.rehearsal.engine import SglangRuntime
+from workflows.rehearsal.hub import Hub
+from workflows.rehearsal.launch import Addresses
+from workflows.rehearsal.server import PortInUseError
+from workflows.rehearsal.tiny_model import write_tiny_model
+
+# Not a secret: the key of a bucket that exists on this machine only, for as long as a run.
+ACCESS_KEY = AccessKey("slipway-local-id", "slipway-local-secret")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m workflows.rehearsal", description="Start the embedded services.")
+    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="folder that keeps what they hold")
+    parser.add_argument("--service", type=Path, required=True, metavar="FILE", help="the ModelService document")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="override one field; may repeat"
+    )
+    parser.add_argument("--port", type=int, default=0, help="port of the Service on this machine; default any free one")
+    options = parser.parse_args(arguments)
+    try:
+        serve(load(options.service, options.set), options.state, options.port)
+    except PortInUseError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def serve(service: ModelService, state: Path, port: int) -> None:
+    """Serve until standard input ends or SIGTERM arrives. Raises PortInUseError."""
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: ended.set())
+    threading.Thread(target=_wait_for_end_of_input, args=(ended,), daemon=True).start()
+    write_tiny_model(state / "hub" / service.model.id)
+    hub = Hub(state / "hub")
+    bucket = Bucket(state / "bucket", access_key_id=ACCESS_KEY.id, access_key_secret=ACCESS_KEY.secret)
+    cluster = EmbeddedCluster(state / "cluster", SglangRuntime(), state / "bucket")
+    bucket.make(service.store.bucket)
+    for server in (hub, bucket, cluster):
+        server.start()
+    exposed = cluster.expose(service.namespace, service.serving.service_name, service.serving.port, port)
+    addresses = Addresses(hub.url, bucket.url, str(cluster.kubeconfig), exposed, ACCESS_KEY.id, ACCESS_KEY.secret)
+    sys.stdout.write(json.dumps(asdict(addresses)) + "\n")
+    sys.stdout.flush()
+    ended.wait()
+    for server in (cluster, bucket, hub):
+        server.stop()
+
+
+def secret_name(service: ModelService) -> str:
+    credentials = service.store.credentials
+    return credentials.secret if isinstance(credentials, SecretCredentials) else ""
+
+
+def _wait_for_end_of_input(ended: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    ended.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
