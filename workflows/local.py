@@ -130,11 +130,11 @@ def _run_once(run: _Run, task: Task, values: Mapping[str, str]) -> Recap:
     recap_file = outputs / "recap.json"
     recap_file.unlink(missing_ok=True)
     places = Places(str(run.options.service.absolute()), str(outputs), str(run.state.absolute() / "scratch"))
-    process = subprocess.Popen(  # noqa: PLW1509  # this process has no threads
+    process = subprocess.Popen(
         [sys.executable, *command(task)[1:], *arguments(task, places, values, run.options.overrides)],
         cwd=ROOT,
         env=run.environment,
-        preexec_fn=_die_with_parent,
+        preexec_fn=_die_with_parent,  # noqa: PLW1509  # this process has no threads
         close_fds=False,  # keeps the lock of the state folder
     )
     try:

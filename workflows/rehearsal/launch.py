@@ -73,7 +73,7 @@ def _acquire(lock: int, state: Path) -> None:
         except BlockingIOError:
             if clock.now() > until:
                 raise RehearsalError(
-                    f"another run is at work on {state}. Next: wait until it ends, or choose another folder with --state"
+                    f"another run is at work on {state}. Next: wait until it ends, or choose another --state"
                 ) from None
             clock.sleep(0.2)
         else:
