@@ -73,7 +73,13 @@ class Release:
     def id(self) -> str:
         """Eight hex digits: which model bytes run with which flags. A prefill never feeds a decode of another id."""
         serving = self.service.serving.model_dump(by_alias=True, exclude={"service_name": True, **_REPLICAS})
-        content = {"model": self.model_digest, "volume": self.volume_name, "serving": serving, "rendering": RENDERING}
+        content = {
+            "model": self.model_digest,
+            "volume": self.volume_name,
+            "serving": serving,
+            "labels": self.service.metadata.labels,  # they are on the pods, so another label means other pods
+            "rendering": RENDERING,
+        }
         return content_hash(content, 8)
 
     @property

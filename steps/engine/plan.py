@@ -10,7 +10,9 @@ Action = Literal["create", "update", "delete"]
 class Change:
     action: Action
     target: str  # "PersistentVolumeClaim/default/llm-model-1a2b3c4d5e", "oss://bucket/key"
-    reason: str = ""  # why: "absent at OSS", "spec.replicas differs"
+    # Why: "absent at OSS", "spec.replicas: 2 -> 3". No part of what the change is: who undoes it in ever new ways is
+    # still undoing the same change.
+    reason: str = field(default="", compare=False)
     payload: Any = None  # what apply() needs
     before: Any = field(default=None, compare=False)  # for people, in diff mode
     after: Any = field(default=None, compare=False)
