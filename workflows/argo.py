@@ -1,0 +1,225 @@
+"""The line as Argo objects: WorkflowTemplate, CronWorkflow, WorkflowEventBinding, with the fields of Argo 4.
+
+`workflows.compat` turns them into what an older line of Argo wants. All three carry the name of the service, so
+`argo submit --from workflowtemplate/<name>`, the schedule and the event start the very same thing.
+"""
+
+import json
+from typing import Any
+
+from hera.workflows import DAG, CronWorkflow, Parameter, Task, WorkflowTemplate
+from hera.workflows import models as m
+
+from steps.release import SERVICE_LABEL
+from steps.service import ModelService
+from workflows import pipeline
+from workflows.pods import deadline_seconds
+from workflows.templates import (
+    DOCUMENT,
+    SCRATCH,
+    USER,
+    add_template,
+    consumed_outputs,
+    task_arguments,
+    workflow_parameter,
+)
+
+Manifest = dict[str, Any]
+
+ENTRYPOINT = "line"
+TITLE = "workflows.argoproj.io/title"
+DESCRIPTION = "workflows.argoproj.io/description"
+DAY = 24 * 3600  # seconds
+# A transfer may be ended in the middle of a part; it needs this long to close its files and say how far it came.
+GRACE_SECONDS = 120
+GPU_LABEL = "aliyun.accelerator/nvidia_name"  # https://www.alibabacloud.com/help/en/ack/ack-managed-and-ack-dedicated/user-guide/gpu-node-labels
+
+
+def workflow_template(service: ModelService, document: str) -> Manifest:
+    """Everything that a run is; `document` is the text of `service`, the default of the parameter `service`."""
+    line = pipeline.tasks(service)
+    used = consumed_outputs(line)
+    with WorkflowTemplate(
+        name=service.name,
+        namespace=service.workflow.namespace,
+        labels=_labels(service),
+        annotations=_annotations(
+            service,
+            f"Serve {service.model.id} as {service.name} in namespace {service.namespace}, and prove it. "
+            "Changes only what differs from the document.",
+        ),
+        entrypoint=ENTRYPOINT,
+        on_exit=pipeline.FINISH.step,
+        arguments=_parameters(service, document),
+        workflow_metadata=_run_metadata(service),
+        # One writer at a time, whoever started it: a run that finds another one at work waits as Pending.
+        synchronization=m.Synchronization(mutexes=[m.Mutex(name=mutex_name(service))]),
+        active_deadline_seconds=_run_deadline(service),
+        pod_gc=m.PodGC(strategy="OnWorkflowSuccess"),
+        ttl_strategy=m.TTLStrategy(seconds_after_success=3 * DAY, seconds_after_failure=7 * DAY),
+        pod_metadata=_pod_metadata(service),
+        node_selector=service.workflow.node_selector or None,
+        affinity=_away_from_gpus(),
+        security_context=m.PodSecurityContext(
+            run_as_non_root=True,
+            run_as_user=USER,
+            run_as_group=USER,
+            fs_group=USER,
+            # Without it the kubelet changes the owner of every file of a large scratch volume at every start.
+            fs_group_change_policy="OnRootMismatch",
+            seccomp_profile=m.SeccompProfile(type="RuntimeDefault"),
+        ),
+        pod_spec_patch=json.dumps({"terminationGracePeriodSeconds": GRACE_SECONDS}),
+        **_scratch(service),
+    ) as workflow:
+        for task in _one_for_each_step((*line, pipeline.FINISH)):
+            add_template(task, service, used)
+        with DAG(name=ENTRYPOINT):
+            for task in line:
+                Task(
+                    name=task.name,
+                    template=task.step,
+                    arguments=task_arguments(task) or None,
+                    depends=" && ".join(task.after) or None,
+                )
+    return dict(workflow.to_dict())
+
+
+def cron_workflow(service: ModelService) -> Manifest:
+    """The schedule. It passes every override, so that a Retry with a changed parameter forgets none of them."""
+    cron = CronWorkflow(
+        name=service.name,
+        namespace=service.workflow.namespace,
+        labels=_labels(service),
+        annotations=_annotations(service, f"Keep {service.name} at the newest {service.model.id}."),
+        schedules=[service.workflow.schedule],
+        timezone=service.workflow.timezone,
+        concurrency_policy="Forbid",
+        # A controller that was down at three still starts the run when it is back within these seconds.
+        starting_deadline_seconds=3600,
+        successful_jobs_history_limit=3,
+        failed_jobs_history_limit=7,
+        arguments=[Parameter(name=override.parameter, value="") for override in pipeline.OVERRIDES],
+        workflow_template_ref=m.WorkflowTemplateRef(name=service.name),
+    )
+    return dict(cron.to_dict())
+
+
+def event_binding(service: ModelService) -> Manifest:
+    """`POST /api/v1/events/<namespace>/<name>` starts a run with the overrides of its JSON payload.
+
+    The document itself cannot come in by this door. The selector lets a payload in only if every override has the
+    shape of its pattern, so no `{{...}}` of a stranger reaches a template.
+    """
+    binding = m.WorkflowEventBinding(
+        api_version="argoproj.io/v1alpha1",
+        kind="WorkflowEventBinding",
+        metadata=m.ObjectMeta(
+            name=service.name,
+            namespace=service.workflow.namespace,
+            labels=_labels(service),
+            annotations=_annotations(service, f"Deploy {service.name} when CI says so."),
+        ),
+        spec=m.WorkflowEventBindingSpec(
+            event=m.Event(selector=_selector(service)),
+            submit=m.Submit(
+                workflow_template_ref=m.WorkflowTemplateRef(name=service.name),
+                arguments=m.Arguments(
+                    parameters=[
+                        m.Parameter(name=override.parameter, value_from=m.ValueFrom(event=_from_payload(override)))
+                        for override in pipeline.OVERRIDES
+                    ]
+                ),
+            ),
+        ),
+    )
+    return dict(binding.model_dump(exclude_none=True, by_alias=True))
+
+
+def mutex_name(service: ModelService) -> str:
+    return f"slipway-{service.namespace}-{service.name}"
+
+
+def _parameters(service: ModelService, document: str) -> list[Parameter]:
+    overrides = [
+        Parameter(
+            name=override.parameter,
+            value="",
+            description=override.does,
+            enum=["", *override.choices] if override.choices else None,
+        )
+        for override in pipeline.OVERRIDES
+    ]
+    does = f"The document of {service.name}: what is wanted. Its name and its transfer mode stay as they are here."
+    return [*overrides, Parameter(name=DOCUMENT, value=document, description=does)]
+
+
+def _run_metadata(service: ModelService) -> m.WorkflowMetadata:
+    overrides = ", ".join(f"{item.parameter} '{workflow_parameter(item.parameter)}'" for item in pipeline.OVERRIDES)
+    return m.WorkflowMetadata(
+        labels=_labels(service),
+        annotations={
+            TITLE: f"{service.model.id} as {service.name} in {service.namespace}",
+            DESCRIPTION: f"Beside the document: {overrides}. Empty means as in the document.",
+        },
+    )
+
+
+def _pod_metadata(service: ModelService) -> m.Metadata | None:
+    """Without Slipway's own labels: a pod of a run must never look like a pod that serves."""
+    labels = {**service.metadata.labels, **service.workflow.labels}
+    annotations = service.workflow.annotations
+    if not labels and not annotations:
+        return None
+    return m.Metadata(labels=labels or None, annotations=annotations or None)
+
+
+def _run_deadline(service: ModelService) -> int:
+    """Every task may need its time twice. The time in the queue of the mutex does not count."""
+    return 2 * sum(deadline_seconds(task.step, service) for task in pipeline.tasks(service))
+
+
+def _scratch(service: ModelService) -> dict[str, Any]:
+    if not any(task.scratch for task in pipeline.tasks(service)):
+        return {}
+    scratch = service.transfer.scratch
+    claim = m.PersistentVolumeClaim(
+        metadata=m.ObjectMeta(name=SCRATCH),
+        spec=m.PersistentVolumeClaimSpec(
+            access_modes=["ReadWriteOnce"],
+            resources=m.VolumeResourceRequirements(requests={"storage": scratch.size}),
+            storage_class_name=scratch.storage_class,
+        ),
+    )
+    # The claim of a failed run stays, so that Retry finds what was downloaded. ttlStrategy ends it in the end.
+    return {"volume_claim_templates": [claim], "volume_claim_gc": m.VolumeClaimGC(strategy="OnWorkflowSuccess")}
+
+
+def _away_from_gpus() -> m.Affinity:
+    """Steps keep off nodes with GPUs as long as there are others; a node selector of the document can insist."""
+    no_gpu = m.NodeSelectorTerm(match_expressions=[m.NodeSelectorRequirement(key=GPU_LABEL, operator="DoesNotExist")])
+    preferred = m.PreferredSchedulingTerm(weight=100, preference=no_gpu)
+    return m.Affinity(node_affinity=m.NodeAffinity(preferred_during_scheduling_ignored_during_execution=[preferred]))
+
+
+def _one_for_each_step(line: tuple[pipeline.Task, ...]) -> list[pipeline.Task]:
+    return list({task.step: task for task in reversed(line)}.values())[::-1]
+
+
+def _selector(service: ModelService) -> str:
+    name = f'discriminator == "{service.name}"'
+    shapes = (f'{_from_payload(override)} matches "{override.pattern}"' for override in pipeline.OVERRIDES)
+    return " && ".join((name, *shapes))
+
+
+def _from_payload(override: pipeline.Override) -> str:
+    """An absent key is nil, which Argo would hand on as the text `null`; a number becomes its digits."""
+    return f'string(payload["{override.parameter}"] ?? "")'
+
+
+def _labels(service: ModelService) -> dict[str, str]:
+    return {**service.metadata.labels, **service.workflow.labels, SERVICE_LABEL: service.name}
+
+
+def _annotations(service: ModelService, description: str) -> dict[str, str]:
+    return {**service.metadata.annotations, DESCRIPTION: description}

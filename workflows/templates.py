@@ -1,0 +1,129 @@
+"""One Argo container template for each step: inputs, outputs, attempts, deadline, credentials, confinement.
+
+Named templates with a retry strategy each: a strategy on the workflow would run the whole line again, and one on an
+inline template broke in Argo 3.7.0. https://github.com/argoproj/argo-workflows/issues/15051
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from hera.workflows import Container, EmptyDirVolume, Parameter, RawArtifact, Resources, RetryStrategy, SecretEnv
+from hera.workflows import models as m
+
+from steps.engine.errors import Exit
+from steps.engine.outputs import file_name
+from steps.service import ModelService
+from workflows.pipeline import OVERRIDES, Output, Places, Task, arguments, command, outputs
+from workflows.pods import PODS, account, deadline_seconds, memory_mebibytes, secret_variables
+
+PLACES = Places(document="/service/service.yaml", outputs="/tmp/outputs", scratch="/scratch")  # noqa: S108  # a volume of the pod's own
+DOCUMENT = "service"  # parameter of the workflow and artifact of every template
+SCRATCH = "scratch"
+USER = 65532  # "nonroot" of distroless images
+# Argo keeps the exit code as a string. Error means that the pod was deleted or that Argo's own containers failed; "-1"
+# that the pod ended without a word, as after an eviction. The step's own "ask again" is the only other reason.
+# https://argo-workflows.readthedocs.io/en/latest/retries/
+RETRY_EXPRESSION = f'lastRetry.status == "Error" || lastRetry.exitCode in ["{int(Exit.NO_ANSWER)}", "-1"]'
+# What only the run can tell; `workflow.status` and `workflow.failures` exist in the exit handler alone.
+# https://argo-workflows.readthedocs.io/en/latest/variables/#exit-handler
+RUN_FACTS = {
+    "run-name": "{{workflow.name}}",
+    "run-status": "{{workflow.status}}",
+    "run-failures": "{{workflow.failures}}",
+}
+
+
+def add_template(task: Task, service: ModelService, consumed: frozenset[Output]) -> None:
+    """Add the template of the task's step to the Hera workflow that is open.
+
+    `consumed` are the outputs that other tasks read.
+    """
+    pod = PODS[task.step]
+    Container(
+        name=task.step,
+        image=service.workflow.image,
+        command=list(command(task)),
+        args=list(arguments(task, PLACES, _values(task), _overrides())),
+        inputs=[*_inputs(task), RawArtifact(name=DOCUMENT, path=PLACES.document, data=workflow_parameter(DOCUMENT))],
+        outputs=_outputs(task.step, consumed),
+        env=[
+            SecretEnv(
+                name=variable.name,
+                secret_name=variable.source.secret,
+                secret_key=variable.source.key,
+                optional=variable.optional or None,
+            )
+            for variable in secret_variables(task.step, service)
+        ],
+        retry_strategy=RetryStrategy(
+            limit=pod.retries,
+            retry_policy="Always",
+            expression=RETRY_EXPRESSION,
+            # Never maxDuration: it counts from the first attempt and would end a transfer that works.
+            # https://github.com/argoproj/argo-workflows/issues/13044
+            backoff=m.Backoff(duration=pod.back_off, factor=2),
+        ),
+        active_deadline_seconds=deadline_seconds(task.step, service),
+        service_account_name=account(task.step),
+        security_context=m.SecurityContext(
+            allow_privilege_escalation=False,
+            capabilities=m.Capabilities(drop=["ALL"]),
+            read_only_root_filesystem=True,
+            run_as_non_root=True,
+        ),
+        termination_message_policy="FallbackToLogsOnError",  # a step that could not even start says why, too
+        resources=_resources(task.step, service),
+        volumes=[EmptyDirVolume(name="tmp", mount_path="/tmp")],  # noqa: S108  # a volume of the pod's own
+        volume_mounts=[m.VolumeMount(name=SCRATCH, mount_path=PLACES.scratch)] if task.scratch else None,
+    )
+
+
+def workflow_parameter(name: str) -> str:
+    return f"{{{{workflow.parameters.{name}}}}}"
+
+
+def task_arguments(task: Task) -> dict[str, str]:
+    """What the DAG hands to the task from the outputs of earlier ones."""
+    return {
+        option: f"{{{{tasks.{source.task}.outputs.parameters.{file_name(source.field)}}}}}"
+        for option, source in task.options.items()
+    }
+
+
+def consumed_outputs(line: Sequence[Task]) -> frozenset[Output]:
+    return frozenset(source for task in line for source in task.options.values())
+
+
+def _values(task: Task) -> dict[str, str]:
+    from_tasks = {option: f"{{{{inputs.parameters.{option}}}}}" for option in task.options}
+    return from_tasks | {fact: RUN_FACTS[fact] for fact in task.about_run}
+
+
+def _overrides() -> list[str]:
+    return [f"{override.field}={workflow_parameter(override.parameter)}" for override in OVERRIDES]
+
+
+def _inputs(task: Task) -> list[Parameter]:
+    return [Parameter(name=option) for option in task.options]
+
+
+def _outputs(step: str, consumed: frozenset[Output]) -> list[Parameter]:
+    """An output that a later task reads has no default: without it the run must stop. The others are for people, and
+    their absence must not cover the reason of a failure.
+    """
+    read = {source.field for source in consumed if source.task == step}
+    return [_output(field, has_default=field.name not in read) for field in outputs(step)]
+
+
+def _output(field: dataclasses.Field[Any], *, has_default: bool) -> Parameter:
+    name = file_name(field.name)
+    source = m.ValueFrom(path=f"{PLACES.outputs}/{name}", default="" if has_default else None)
+    return Parameter(name=name, value_from=source)
+
+
+def _resources(step: str, service: ModelService) -> Resources:
+    memory = f"{memory_mebibytes(step, service)}Mi"
+    cpu = "2" if PODS[step].moves_bytes else "100m"
+    # Memory has a limit, so that a leak ends the step and not its neighbours. CPU has none: it would only slow it down.
+    return Resources(cpu_request=cpu, memory_request=memory, memory_limit=memory)
