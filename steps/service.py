@@ -6,7 +6,7 @@ It holds decisions only. Whatever can be derived from them is derived in `steps.
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
@@ -261,7 +261,7 @@ class ModelService(_Section):
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> ModelService:
-    """Read a document; `overrides` are `path.to.field=value`, with the value in YAML.
+    """Read a document; `overrides` are `path.to.field=value`, with the value in YAML. An empty value changes nothing.
 
     Raises DocumentError with every mistake in it.
     """
@@ -299,15 +299,35 @@ def _override(document: dict[str, Any], override: str) -> None:
     keys = path.strip().split(".")
     if not equals or not all(re.fullmatch(r"[A-Za-z0-9_-]+", key) for key in keys):
         raise DocumentError(f"cannot override with {override!r}: expected path.to.field=value")
+    if not text:
+        return  # a parameter of a workflow always has a value; empty is how it says "as in the document"
     section = document
     for key in keys[:-1]:
         section = section.setdefault(key, {})
         if not isinstance(section, dict):
             raise DocumentError(f"cannot override {path}: {key} is not a section of the document")
     try:
-        section[keys[-1]] = yaml.safe_load(text)
+        value = yaml.safe_load(text)
+        # A tag 1.0, a branch 2026-01-01 and a commit 12345678 are texts, although YAML on its own says otherwise.
+        is_text = not isinstance(value, (str, dict, list, type(None))) and _wants_text(keys)
+        section[keys[-1]] = yaml.load(text, yaml.BaseLoader) if is_text else value  # noqa: S506  # makes only texts
     except yaml.YAMLError as error:
         raise DocumentError(f"cannot override {path}: {text!r} is not a YAML value") from error
+
+
+def _wants_text(keys: list[str]) -> bool:
+    fields: type[BaseModel] | None = ModelService
+    annotation: Any = None
+    for key in keys:
+        if fields is None:
+            break  # a key of a mapping, such as a label
+        annotation = next((field.annotation for field in fields.model_fields.values() if field.alias == key), None)
+        fields = _section_of(annotation)
+    return _may_be_text(annotation)
+
+
+def _may_be_text(annotation: Any) -> bool:
+    return annotation is str or any(_may_be_text(item) for item in get_args(annotation))
 
 
 def _explain(origin: str, error: ValidationError) -> str:
