@@ -1,0 +1,112 @@
+"""An embedded ModelScope hub. It serves models from plain folders, `folder/<owner>/<name>/`: edit a file there, and
+the next listing shows another revision of the model.
+"""
+
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from workflows.rehearsal.faults import Faults
+from workflows.rehearsal.hub.bodies import BodyHandler
+from workflows.rehearsal.hub.cdn import Blobs, CdnHandler
+from workflows.rehearsal.hub.gateway import GatewayHandler
+from workflows.rehearsal.hub.links import Links
+from workflows.rehearsal.hub.repository import Shelf
+from workflows.rehearsal.server import LoopbackServer
+
+InternalLink = Literal["serves", "refuses", "crawls", "unreachable", "absent"]
+REMEMBERED: Final = 20_000  # requests
+
+
+@dataclass(frozen=True)
+class Received:
+    """A request that the hub or its CDN got."""
+
+    method: str
+    target: str  # path and query
+    headers: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.target}"
+
+
+class Hub:
+    """Gateway and CDN on two ports, as they are two hosts in the real service.
+
+    `private` maps models to the token that may read them. `link_seconds` is the life of a link. A client that names its
+    region gets an internal link, which behaves as `internal_link` says.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int = 0,
+        faults: Faults | None = None,
+        private: Mapping[str, str] | None = None,
+        link_seconds: float = 1800.0,
+        internal_link: InternalLink = "serves",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.requests: deque[Received] = deque(maxlen=REMEMBERED)
+        self._stopping = threading.Event()
+        shelf = Shelf(folder)
+        shared: dict[str, Any] = {
+            "plan": faults or Faults(),
+            "stopping": self._stopping,
+            "blobs": Blobs(shelf, Links(link_seconds, clock)),
+            "internal_link": internal_link,
+        }
+        # A port that is taken but not listened on: whoever connects is refused, and nobody else can get it.
+        self._closed = socket.socket()
+        self._closed.bind(("127.0.0.1", 0))
+        self._cdn = LoopbackServer(self._bound(CdnHandler, shared))
+        own = {
+            "shelf": shelf,
+            "private": private or {},
+            "cdn_url": self._cdn.url,
+            "unreachable_url": f"http://127.0.0.1:{self._closed.getsockname()[1]}",
+        }
+        self._gateway = LoopbackServer(self._bound(GatewayHandler, shared | own), port)
+
+    @property
+    def url(self) -> str:
+        return self._gateway.url
+
+    @property
+    def cdn_url(self) -> str:
+        return self._cdn.url
+
+    def start(self) -> None:
+        self._cdn.start()
+        self._gateway.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._gateway.stop()
+        self._cdn.stop()
+        self._closed.close()
+
+    def received(self, part: str) -> list[Received]:
+        """The requests so far whose method and target contain `part`."""
+        return [request for request in list(self.requests) if part in str(request)]
+
+    def _bound(self, handler: type[BodyHandler], attributes: Mapping[str, Any]) -> type[BodyHandler]:
+        requests = self.requests
+
+        class Bound(handler):  # type: ignore[valid-type,misc]  # http.server makes a handler for each connection itself
+            def parse_request(self) -> bool:
+                parsed = super().parse_request()
+                if parsed:
+                    headers = {name.lower(): value for name, value in self.headers.items()}
+                    requests.append(Received(self.command, self.path, headers))
+                return bool(parsed)
+
+        for name, value in attributes.items():
+            setattr(Bound, name, value)
+        return Bound
