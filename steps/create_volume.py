@@ -1,0 +1,68 @@
+"""create-volume: Secret, PersistentVolume and claim over the files of one model revision, bound to each other."""
+
+from dataclasses import dataclass
+
+from steps.engine.plan import Change, Plan
+from steps.engine.report import Report
+from steps.objects import volume
+from steps.objects.converging import Look, apply_changes, deletion, look, plan_objects
+from steps.ports import AccessKey, Cluster, Manifest
+from steps.release import Release
+
+
+@dataclass(frozen=True)
+class Facts:
+    volume: Manifest | None
+    claim: Manifest | None
+    looks: tuple[Look, ...]  # empty if what is there contradicts the wish; the server would refuse a preview
+
+
+@dataclass(frozen=True)
+class Outputs:
+    claim: str
+    volume: str
+
+
+@dataclass(frozen=True)
+class CreateVolume:
+    release: Release
+    cluster: Cluster
+    access_key: AccessKey | None  # None with RRSA: the driver has a role of its own
+
+    @property
+    def deadline(self) -> float:
+        return self.release.service.volume.deadline_minutes * 60.0
+
+    def observe(self) -> Facts:
+        live_volume = self.cluster.get(volume.volume_ref(self.release))
+        live_claim = self.cluster.get(volume.claim_ref(self.release))
+        if volume.conflicts(self.release, live_volume, live_claim) or volume.stale(self.release, live_volume):
+            return Facts(live_volume, live_claim, ())
+        return Facts(live_volume, live_claim, tuple(look(self.cluster, wanted) for wanted in self._wanted(live_claim)))
+
+    def plan(self, facts: Facts) -> Plan:
+        return plan(self.release, facts)
+
+    def apply(self, changes: tuple[Change, ...], report: Report) -> None:
+        apply_changes(self.cluster, changes, report)
+
+    def outputs(self, facts: Facts) -> Outputs:
+        claim = facts.claim or {}
+        return Outputs(
+            claim=f"{claim['metadata']['namespace']}/{claim['metadata']['name']}", volume=claim["spec"]["volumeName"]
+        )
+
+    def _wanted(self, live_claim: Manifest | None) -> list[Manifest]:
+        size = volume.capacity(self.release, live_claim)
+        secrets = [volume.secret(self.release, self.access_key)] if self.access_key else []
+        return [*secrets, volume.persistent_volume(self.release, size), volume.claim(self.release, size)]
+
+
+def plan(release: Release, facts: Facts) -> Plan:
+    faults = volume.conflicts(release, facts.volume, facts.claim)
+    if faults:
+        return Plan(faults=tuple(faults))
+    stale = volume.stale(release, facts.volume)
+    if stale and facts.volume is not None:
+        return Plan((deletion(facts.volume, stale),), waits=("then volume and claim are made anew",))
+    return plan_objects(facts.looks) + volume.binding(release, facts.volume, facts.claim)

@@ -1,0 +1,105 @@
+"""Make wanted objects so: look at each with the server's own dry run, change only what differs."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from steps.engine.plan import Change, Plan
+from steps.engine.report import Report
+from steps.objects.difference import differences, presentable, reason
+from steps.objects.kinds import being_deleted
+from steps.objects.writers import last_writer
+from steps.ports import Cluster, Manifest, Ref
+
+
+@dataclass(frozen=True)
+class Look:
+    """One wanted object, as it is and as an apply would leave it."""
+
+    wanted: Manifest
+    live: Manifest | None
+    preview: Manifest | None  # None while the live object is being deleted
+
+    @property
+    def ref(self) -> Ref:
+        return Ref.of(self.wanted)
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Payload of a change that writes."""
+
+    manifest: Manifest = field(repr=False)  # a Secret may be in it
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Payload of a change that deletes. The uid is no part of the wish: who makes it again undoes us."""
+
+    ref: Ref
+    uid: str = field(compare=False)
+
+
+def look(cluster: Cluster, wanted: Manifest) -> Look:
+    """Read one object and preview it. An object on its way out is not previewed: the server may refuse that."""
+    live = cluster.get(Ref.of(wanted))
+    if live is not None and being_deleted(live):
+        return Look(wanted, live, None)
+    return Look(wanted, live, cluster.preview(wanted))
+
+
+def plan_objects(looks: Iterable[Look]) -> Plan:
+    """Create what is absent, update what differs, wait for what is being deleted, keep the rest; in this order."""
+    plan = Plan()
+    for item in looks:
+        plan += _plan_one(item)
+    return plan
+
+
+def deletion(live: Manifest, why: str) -> Change:
+    """The change that deletes an object as it is now."""
+    ref = Ref.of(live)
+    return Change(
+        "delete",
+        str(ref),
+        why,
+        Delete(ref, live["metadata"]["uid"]),
+        before=presentable(live),
+        last_writer=last_writer(live),
+    )
+
+
+def apply_changes(cluster: Cluster, changes: Iterable[Change], report: Report) -> None:
+    """Do the changes of plans made here, one after the other, and report each."""
+    for change in changes:
+        if isinstance(change.payload, Delete):
+            cluster.delete(change.payload.ref, change.payload.uid)
+        else:
+            cluster.apply(change.payload.manifest)
+        report.changed(change)
+
+
+def _plan_one(item: Look) -> Plan:
+    target = str(item.ref)
+    if item.preview is None:
+        return Plan(waits=(f"{target} to be gone: {_held_by(item.live)}",))
+    if item.live is None:
+        after = presentable(item.preview)
+        return Plan((Change("create", target, "absent", Apply(item.wanted), after=after),))
+    found = differences(item.live, item.preview)
+    if not found:
+        return Plan(kept=(target,))
+    change = Change(
+        "update",
+        target,
+        reason(found),
+        Apply(item.wanted),
+        before=presentable(item.live),
+        after=presentable(item.preview, than=item.live),
+        last_writer=last_writer(item.live),
+    )
+    return Plan((change,))
+
+
+def _held_by(live: Manifest | None) -> str:
+    finalizers = (live or {}).get("metadata", {}).get("finalizers") or []
+    return f"it is being deleted, held by {', '.join(finalizers)}" if finalizers else "it is being deleted"

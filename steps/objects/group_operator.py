@@ -1,0 +1,50 @@
+"""Which RBG operator the cluster has, as far as our manifests depend on it.
+
+The operator's version is no field of any object, so it is told by the kinds that the API server serves:
+
+| operator | RoleBasedGroup | other kinds | headless Service of a role |
+|---|---|---|---|
+| v0.3, v0.4 | v1alpha1 | | `<group>-<role>` |
+| v0.5, v0.6 | v1alpha1 | Instance | `s-<group>-<role>` |
+| v0.7 and later | v1alpha1, v1alpha2 | Instance, RoleInstanceSet | `s-<group>-<role>` |
+
+https://github.com/sgl-project/rbg/tree/main/config/crd/bases and api/workloads/v1alpha1/helper.go there
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from steps.objects.kinds import INSTANCE, ROLE_BASED_GROUP, ROLE_INSTANCE_SET, V1ALPHA1, V1ALPHA2
+from steps.ports import Cluster, Kind
+
+TELLING_KINDS = (Kind(V1ALPHA1, ROLE_BASED_GROUP), Kind(V1ALPHA2, ROLE_BASED_GROUP), INSTANCE, ROLE_INSTANCE_SET)
+
+
+@dataclass(frozen=True)
+class GroupOperator:
+    """What a manifest must know about the operator."""
+
+    api_version: str
+    service_prefix: str  # of the headless Service of a role
+
+    @property
+    def kind(self) -> Kind:
+        return Kind(self.api_version, ROLE_BASED_GROUP)
+
+
+def operator_of(served: Collection[Kind]) -> GroupOperator | None:
+    """The operator that serves these kinds; None if there is no RoleBasedGroup at all.
+
+    v1alpha1 with StatefulSets is preferred as long as it is served: every operator from v0.3 to v0.8 runs it, and a
+    group that exists as StatefulSets must not be rewritten because somebody upgraded the operator.
+    """
+    prefix = "s-" if INSTANCE in served or ROLE_INSTANCE_SET in served else ""
+    for version in (V1ALPHA1, V1ALPHA2):
+        if Kind(version, ROLE_BASED_GROUP) in served:
+            return GroupOperator(version, prefix)
+    return None
+
+
+def ask(cluster: Cluster) -> GroupOperator | None:
+    """The operator of a live cluster."""
+    return operator_of([kind for kind in TELLING_KINDS if cluster.serves(kind)])

@@ -1,0 +1,173 @@
+"""Pods of a release: what workers and router are started with.
+
+Nothing that a pod template says may depend on anything but what makes up `Release.id`, save the router's list of
+workers: whatever else changes is another release, which is proved beside the old one.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from steps.objects.engine_flags import (
+    HEALTH_FAILURES,
+    HEALTH_INTERVAL,
+    ROUTER_COMMAND,
+    ROUTER_METRICS_PORT,
+    WORKER_COMMAND,
+    WorkerRole,
+    router_args,
+    worker_args,
+    worker_env,
+)
+from steps.objects.probes import router_probes, worker_probes
+from steps.release import HASH_LABEL, ROLE_LABEL, Release, content_hash
+
+PodTemplate = dict[str, Any]
+
+HASH_LENGTH = 10
+GPU = "nvidia.com/gpu"
+ERDMA = "aliyun/erdma"
+# Longer than any generation that may be in flight: SGLang drains without an upper bound after SIGTERM.
+WORKER_GRACE = 600  # seconds
+# The router's own `--shutdown-grace-period-secs` is 180.
+ROUTER_GRACE = 240  # seconds
+# Deleting a group tells router and workers to stop at the same moment. The workers wait until the router has stopped
+# taking requests and has seen which workers are gone.
+WORKER_PRE_STOP = HEALTH_INTERVAL * HEALTH_FAILURES + 5  # seconds
+# Endpoints reach every node some seconds after a pod starts to terminate; until then the router must go on serving.
+ROUTER_PRE_STOP = 5  # seconds
+
+_ROUTER_RESOURCES = {"cpu": "4", "memory": "8Gi"}
+
+
+def worker_template(release: Release, role: WorkerRole) -> PodTemplate:
+    """Pod of a prefill or decode worker."""
+    serving = release.service.serving
+    spec = {
+        **_pod_defaults(release, WORKER_GRACE),
+        "containers": [_worker(release, role)],
+        "volumes": [
+            {"name": "model", "persistentVolumeClaim": {"claimName": release.volume_name, "readOnly": True}},
+            {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": serving.resources.shared_memory}},
+        ],
+    }
+    if serving.node_selector:
+        spec["nodeSelector"] = dict(serving.node_selector)
+    return _template(release, role, spec, _monitoring_labels(release, role))
+
+
+def router_template(release: Release, prefill: Sequence[str], decode: Sequence[str]) -> PodTemplate:
+    """Pod of the router in front of workers at these addresses."""
+    serving = release.service.serving
+    container = {
+        "name": "router",
+        "image": serving.router.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": list(ROUTER_COMMAND),
+        "args": router_args(serving, prefill, decode),
+        "ports": [_port("http", serving.port), _port("metrics", ROUTER_METRICS_PORT)],
+        **router_probes(serving),
+        "resources": _resources(_ROUTER_RESOURCES),
+        "lifecycle": _pre_stop(ROUTER_PRE_STOP),
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    return _template(release, "router", {**_pod_defaults(release, ROUTER_GRACE), "containers": [container]}, {})
+
+
+def spec_hash(template: PodTemplate) -> str:
+    """Value of the hash label: the template without that label. Pods that carry it were made from this template."""
+    labels = {key: value for key, value in template["metadata"]["labels"].items() if key != HASH_LABEL}
+    return content_hash({"labels": labels, "spec": template["spec"]}, HASH_LENGTH)
+
+
+def _template(release: Release, role: str, spec: dict[str, Any], labels: Mapping[str, str]) -> PodTemplate:
+    found: PodTemplate = {"metadata": {"labels": {**release.labels, ROLE_LABEL: role, **labels}}, "spec": spec}
+    found["metadata"]["labels"][HASH_LABEL] = spec_hash(found)
+    return found
+
+
+def _worker(release: Release, role: WorkerRole) -> dict[str, Any]:
+    service, serving = release.service, release.service.serving
+    bootstrap = [_port("bootstrap", serving.bootstrap_port)] if role == "prefill" else []
+    return {
+        "name": f"sglang-{role}",
+        "image": serving.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": list(WORKER_COMMAND),
+        "args": worker_args(service, role),
+        "env": _env(release),
+        "ports": [_port("http", serving.port), *bootstrap],
+        **worker_probes(serving),
+        "resources": _resources(_worker_resources(release)),
+        "lifecycle": _pre_stop(WORKER_PRE_STOP),
+        "securityContext": _worker_security(release),
+        # The end of the log becomes the reason that a person reads.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "model", "mountPath": service.model_path, "readOnly": True},
+            {"name": "dshm", "mountPath": "/dev/shm"},  # noqa: S108  # shared memory of the tensor-parallel ranks
+        ],
+    }
+
+
+def _env(release: Release) -> list[dict[str, Any]]:
+    address = {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}
+    # Mooncake tells its peers this address; on a node with several cards it would else guess one.
+    sources: dict[str, dict[str, Any]] = {"POD_IP": {"valueFrom": address}, "SGLANG_HOST_IP": {"valueFrom": address}}
+    sources |= {name: {"value": value} for name, value in worker_env(release.service.serving).items()}
+    return [{"name": name, **source} for name, source in sources.items()]
+
+
+def _worker_resources(release: Release) -> dict[str, str]:
+    serving = release.service.serving
+    amounts = {
+        "cpu": serving.resources.cpu,
+        "memory": serving.resources.memory,
+        GPU: str(serving.tensor_parallel),
+    }
+    return {**amounts, ERDMA: "1"} if serving.fabric == "erdma" else amounts
+
+
+def _worker_security(release: Release) -> dict[str, Any]:
+    """RDMA registers memory, which must be locked; nothing here needs a privileged container."""
+    security: dict[str, Any] = {"allowPrivilegeEscalation": False}
+    if release.service.serving.fabric == "erdma":
+        security["capabilities"] = {"add": ["IPC_LOCK"]}
+    return security
+
+
+def _monitoring_labels(release: Release, role: str) -> dict[str, str]:
+    """What Alibaba's inference dashboards select; the second spelling is the one of older samples.
+
+    https://www.alibabacloud.com/help/en/ack/cloud-native-ai-suite/user-guide/configure-monitoring-for-llm-inference-services
+    """
+    return {
+        "alibabacloud.com/inference-workload": f"{release.service.name}-{role}",
+        "alibabacloud.com/inference-backend": "sglang",
+        "alibabacloud.com/inference_backend": "sglang",
+    }
+
+
+def _pod_defaults(release: Release, grace: int) -> dict[str, Any]:
+    defaults: dict[str, Any] = {
+        "terminationGracePeriodSeconds": grace,
+        # A worker talks to no API, and one variable for each Service of the namespace helps nobody.
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+    }
+    if release.service.serving.image_pull_secrets:
+        defaults["imagePullSecrets"] = [{"name": name} for name in release.service.serving.image_pull_secrets]
+    return defaults
+
+
+def _port(name: str, number: int) -> dict[str, Any]:
+    return {"name": name, "containerPort": number, "protocol": "TCP"}
+
+
+def _resources(amounts: Mapping[str, str]) -> dict[str, Any]:
+    return {"requests": dict(amounts), "limits": dict(amounts)}
+
+
+def _pre_stop(seconds: int) -> dict[str, Any]:
+    # `sleep` as a handler of its own is newer (Kubernetes 1.30) than the clusters this must run on.
+    return {"preStop": {"exec": {"command": ["sleep", str(seconds)]}}}

@@ -1,0 +1,167 @@
+"""Secret, PersistentVolume and PersistentVolumeClaim over the immutable prefix of a model, and whether they are bound.
+
+The names of volume and claim are content-addressed: a PV's source is immutable and the CSI driver keys its mounts by
+volumeHandle, so a reused name would serve the old model.
+https://github.com/kubernetes-sigs/alibaba-cloud-csi-driver/blob/master/docs/oss.md
+"""
+
+import base64
+
+from steps.engine.plan import Plan
+from steps.objects.kinds import (
+    PERSISTENT_VOLUME,
+    PERSISTENT_VOLUME_CLAIM,
+    SECRET,
+    being_deleted,
+    is_ours,
+    owned_metadata,
+)
+from steps.ports import AccessKey, Manifest, Ref
+from steps.release import Release
+
+DRIVER = "ossplugin.csi.alibabacloud.com"
+# Nominal: the driver enforces no size, and a bound claim cannot change its request.
+NOMINAL_CAPACITY = "1Ti"
+
+
+def volume_ref(release: Release) -> Ref:
+    return Ref(PERSISTENT_VOLUME, release.volume_name)
+
+
+def claim_ref(release: Release) -> Ref:
+    return Ref(PERSISTENT_VOLUME_CLAIM, release.volume_name, release.service.namespace)
+
+
+def secret(release: Release, key: AccessKey) -> Manifest:
+    """The access key as the CSI driver reads it."""
+    values = {"akId": key.id, "akSecret": key.secret, **({"securityToken": key.token} if key.token else {})}
+    return {
+        "apiVersion": SECRET.api_version,
+        "kind": SECRET.kind,
+        "metadata": owned_metadata(release.service, release.volume_secret, release.service.namespace),
+        "type": "Opaque",
+        # `stringData` is write-only, so it could never be compared with what is there.
+        "data": {name: base64.b64encode(value.encode()).decode() for name, value in sorted(values.items())},
+    }
+
+
+def persistent_volume(release: Release, capacity: str) -> Manifest:
+    service = release.service
+    source = {
+        "driver": DRIVER,
+        "volumeHandle": release.volume_name,
+        "volumeAttributes": release.volume_attributes,
+    }
+    if service.store.credentials.kind == "secret":
+        source["nodePublishSecretRef"] = {"name": release.volume_secret, "namespace": service.namespace}
+    return {
+        "apiVersion": PERSISTENT_VOLUME.api_version,
+        "kind": PERSISTENT_VOLUME.kind,
+        # No release label: releases of the same model with other flags share one volume.
+        "metadata": owned_metadata(service, release.volume_name),
+        "spec": {
+            "accessModes": ["ReadOnlyMany"],
+            "capacity": {"storage": capacity},
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": "",
+            "volumeMode": "Filesystem",
+            # Reserves the volume: without it, any pending claim of another namespace could take it first.
+            "claimRef": {
+                "apiVersion": PERSISTENT_VOLUME_CLAIM.api_version,
+                "kind": PERSISTENT_VOLUME_CLAIM.kind,
+                "name": release.volume_name,
+                "namespace": service.namespace,
+            },
+            "csi": source,
+        },
+    }
+
+
+def claim(release: Release, capacity: str) -> Manifest:
+    return {
+        "apiVersion": PERSISTENT_VOLUME_CLAIM.api_version,
+        "kind": PERSISTENT_VOLUME_CLAIM.kind,
+        "metadata": owned_metadata(release.service, release.volume_name, release.service.namespace),
+        "spec": {
+            "accessModes": ["ReadOnlyMany"],
+            "resources": {"requests": {"storage": capacity}},
+            "storageClassName": "",
+            "volumeMode": "Filesystem",
+            "volumeName": release.volume_name,
+        },
+    }
+
+
+def capacity(release: Release, live_claim: Manifest | None) -> str:
+    """The size that a claim already has, else the document's, else a nominal one.
+
+    A claim's request is immutable and says nothing about an OSS volume, so another number in the document must not
+    fail a run.
+    """
+    requested = (live_claim or {}).get("spec", {}).get("resources", {}).get("requests", {}).get("storage")
+    return str(requested or release.service.volume.capacity or NOMINAL_CAPACITY)
+
+
+def conflicts(release: Release, volume: Manifest | None, claim: Manifest | None) -> list[str]:
+    """What neither an apply nor time will mend; each with the command that does."""
+    found = []
+    name, namespace = release.volume_name, release.service.namespace
+    if claim is not None and not being_deleted(claim):
+        bound_to = claim["spec"].get("volumeName", "")
+        phase = claim.get("status", {}).get("phase", "")
+        if bound_to and bound_to != name:
+            found.append(
+                f"{claim_ref(release)} is bound to the volume {bound_to}, expected {name}. Next: see who made it "
+                f"(kubectl get pvc {name} -n {namespace} -o yaml), delete it, run again"
+            )
+        elif phase == "Lost":
+            found.append(
+                f"{claim_ref(release)} is Lost: its volume was deleted under it. Next: kubectl delete pvc {name} "
+                f"-n {namespace} (no file in the bucket is touched), run again"
+            )
+    if volume is not None and not being_deleted(volume) and not is_ours(volume, release.service):
+        found += _foreign_volume(release, volume)
+    return found
+
+
+def stale(release: Release, volume: Manifest | None) -> str:
+    """Why our volume can never bind again and must be made anew; empty if it can.
+
+    Kubernetes leaves a retained volume Released, with the uid of the claim that is gone, and binds it to no other
+    claim. A volume object holds no bytes, and nothing can be mounted through it without its claim, so deleting it is
+    safe. https://kubernetes.io/docs/concepts/storage/persistent-volumes/#retain
+    """
+    if volume is None or being_deleted(volume) or not is_ours(volume, release.service):
+        return ""
+    phase = volume.get("status", {}).get("phase")
+    if phase not in ("Released", "Failed") or volume["spec"].get("persistentVolumeReclaimPolicy") != "Retain":
+        return ""
+    return f"{phase}: its claim is gone, and a {phase} volume never binds again; the files stay in the bucket"
+
+
+def binding(release: Release, volume: Manifest | None, claim: Manifest | None) -> Plan:
+    """Wait until claim and volume are bound to each other."""
+    if volume is None or claim is None:
+        return Plan()  # they are about to be created
+    phase = claim.get("status", {}).get("phase", "Pending")
+    taken_by = volume["spec"].get("claimRef", {}).get("uid", "")
+    volume_phase = volume.get("status", {}).get("phase", "Pending")
+    if phase == "Bound" and volume_phase == "Bound" and taken_by == claim["metadata"]["uid"]:
+        return Plan(kept=(f"{claim_ref(release)} is Bound to {volume_ref(release)}",))
+    return Plan(waits=(f"{claim_ref(release)} is {phase}, its volume is {volume_phase}, both must be Bound",))
+
+
+def _foreign_volume(release: Release, volume: Manifest) -> list[str]:
+    name = release.volume_name
+    taken = volume["spec"].get("claimRef") or {}
+    holder = "/".join(str(taken[key]) for key in ("namespace", "name") if taken.get(key)) or "nobody"
+    if volume.get("status", {}).get("phase") == "Released":
+        patch = '{"spec":{"claimRef":{"uid":null,"resourceVersion":null}}}'
+        words = (
+            f"{volume_ref(release)} is Released by {holder} and carries no label of {release.service.name}, so it is "
+            f"left alone. Next: if nobody needs it, kubectl patch pv {name} -p '{patch}', run again"
+        )
+        return [words]
+    if (taken.get("namespace"), taken.get("name")) not in ((None, None), (release.service.namespace, name)):
+        return [f"{volume_ref(release)} is reserved for {holder}. Next: see who made it, delete it, run again"]
+    return []
