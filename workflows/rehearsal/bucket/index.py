@@ -1,0 +1,138 @@
+"""What the bucket knows about its files, in SQLite: whatever no row names does not exist."""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS buckets (name TEXT PRIMARY KEY, created REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS objects (
+  bucket TEXT NOT NULL, key TEXT NOT NULL, blob TEXT NOT NULL, size INTEGER NOT NULL, etag TEXT NOT NULL,
+  crc64 TEXT NOT NULL, content_type TEXT NOT NULL, metadata TEXT NOT NULL, kind TEXT NOT NULL, modified REAL NOT NULL,
+  PRIMARY KEY (bucket, key)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS objects_by_blob ON objects (blob);
+CREATE TABLE IF NOT EXISTS uploads (
+  id TEXT PRIMARY KEY, bucket TEXT NOT NULL, key TEXT NOT NULL, content_type TEXT NOT NULL, metadata TEXT NOT NULL,
+  initiated REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS parts (
+  upload TEXT NOT NULL, number INTEGER NOT NULL, file TEXT NOT NULL, start INTEGER NOT NULL, size INTEGER NOT NULL,
+  etag TEXT NOT NULL, crc64 TEXT NOT NULL, modified REAL NOT NULL, PRIMARY KEY (upload, number)
+) WITHOUT ROWID;
+"""
+
+
+class FolderInUseError(Exception):
+    """Another process keeps a bucket in the same folder."""
+
+
+@dataclass(frozen=True)
+class ObjectRow:
+    bucket: str
+    key: str
+    blob: str  # name of the file that holds the bytes; empty if they were not kept
+    size: int
+    etag: str  # upper-case, without quotes
+    crc64: int
+    content_type: str
+    metadata: Mapping[str, str]
+    kind: str  # Normal or Multipart
+    modified: float  # seconds since 1970
+
+    def values(self) -> tuple[Any, ...]:
+        # SQLite integers are signed, a CRC-64 is not: it is kept as text.
+        head = (self.bucket, self.key, self.blob, self.size, self.etag, str(self.crc64), self.content_type)
+        return (*head, json.dumps(dict(self.metadata)), self.kind, self.modified)
+
+    @classmethod
+    def of(cls, row: tuple[Any, ...]) -> "ObjectRow":
+        bucket, key, blob, size, etag, crc64, content_type, metadata, kind, modified = row
+        return cls(bucket, key, blob, size, etag, int(crc64), content_type, json.loads(metadata), kind, modified)
+
+
+@dataclass(frozen=True)
+class UploadRow:
+    id: str
+    bucket: str
+    key: str
+    content_type: str
+    metadata: Mapping[str, str]
+    initiated: float  # seconds since 1970
+
+    def values(self) -> tuple[Any, ...]:
+        metadata = json.dumps(dict(self.metadata))
+        return (self.id, self.bucket, self.key, self.content_type, metadata, self.initiated)
+
+    @classmethod
+    def of(cls, row: tuple[Any, ...]) -> "UploadRow":
+        upload_id, bucket, key, content_type, metadata, initiated = row
+        return cls(upload_id, bucket, key, content_type, json.loads(metadata), initiated)
+
+
+@dataclass(frozen=True)
+class PartRow:
+    upload: str
+    number: int
+    file: str  # inside the folder of the upload; empty if the bytes were not kept
+    start: int  # offset in that file
+    size: int
+    etag: str
+    crc64: int
+    modified: float
+
+    def values(self) -> tuple[Any, ...]:
+        head = (self.upload, self.number, self.file, self.start, self.size, self.etag)
+        return (*head, str(self.crc64), self.modified)
+
+    @classmethod
+    def of(cls, row: tuple[Any, ...]) -> "PartRow":
+        upload, number, file, start, size, etag, crc64, modified = row
+        return cls(upload, number, file, start, size, etag, int(crc64), modified)
+
+
+class Index:
+    """One connection, one writer; safe to use from several threads. Each `transaction` is all or nothing."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._connection = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
+        try:
+            # Exclusive: two processes that sweep one folder would take each other's files away.
+            self._connection.executescript(
+                "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + _TABLES
+            )
+        except sqlite3.OperationalError as error:
+            self._connection.close()
+            raise FolderInUseError(
+                f"cannot open {path}: {error}. Next: stop the other process that keeps a bucket in this folder"
+            ) from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def all(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._connection.execute(query, values).fetchall()
+
+    def one(self, query: str, *values: Any) -> tuple[Any, ...] | None:
+        rows = self.all(query, *values)
+        return rows[0] if rows else None
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
