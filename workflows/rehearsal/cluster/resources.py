@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from workflows.rehearsal.cluster.shapes import Shape, shape_of
+
 STATUS = ("status",)
 STATUS_AND_SCALE = ("status", "scale")
 
@@ -130,6 +132,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._resources: tuple[Resource, ...] = BUILT_IN
+        self._schemas: dict[Resource, Mapping[str, Any]] = {}
+        self._shapes: dict[Resource, Shape] = {}
 
     def find(self, group: str, version: str, plural: str) -> Resource | None:
         return next(
@@ -142,15 +146,26 @@ class Registry:
     def all(self) -> tuple[Resource, ...]:
         return self._resources
 
+    def schema(self, resource: Resource) -> Mapping[str, Any] | None:
+        """The openAPIV3Schema of a custom resource; None for a built-in one."""
+        return self._schemas.get(resource)
+
+    def shape(self, resource: Resource) -> Shape:
+        """How objects of this kind merge."""
+        return self._shapes.get(resource) or shape_of(resource.key, None)
+
     def define(self, definitions: Iterable[Mapping[str, Any]]) -> None:
         """Serve the built-in kinds and what these CustomResourceDefinitions say, and nothing else."""
-        self._resources = BUILT_IN + tuple(resource for definition in definitions for resource in served_by(definition))
+        schemas = {resource: schema for one in definitions for resource, schema in served_by(one).items()}
+        self._schemas = schemas
+        self._shapes = {resource: shape_of(resource.key, schema) for resource, schema in schemas.items()}
+        self._resources = (*BUILT_IN, *schemas)
 
 
-def served_by(definition: Mapping[str, Any]) -> list[Resource]:
-    """The resources of one CustomResourceDefinition, one for each served version."""
+def served_by(definition: Mapping[str, Any]) -> dict[Resource, Mapping[str, Any]]:
+    """The resources of one CustomResourceDefinition, one for each served version, with their schemas."""
     spec = definition["spec"]
-    return [
+    return {
         Resource(
             group=spec["group"],
             version=version["name"],
@@ -158,7 +173,7 @@ def served_by(definition: Mapping[str, Any]) -> list[Resource]:
             kind=spec["names"]["kind"],
             namespaced=spec["scope"] == "Namespaced",
             subresources=tuple(name for name in STATUS_AND_SCALE if name in (version.get("subresources") or {})),
-        )
+        ): version["schema"]["openAPIV3Schema"]
         for version in spec["versions"]
         if version.get("served")
-    ]
+    }

@@ -19,6 +19,7 @@ from workflows.rehearsal.cluster.errors import ApiError, already_exists, conflic
 from workflows.rehearsal.cluster.events import Event, EventLog, EventType, Subscription
 from workflows.rehearsal.cluster.journal import Journal
 from workflows.rehearsal.cluster.labels import Selector
+from workflows.rehearsal.cluster.ownership import Owner, recorded
 from workflows.rehearsal.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS, Registry, Resource
 
 FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
@@ -26,6 +27,8 @@ FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 # What the server owns in metadata; writers send it back as they read it, and it stays as it is.
 _SYSTEM_METADATA = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
+
+CONTROLLERS = "kube-controller-manager"  # field manager of writes that name none
 
 Manifest = dict[str, Any]
 
@@ -98,8 +101,13 @@ class Store:
                 if namespace in ("", place) and selector.matches(content["metadata"].get("labels"))
             ]
 
-    def create(self, resource: Resource, obj: Mapping[str, Any]) -> Manifest:
-        """Raises ApiError: 404 for a missing namespace, 409 for an object that exists. Keeps `status` as given."""
+    def create(
+        self, resource: Resource, obj: Mapping[str, Any], *, manager: str = CONTROLLERS, dry_run: bool = False
+    ) -> Manifest:
+        """Create an object; keeps `status` as given. Without `manager`, managedFields are taken from `obj`.
+
+        Raises ApiError: 404 for a missing namespace, 409 for an object that exists.
+        """
         content = copied(dict(obj))
         metadata = content.setdefault("metadata", {})
         if resource.namespaced:
@@ -120,10 +128,24 @@ class Store:
             if resource.key == CUSTOM_RESOURCE_DEFINITIONS.key:
                 content = establish(content, now())
             content = {**content, "apiVersion": resource.api_version, "kind": resource.kind}
+            if manager:
+                self._record(resource, None, content, manager, "")
+            if dry_run:
+                return rendered(resource, content)
             return self._write(resource, "ADDED", content, None)
 
-    def replace(self, resource: Resource, obj: Mapping[str, Any], *, subresource: str = "") -> Manifest:
+    def replace(
+        self,
+        resource: Resource,
+        obj: Mapping[str, Any],
+        *,
+        subresource: str = "",
+        manager: str = CONTROLLERS,
+        dry_run: bool = False,
+    ) -> Manifest:
         """Write the whole object, or with `subresource="status"` its status alone.
+
+        Without `manager`, managedFields are taken from `obj`.
 
         Raises ApiError: 404 if absent, 409 if the resourceVersion or uid in `obj` is not that of the live object.
         """
@@ -132,6 +154,8 @@ class Store:
             live = self._live(resource, sent["name"], sent.get("namespace", ""))
             _check_same(resource, live, sent)
             content = _merged(resource, live, copied(dict(obj)), subresource)
+            if manager:
+                self._record(resource, live, content, manager, subresource)
             if content == live:
                 return rendered(resource, live)
             if resource.counts_generations and _declared(resource, content) != _declared(resource, live):
@@ -201,6 +225,15 @@ class Store:
             subscription.ring()
         return rendered(resource, content)
 
+    def _record(
+        self, resource: Resource, live: Manifest | None, content: Manifest, manager: str, subresource: str
+    ) -> None:
+        writer = Owner(manager, "Update", resource.api_version, subresource, now(), frozenset())
+        content["metadata"] = {
+            **content["metadata"],
+            "managedFields": recorded(live, content, self.registry.shape(resource), writer),
+        }
+
     def _define(self) -> None:
         self.registry.define(self._shelf(CUSTOM_RESOURCE_DEFINITIONS).values())
 
@@ -237,8 +270,7 @@ def _merged(resource: Resource, live: Manifest, sent: Manifest, subresource: str
     if subresource == "status":
         content = {**live, "status": sent.get("status", {})}
         content["metadata"] = dict(live["metadata"])
-        if "managedFields" in sent["metadata"]:
-            content["metadata"]["managedFields"] = sent["metadata"]["managedFields"]
+        content["metadata"]["managedFields"] = sent["metadata"].get("managedFields", [])
         return content
     content = dict(sent)
     if separate:
