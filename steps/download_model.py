@@ -1,0 +1,97 @@
+"""download-model: from the hub to the scratch volume; verified, resumable, and only what the bucket lacks."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from steps.engine.clock import Clock, SystemClock
+from steps.engine.plan import Change, Plan
+from steps.engine.report import Report
+from steps.model import Listing
+from steps.ports import ModelSource, ModelStore
+from steps.release import Release
+from steps.transfer import inventory, manifest, plans, staging
+from steps.transfer.delivery import FROM_HUB, Delivery, Ledger, move
+from steps.transfer.directory import DirectorySink
+from steps.transfer.inventory import Inventory
+from steps.transfer.manifest import ModelManifest
+from steps.transfer.scratch import Scratch
+from steps.transfer.staging import Staged, WriteListing
+
+
+@dataclass(frozen=True)
+class Facts:
+    manifest: ModelManifest | None  # present: the revision is whole in the bucket, and nothing else was looked at
+    listing: Listing = field(default_factory=lambda: Listing(()))  # of the hub
+    inventory: Inventory = field(default_factory=Inventory)
+    staged: Staged = field(default_factory=Staged)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    folder: str  # on the scratch volume
+    files_total: int
+    bytes_total: int
+    files_moved: int
+    bytes_moved: int
+
+
+def plan(release: Release, scratch: Scratch, facts: Facts) -> Plan:
+    """Fetch each file that neither the bucket nor the scratch folder holds."""
+    if facts.manifest:
+        return plans.stored(release, facts.manifest)
+    mixed = plans.pinned(release, facts.listing, f"the hub ({release.service.model.revision})")
+    if mixed.faults:
+        return mixed
+    needed = plans.decide(facts.listing, facts.inventory).moves
+    return staging.into_scratch(scratch, facts.listing, needed, facts.staged)
+
+
+@dataclass(frozen=True)
+class DownloadModel:
+    release: Release
+    source: ModelSource
+    store: ModelStore
+    scratch: Path
+    clock: Clock = field(default_factory=SystemClock)
+    ledger: Ledger = field(default_factory=Ledger)
+
+    @property
+    def deadline(self) -> float:
+        return self.release.service.transfer.deadline_minutes * 60.0
+
+    @property
+    def folder(self) -> Scratch:
+        return Scratch.of(self.scratch, self.release.model_digest)
+
+    def observe(self) -> Facts:
+        found = manifest.read(self.store, self.release)
+        if found:
+            return Facts(found)
+        listing = self.ledger.listing or self.source.listing()
+        if listing.digest != self.release.model_digest:
+            return Facts(None, listing)
+        self.ledger.listing = listing
+        workers = self.release.service.transfer.workers
+        stored = inventory.take(self.store, self.release, listing, workers)
+        return Facts(None, listing, stored, staging.look(self.folder, listing))
+
+    def plan(self, facts: Facts) -> Plan:
+        return plan(self.release, self.folder, facts)
+
+    def apply(self, changes: tuple[Change, ...], report: Report) -> None:
+        for change in changes:
+            if isinstance(change.payload, WriteListing):
+                self.folder.write_listing(change.payload.listing)
+                report.changed(change)
+        context = Delivery(self.release, self.store, report, self.clock, self.ledger)
+        move(changes, self.source, DirectorySink(self.folder), context, FROM_HUB)
+
+    def outputs(self, facts: Facts) -> Outputs:
+        listing = facts.manifest.listing if facts.manifest else facts.listing
+        return Outputs(
+            folder=str(self.folder.root),
+            files_total=len(listing.files),
+            bytes_total=listing.size,
+            files_moved=self.ledger.files_moved,
+            bytes_moved=self.ledger.bytes_moved,
+        )

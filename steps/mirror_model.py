@@ -1,0 +1,81 @@
+"""mirror-model: from the hub to the bucket in one stream, without a disk; verified, resumable, manifest last."""
+
+from dataclasses import dataclass, field
+
+from steps.engine.clock import Clock, SystemClock
+from steps.engine.plan import Change, Plan
+from steps.engine.report import Report
+from steps.model import Listing
+from steps.ports import ModelSource, ModelStore
+from steps.release import Release
+from steps.transfer import inventory, manifest, plans
+from steps.transfer.delivery import FROM_HUB, Delivery, Ledger
+from steps.transfer.inventory import Inventory
+from steps.transfer.manifest import ModelManifest
+
+
+@dataclass(frozen=True)
+class Facts:
+    manifest: ModelManifest | None  # present: the revision is whole, and nothing else was looked at
+    listing: Listing = field(default_factory=lambda: Listing(()))  # of the hub
+    inventory: Inventory = field(default_factory=Inventory)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    prefix: str  # oss://bucket/prefix
+    files_total: int
+    bytes_total: int
+    files_moved: int
+    bytes_moved: int
+    files_copied: int  # inside the bucket, from another revision
+
+
+def plan(release: Release, facts: Facts) -> Plan:
+    """Move what no revision in the bucket has, copy what another one has, then write the manifest."""
+    if facts.manifest:
+        return plans.stored(release, facts.manifest)
+    mixed = plans.pinned(release, facts.listing, f"the hub ({release.service.model.revision})")
+    return mixed if mixed.faults else plans.into_bucket(release, facts.listing, facts.inventory)
+
+
+@dataclass(frozen=True)
+class MirrorModel:
+    release: Release
+    source: ModelSource
+    store: ModelStore
+    clock: Clock = field(default_factory=SystemClock)
+    ledger: Ledger = field(default_factory=Ledger)
+
+    @property
+    def deadline(self) -> float:
+        return self.release.service.transfer.deadline_minutes * 60.0
+
+    def observe(self) -> Facts:
+        found = manifest.read(self.store, self.release)
+        if found:
+            return Facts(found)
+        listing = self.ledger.listing or self.source.listing()
+        if listing.digest != self.release.model_digest:
+            return Facts(None, listing)
+        # A hub that moves on during this run changes nothing any more: what was pinned is what is fetched and verified.
+        self.ledger.listing = listing
+        workers = self.release.service.transfer.workers
+        return Facts(None, listing, inventory.take(self.store, self.release, listing, workers))
+
+    def plan(self, facts: Facts) -> Plan:
+        return plan(self.release, facts)
+
+    def apply(self, changes: tuple[Change, ...], report: Report) -> None:
+        Delivery(self.release, self.store, report, self.clock, self.ledger).do(changes, self.source, FROM_HUB)
+
+    def outputs(self, facts: Facts) -> Outputs:
+        listing = facts.manifest.listing if facts.manifest else facts.listing
+        return Outputs(
+            prefix=plans.location(self.release),
+            files_total=len(listing.files),
+            bytes_total=listing.size,
+            files_moved=self.ledger.files_moved,
+            bytes_moved=self.ledger.bytes_moved,
+            files_copied=self.ledger.files_copied,
+        )

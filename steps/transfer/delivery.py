@@ -1,0 +1,130 @@
+"""Does what the plans say, and counts it for the outputs."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from steps.engine.clock import Clock
+from steps.engine.errors import Blocked
+from steps.engine.plan import Change
+from steps.engine.report import Report
+from steps.model import Listing, ModelFile
+from steps.ports import ModelSource, ModelStore
+from steps.release import Release
+from steps.service import ModelService
+from steps.transfer import manifest
+from steps.transfer.bucket import BucketSink, metadata, object_key, state_key
+from steps.transfer.layout import part_size
+from steps.transfer.mover import Limits, Mover
+from steps.transfer.plans import Abort, Copies, Copy, Forget, Moves, Publish, location
+from steps.transfer.sink import Sink
+
+FROM_HUB = (
+    "the hub sent other bytes than it lists: if the revision has moved since this run began, submit a new run, which "
+    "pins what is there now; otherwise tell the owner of the model"
+)
+
+
+@dataclass
+class Ledger:
+    """What this process did, for the outputs; and the listing that it has pinned, so that it is asked for once."""
+
+    files_moved: int = 0
+    bytes_moved: int = 0
+    files_copied: int = 0
+    listing: Listing | None = None
+
+
+def limits(service: ModelService) -> Limits:
+    transfer = service.transfer
+    return Limits(part_size(service), transfer.workers, transfer.deadline_minutes * 60.0)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Carries out changes of a bucket, in the order that resuming needs: leftovers, copies, moves, manifest."""
+
+    release: Release
+    store: ModelStore
+    report: Report
+    clock: Clock
+    ledger: Ledger
+
+    def do(self, changes: Sequence[Change], source: ModelSource, advice: str) -> None:
+        for change in changes:
+            self._clean(change)
+        self._copy(changes)
+        move(changes, source, BucketSink(self.store, self.release), self, advice)
+        for change in changes:
+            if isinstance(change.payload, Publish):
+                content = manifest.compose(self.release, change.payload.files, self.clock.time())
+                manifest.publish(self.store, self.release, content)
+                self.report.changed(change)
+
+    def _clean(self, change: Change) -> None:
+        match change.payload:
+            case Abort(upload):
+                self.store.abort_upload(upload)
+            case Forget(key):
+                self.store.delete([key])
+            case _:
+                return
+        self.report.changed(change)
+
+    def _copy(self, changes: Sequence[Change]) -> None:
+        todo = [(change, change.payload.copies) for change in changes if isinstance(change.payload, Copies)]
+        copies = [copy for _, group in todo for copy in group]
+        if not copies:
+            return
+        tally = Tally(self.report, [(change, [copy.file for copy in group]) for change, group in todo])
+        with ThreadPoolExecutor(min(self.release.service.transfer.workers, len(copies))) as pool:
+            for copy in pool.map(self._copy_one, copies):
+                self.ledger.files_copied += 1
+                tally.done(copy.file)
+
+    def _copy_one(self, copy: Copy) -> Copy:
+        key = object_key(self.release, copy.file.path)
+        if copy.replace:
+            self.store.delete([key])
+            self.store.delete([state_key(self.release, copy.file.path)])
+        found = self.store.copy(copy.source, key, metadata=metadata(copy.file, copy.source.crc64))
+        if (found.size, found.crc64) != (copy.source.size, copy.source.crc64):
+            self.store.delete([key])
+            raise Blocked(
+                f"{location(self.release, copy.source.key)} is not what its manifest says: its copy has {found.size} "
+                f"bytes and CRC-64 {found.crc64}, expected {copy.source.size} bytes and CRC-64 {copy.source.crc64}",
+                "that stored revision is damaged: delete its manifest, so that nothing is copied from it; run again",
+            )
+        return copy
+
+
+def move(changes: Sequence[Change], source: ModelSource, sink: Sink, context: Delivery, advice: str) -> None:
+    """Move the files of all changes that move files, each change reported once its last file is whole."""
+    todo = [(change, change.payload.moves) for change in changes if isinstance(change.payload, Moves)]
+    if not todo:
+        return
+    tally = Tally(context.report, [(change, [item.file for item in group]) for change, group in todo])
+    mover = Mover(source, sink, limits(context.release.service), context.report, context.clock)
+    moved = mover.run([item for _, group in todo for item in group], tally.done, advice)
+    context.ledger.files_moved += moved.files
+    context.ledger.bytes_moved += moved.bytes
+
+
+class Tally:
+    """Reports a change once the last of its files is done; safe to call from several threads."""
+
+    def __init__(self, report: Report, groups: Sequence[tuple[Change, Sequence[ModelFile]]]) -> None:
+        self._report = report
+        self._changes = [change for change, _ in groups]
+        self._left = [len(files) for _, files in groups]
+        self._group = {file.path: index for index, (_, files) in enumerate(groups) for file in files}
+        self._lock = threading.Lock()
+
+    def done(self, file: ModelFile) -> None:
+        index = self._group[file.path]
+        with self._lock:
+            self._left[index] -= 1
+            last = self._left[index] == 0
+        if last:
+            self._report.changed(self._changes[index])

@@ -1,0 +1,260 @@
+"""One file on its way: parts arrive in any order, are hashed in order, and are stored meanwhile.
+
+The file is made whole only when every part is stored and the SHA-256 over all of them is the published one.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from steps.engine.clock import Clock
+from steps.model import ModelFile
+from steps.ports import ModelSource
+from steps.transfer import hashing
+from steps.transfer.checkpoint import Checkpoint
+from steps.transfer.layout import Layout, Part
+from steps.transfer.sink import Corrupted, FileSink, Move, WrongContent
+
+# A checkpoint is a small object or file. It is saved after so many parts or seconds, whichever comes first, so a killed
+# process moves again at most these parts and the ones that were in its buffers.
+SAVE_PARTS = 8
+SAVE_SECONDS = 5.0
+
+ATTEMPTS = 2  # a file whose bytes are wrong is fetched once more, in case another replica answers
+
+Release = Callable[[], None]
+
+
+@dataclass
+class _Progress:
+    """What changes while the parts of one attempt move; guarded by the lock of the job."""
+
+    sha256: hashing.Sha256 = field(default_factory=hashing.sha256)
+    crc64: int = 0
+    handed_out: int = 0
+    hashed: int = 0
+    frontier: int = 0  # leading parts that are stored and hashed
+    waiting: dict[int, tuple[memoryview, Release]] = field(default_factory=dict)  # arrived, not hashed yet
+    hashing: bool = False  # one thread at a time hashes
+    stored: set[int] = field(default_factory=set)  # beyond the frontier
+    checkpoints: dict[int, Checkpoint] = field(default_factory=dict)  # from the frontier to what is hashed
+    saved: int = 0
+    saved_at: float = 0.0
+    proved: bool = False  # an earlier process found the SHA-256 right
+    finishing: bool = False
+
+
+class FileJob:
+    def __init__(self, file: ModelFile, layout: Layout, source: ModelSource, sink: FileSink, clock: Clock) -> None:
+        self.file = file
+        self.layout = layout
+        self.moved = 0  # bytes that this process stored
+        self._source = source
+        self._sink = sink
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._saving = threading.Lock()
+        self._attempt = 1
+        self._whole: _Whole | None = None
+        self._now = _Progress(saved_at=clock.now())
+
+    @property
+    def at_hand(self) -> int:
+        """Bytes that need not move, because an earlier process stored them."""
+        return self.layout.bytes_of(self._now.frontier)
+
+    @property
+    def has_parts_left(self) -> bool:
+        return self._now.handed_out < self.layout.parts
+
+    @property
+    def percent(self) -> int:
+        return 100 * self._now.frontier // self.layout.parts
+
+    def hand_out(self) -> Part:
+        """The next part, for whoever moves it; not safe for two threads at once."""
+        self._now.handed_out += 1
+        return self.layout.part(self._now.handed_out)
+
+    def prepare(self, move: Move) -> bool:
+        """Go on where an earlier process stopped. True if nothing is left but to make the file whole."""
+        first = self._attempt == 1
+        if move.replace and first:
+            self._sink.make_room()
+            if not move.resume:
+                self._sink.discard()
+        checkpoint = self._sink.resume() if move.resume and first else None
+        if checkpoint is None:
+            return False
+        sha256 = self._continued(checkpoint)
+        if sha256 is None:
+            self._sink.discard()
+            return False
+        parts = checkpoint.parts
+        self._now = _Progress(
+            sha256=sha256,
+            crc64=checkpoint.crc64,
+            handed_out=parts,
+            hashed=parts,
+            frontier=parts,
+            saved=parts,
+            saved_at=self._clock.now(),
+            proved=parts == self.layout.parts,
+        )
+        return self._now.proved
+
+    def _continued(self, checkpoint: Checkpoint) -> hashing.Sha256 | None:
+        if checkpoint.part_size != self.layout.part_size or checkpoint.parts > self.layout.parts:
+            return None
+        if checkpoint.parts == self.layout.parts:
+            return hashing.sha256()  # not needed any more: a complete checkpoint is saved after the sum was right
+        return hashing.resumed(checkpoint.sha256_state, self.layout.bytes_of(checkpoint.parts))
+
+    def move(self, part: Part, buffer: memoryview, release: Release) -> bool:
+        """Fetch one part, store it, hash what is next. `release` is called once nobody needs `buffer` any more.
+
+        True if it was the last thing to do before the file can be made whole.
+        """
+        body = buffer[: part.length]
+        if part.length:
+            self._source.read(self.file, part.start, body)
+        if self.layout.parts == 1:
+            # Writing a file of one part makes it whole, so that waits until its SHA-256 is known to be right.
+            self._hash(body)
+            self._whole = _Whole(body, release)
+            return True
+        both = _Both(release)
+        self._hash_in_order(part.number, body, both.one_done)
+        self._sink.write(part, body)
+        both.one_done()
+        return self._store(part)
+
+    def complete(self) -> None:
+        """Make the file whole. Raises Corrupted if its bytes are not the published ones; nothing is left of it then."""
+        if self._whole:
+            self._put(self._whole)
+            return
+        if not self._now.proved:
+            self._refuse_wrong_sum()
+        # Saves of other threads that are still under way must not land after the last one.
+        with self._saving:
+            self._now.saved = self.layout.parts
+            self._sink.finish(Checkpoint(self.layout.part_size, self.layout.parts, "", self._now.crc64))
+
+    def _put(self, whole: "_Whole") -> None:
+        self._whole = None
+        try:
+            self._refuse_wrong_sum()
+            self._sink.put(whole.body, self._now.crc64)
+        finally:
+            whole.release()
+        self.moved += whole.body.nbytes
+
+    def start_over(self, found: Corrupted, advice: str) -> None:
+        """Raises WrongContent if that was tried already."""
+        with self._saving:
+            self._sink.discard()
+        if self._attempt == ATTEMPTS:
+            raise WrongContent(self.file, f"{found}, {ATTEMPTS} times", advice) from found
+        self._attempt += 1
+        self._now = _Progress(saved_at=self._clock.now())
+
+    def save_if_due(self) -> None:
+        now = self._now
+        due = now.frontier - now.saved >= SAVE_PARTS or (
+            now.frontier > now.saved and self._clock.now() - now.saved_at >= SAVE_SECONDS
+        )
+        # Whoever finds a save under way leaves it to that thread; the next part looks again.
+        if due and self._saving.acquire(blocking=False):
+            try:
+                self._save()
+            finally:
+                self._saving.release()
+
+    def save(self) -> None:
+        """Save how far the file is, because this process ends."""
+        with self._saving:
+            self._save()
+
+    def close(self) -> None:
+        self._sink.close()
+
+    def _save(self) -> None:
+        # A checkpoint of all parts means that the SHA-256 was right, which only `complete` may say.
+        with self._lock:
+            parts = min(self._now.frontier, self.layout.parts - 1)
+            checkpoint = self._now.checkpoints.get(parts)
+        if checkpoint is None or parts <= self._now.saved:
+            return
+        self._sink.save(checkpoint)
+        self._now.saved, self._now.saved_at = parts, self._clock.now()
+
+    def _hash(self, body: memoryview) -> None:
+        self._now.sha256.update(body)
+        self._now.crc64 = hashing.crc(body, self._now.crc64)
+
+    def _hash_in_order(self, number: int, body: memoryview, release: Release) -> None:
+        now = self._now
+        with self._lock:
+            now.waiting[number] = (body, release)
+            if now.hashing:
+                return
+            now.hashing = True
+        while True:
+            with self._lock:
+                following = now.waiting.pop(now.hashed + 1, None)
+                if following is None:
+                    now.hashing = False
+                    return
+            data, done = following
+            self._hash(data)
+            with self._lock:
+                now.hashed += 1
+                state = now.sha256.state()
+                now.checkpoints[now.hashed] = Checkpoint(self.layout.part_size, now.hashed, state, now.crc64)
+            done()
+
+    def _store(self, part: Part) -> bool:
+        now = self._now
+        with self._lock:
+            now.stored.add(part.number)
+            self.moved += part.length
+            while now.frontier + 1 in now.stored and now.frontier < now.hashed:
+                if now.frontier < self.layout.parts - 1:
+                    now.checkpoints.pop(now.frontier, None)
+                now.frontier += 1
+                now.stored.remove(now.frontier)
+            last = now.frontier == self.layout.parts and not now.finishing
+            now.finishing = now.finishing or last
+        return last
+
+    def _refuse_wrong_sum(self) -> None:
+        found = self._now.sha256.hexdigest()
+        if found != self.file.sha256:
+            raise Corrupted(
+                f"{self.file.path} ({self.file.size} bytes) has the SHA-256 {found}, expected {self.file.sha256}"
+            )
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A file of one part, hashed and not written yet."""
+
+    body: memoryview
+    release: Release
+
+
+class _Both:
+    """Calls `release` when the two users of a buffer are done with it."""
+
+    def __init__(self, release: Release) -> None:
+        self._release = release
+        self._lock = threading.Lock()
+        self._users = 2
+
+    def one_done(self) -> None:
+        with self._lock:
+            self._users -= 1
+            last = self._users == 0
+        if last:
+            self._release()

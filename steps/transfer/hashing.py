@@ -1,0 +1,136 @@
+"""SHA-256 whose state can be saved in the middle of a file, and CRC-64 as OSS computes it.
+
+hashlib cannot save its state. Between two blocks of 64 bytes the state of SHA-256 is eight words and the count of bytes
+(FIPS 180-4, section 6.2), whatever library computes it, so what is saved here is independent of machine and version.
+libcrypto, on which hashlib itself is built, keeps those words in a structure that its public header declares
+(SHA256_CTX in openssl/sha.h), and works at the same speed. It is trusted only after it has agreed with hashlib on a sum
+that was interrupted in the middle; otherwise hashlib is used, and an interrupted file starts over.
+"""
+
+import ctypes
+import functools
+import hashlib
+import importlib.util
+from typing import Final, Protocol
+
+from fastcrc import crc64
+
+BLOCK = 64  # bytes
+_LIBRARIES = ("libcrypto.so.3", "libcrypto.so.1.1", "libcrypto.3.dylib")
+_SYMBOLS = ("SHA256_Init", "SHA256_Update", "SHA256_Final")
+
+
+class Sha256(Protocol):
+    def update(self, data: memoryview) -> None:
+        """Add the bytes of a writable buffer."""
+        ...
+
+    def hexdigest(self) -> str:
+        """The sum of everything; nothing may be added afterwards."""
+        ...
+
+    def state(self) -> str:
+        """The eight words in hex, or an empty string if the state cannot be saved here."""
+        ...
+
+
+def crc(data: memoryview, previous: int = 0) -> int:
+    """CRC-64/XZ of `data` after bytes whose CRC is `previous`. OSS: x-oss-hash-crc64ecma."""
+    return int(crc64.xz(data, previous))
+
+
+def sha256() -> Sha256:
+    library = _library()
+    return _CryptoSha256(library) if library else _PlainSha256()
+
+
+def resumed(state: str, length: int) -> Sha256 | None:
+    """The sum after `length` bytes whose saved state is `state`; None if that cannot be continued here."""
+    if length == 0:
+        return sha256()
+    library = _library()
+    if library is None or len(state) != 64 or length % BLOCK:  # noqa: PLR2004  # eight words are 64 hex digits
+        return None
+    return _CryptoSha256(library, state, length)
+
+
+class _PlainSha256:
+    def __init__(self) -> None:
+        self._sum = hashlib.sha256()
+
+    def update(self, data: memoryview) -> None:
+        self._sum.update(data)
+
+    def hexdigest(self) -> str:
+        return self._sum.hexdigest()
+
+    def state(self) -> str:
+        return ""
+
+
+class _Context(ctypes.Structure):
+    """SHA256_CTX. https://github.com/openssl/openssl/blob/openssl-3.0/include/openssl/sha.h"""
+
+    _fields_ = (
+        ("words", ctypes.c_uint32 * 8),
+        ("bits_low", ctypes.c_uint32),
+        ("bits_high", ctypes.c_uint32),
+        ("data", ctypes.c_uint32 * 16),
+        ("pending", ctypes.c_uint),
+        ("digest_length", ctypes.c_uint),
+    )
+
+
+class _CryptoSha256:
+    def __init__(self, library: ctypes.CDLL, state: str = "", length: int = 0) -> None:
+        self._library: Final = library
+        self._context: Final = _Context()
+        self._pointer: Final = ctypes.byref(self._context)
+        library.SHA256_Init(self._pointer)
+        if state:
+            for index in range(8):
+                self._context.words[index] = int(state[index * 8 : index * 8 + 8], 16)
+            self._context.bits_low = (length * 8) & 0xFFFFFFFF
+            self._context.bits_high = (length * 8) >> 32
+
+    def update(self, data: memoryview) -> None:
+        if data.nbytes:
+            # ctypes lets go of the interpreter while libcrypto works, so several files hash on several cores.
+            content = (ctypes.c_char * data.nbytes).from_buffer(data)
+            self._library.SHA256_Update(self._pointer, content, ctypes.c_size_t(data.nbytes))
+
+    def hexdigest(self) -> str:
+        digest = ctypes.create_string_buffer(32)
+        self._library.SHA256_Final(digest, self._pointer)
+        return digest.raw.hex()
+
+    def state(self) -> str:
+        if self._context.pending:
+            return ""
+        return "".join(f"{word:08x}" for word in self._context.words)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """The libcrypto that hashlib has loaded already, or one that the system has; None if none proves itself."""
+    module = importlib.util.find_spec("_hashlib")
+    for name in (module.origin if module else None, *_LIBRARIES):
+        if name is None:
+            continue
+        try:
+            library = ctypes.CDLL(name)
+        except OSError:
+            continue
+        if all(hasattr(library, symbol) for symbol in _SYMBOLS) and _agrees_with_hashlib(library):
+            return library
+    return None
+
+
+def _agrees_with_hashlib(library: ctypes.CDLL) -> bool:
+    sample = bytearray(range(256)) * 3
+    head, tail = memoryview(sample)[: 2 * BLOCK], memoryview(sample)[2 * BLOCK :]
+    first = _CryptoSha256(library)
+    first.update(head)
+    second = _CryptoSha256(library, first.state(), len(head))
+    second.update(tail)
+    return second.hexdigest() == hashlib.sha256(sample).hexdigest()

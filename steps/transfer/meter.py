@@ -1,0 +1,54 @@
+"""How far a transfer is, for people: bytes, files, and the rate of the last seconds."""
+
+import threading
+from collections import deque
+
+from steps.engine.clock import Clock
+from steps.engine.report import Progress, Report
+
+WINDOW = 10.0  # seconds over which the rate is taken: long enough to be calm, short enough to show a stall
+SHOWN = 2  # files named on the one line of progress
+
+
+class Meter:
+    """`add` and `file_done` may be called from any thread, `show` from one."""
+
+    def __init__(self, report: Report, clock: Clock, total: int, files: int) -> None:
+        self._report = report
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._total = total
+        self._done = 0
+        self._files = files
+        self._files_done = 0
+        self._samples: deque[tuple[float, int]] = deque([(clock.now(), 0)])
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self._done += count
+
+    def expect(self, count: int) -> None:
+        """More bytes have to move than was thought, or, if negative, fewer."""
+        with self._lock:
+            self._total += count
+
+    def file_done(self) -> None:
+        with self._lock:
+            self._files_done += 1
+
+    def show(self, moving: list[tuple[str, int]]) -> None:
+        """`moving` names the files on their way, with the percentage of each."""
+        named = ", ".join(f"{path} {percent}%" for path, percent in moving[:SHOWN])
+        more = f" and {len(moving) - SHOWN} more" if len(moving) > SHOWN else ""
+        with self._lock:
+            done, total, files_done = self._done, self._total, self._files_done
+        progress = Progress(done, total, files_done, self._files, named + more, self._rate(done))
+        self._report.progress(progress)
+
+    def _rate(self, done: int) -> float:
+        now = self._clock.now()
+        self._samples.append((now, done))
+        while len(self._samples) > 2 and self._samples[1][0] <= now - WINDOW:  # noqa: PLR2004  # a rate needs two samples
+            self._samples.popleft()
+        since, before = self._samples[0]
+        return (done - before) / (now - since) if now > since else 0.0

@@ -1,0 +1,111 @@
+"""Who moves what next: files in turn, part by part, with a bounded number of buffers.
+
+A buffer is taken together with the part that will use it, under one lock. Parts of a file are handed out in order, so
+the oldest part that is not hashed always owns a buffer and always goes on: waiting for buffers cannot deadlock.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from steps.transfer.file_job import FileJob
+from steps.transfer.layout import Part
+
+# SHA-256 is sequential within a file. Parts of so many files are handed out in turn, so that several cores can hash.
+FILES_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Task:
+    """Move one part of a file; without a part, prepare the file."""
+
+    job: FileJob
+    part: Part | None = None
+    buffer: bytearray | None = None
+
+
+class Schedule:
+    def __init__(self, jobs: Iterable[FileJob], *, buffers: int, buffer_size: int) -> None:
+        self._changed = threading.Condition()
+        self._waiting = deque(jobs)
+        self._unfinished = len(self._waiting)
+        self._preparing = 0
+        self._open: deque[FileJob] = deque()  # with parts that nobody has taken
+        self._moving: dict[int, FileJob] = {}
+        self._free: list[bytearray] = []
+        self._unmade = buffers  # buffers are made when they are first needed, so little files need little memory
+        self._buffer_size = buffer_size
+        self._stopped = False
+
+    def take(self) -> Task | None:
+        """What to do next, waiting for it if need be; None once everything is done or stopped."""
+        with self._changed:
+            while self._unfinished and not self._stopped:
+                task = self._next()
+                if task:
+                    return task
+                self._changed.wait()
+            return None
+
+    def ready(self, job: FileJob) -> None:
+        """The file is prepared."""
+        with self._changed:
+            self._preparing -= 1
+            if job.has_parts_left:
+                self._open.append(job)
+            self._changed.notify_all()
+
+    def give_back(self, buffer: bytearray) -> None:
+        with self._changed:
+            self._free.append(buffer)
+            self._changed.notify()
+
+    def again(self, job: FileJob) -> None:
+        """The file starts over."""
+        with self._changed:
+            self._waiting.appendleft(job)
+            self._changed.notify_all()
+
+    def finished(self, job: FileJob) -> None:
+        with self._changed:
+            self._unfinished -= 1
+            del self._moving[id(job)]
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Hand out nothing more."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether there is nothing to wait for any more; looks at most for so long."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._stopped or not self._unfinished, seconds)
+
+    @property
+    def moving(self) -> list[FileJob]:
+        """Files on their way, in the order in which they were begun."""
+        with self._changed:
+            return list(self._moving.values())
+
+    def _next(self) -> Task | None:
+        if self._waiting and len(self._open) + self._preparing < FILES_AT_ONCE:
+            job = self._waiting.popleft()
+            self._preparing += 1
+            self._moving[id(job)] = job
+            return Task(job)
+        if not self._open or not (self._free or self._unmade):
+            return None
+        job = self._open.popleft()
+        part = job.hand_out()
+        if job.has_parts_left:
+            self._open.append(job)
+        return Task(job, part, self._buffer())
+
+    def _buffer(self) -> bytearray:
+        if self._free:
+            return self._free.pop()
+        self._unmade -= 1
+        return bytearray(self._buffer_size)

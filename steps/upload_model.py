@@ -1,0 +1,111 @@
+"""upload-model: from the scratch volume to the bucket; verified again in flight, resumable, manifest last."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from steps.engine.clock import Clock, SystemClock
+from steps.engine.plan import Change, Plan
+from steps.engine.report import Report
+from steps.ports import ModelStore
+from steps.release import Release
+from steps.transfer import inventory, manifest, plans, staging
+from steps.transfer.delivery import Delivery, Ledger
+from steps.transfer.directory import DirectorySource
+from steps.transfer.inventory import Inventory
+from steps.transfer.manifest import ModelManifest
+from steps.transfer.scratch import Scratch
+from steps.transfer.sink import WrongContent
+from steps.transfer.staging import NEEDS_NEW_RUN, RemoveFolder, Staged
+
+
+@dataclass(frozen=True)
+class Facts:
+    manifest: ModelManifest | None  # present: the revision is whole in the bucket
+    inventory: Inventory = field(default_factory=Inventory)
+    staged: Staged = field(default_factory=Staged)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    prefix: str  # oss://bucket/prefix
+    files_total: int
+    bytes_total: int
+    files_moved: int
+    bytes_moved: int
+    files_copied: int  # inside the bucket, from another revision
+
+
+def plan(release: Release, scratch: Scratch, facts: Facts) -> Plan:
+    """Upload what the bucket lacks, copy what another revision has, write the manifest, then empty the folder."""
+    if facts.manifest:
+        return plans.stored(release, facts.manifest) + _emptied(scratch, facts.staged)
+    listing = facts.staged.listing
+    if listing is None or listing.digest != release.model_digest:
+        found = "no listing" if listing is None else f"the listing of {listing.digest}"
+        fault = f"{scratch.root} holds {found}, expected {release.model_digest}. Next: {NEEDS_NEW_RUN}"
+        return Plan(faults=(fault,))
+    absent = staging.missing(scratch, plans.decide(listing, facts.inventory).moves, facts.staged)
+    return absent if absent.faults else plans.into_bucket(release, listing, facts.inventory)
+
+
+def _emptied(scratch: Scratch, staged: Staged) -> Plan:
+    # Safe for a retry of any step: with the manifest there, download-model and upload-model have nothing to do.
+    if not staged.exists:
+        return Plan()
+    reason = "the bucket holds every file, verified"
+    return Plan(changes=(Change("delete", str(scratch.root), reason, RemoveFolder(scratch.root)),))
+
+
+@dataclass(frozen=True)
+class UploadModel:
+    release: Release
+    store: ModelStore
+    scratch: Path
+    clock: Clock = field(default_factory=SystemClock)
+    ledger: Ledger = field(default_factory=Ledger)
+
+    @property
+    def deadline(self) -> float:
+        return self.release.service.transfer.deadline_minutes * 60.0
+
+    @property
+    def folder(self) -> Scratch:
+        return Scratch.of(self.scratch, self.release.model_digest)
+
+    def observe(self) -> Facts:
+        found = manifest.read(self.store, self.release)
+        if found:
+            return Facts(found, staged=staging.look(self.folder, None))
+        listing = self.folder.listing()
+        if listing is None or listing.digest != self.release.model_digest:
+            return Facts(None, staged=staging.look(self.folder, None))
+        workers = self.release.service.transfer.workers
+        stored = inventory.take(self.store, self.release, listing, workers)
+        return Facts(None, stored, staging.look(self.folder, listing))
+
+    def plan(self, facts: Facts) -> Plan:
+        return plan(self.release, self.folder, facts)
+
+    def apply(self, changes: tuple[Change, ...], report: Report) -> None:
+        delivery = Delivery(self.release, self.store, report, self.clock, self.ledger)
+        try:
+            delivery.do(changes, DirectorySource(self.folder), NEEDS_NEW_RUN)
+        except WrongContent as error:
+            # Otherwise the next download would believe the marker of the damaged file, and nothing would ever mend it.
+            self.folder.distrust(error.file)
+            raise
+        for change in changes:
+            if isinstance(change.payload, RemoveFolder):
+                self.folder.remove()
+                report.changed(change)
+
+    def outputs(self, facts: Facts) -> Outputs:
+        listing = facts.manifest.listing if facts.manifest else facts.staged.listing
+        return Outputs(
+            prefix=plans.location(self.release),
+            files_total=len(listing.files) if listing else 0,
+            bytes_total=listing.size if listing else 0,
+            files_moved=self.ledger.files_moved,
+            bytes_moved=self.ledger.bytes_moved,
+            files_copied=self.ledger.files_copied,
+        )
