@@ -4,14 +4,16 @@ It holds decisions only. Whatever can be derived from them is derived in `steps.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
+
+from steps.mistakes import explain, wants_text
 
 API_VERSION = "slipway/v1"
 MAX_NAME = 30  # a pod label holds `<name>-<release 8>-prefill-<StatefulSet hash 10>`, at most 63 characters
@@ -275,7 +277,7 @@ def load(path: Path, overrides: Iterable[str] = ()) -> ModelService:
 def parse(text: str, origin: str, overrides: Iterable[str] = ()) -> ModelService:
     """Validate the text of a document; `origin` says in messages where it came from."""
     try:
-        found = yaml.safe_load(text)
+        found = yaml.load(text, _EachKeyOnce)  # noqa: S506  # a safe loader that refuses more
     except yaml.YAMLError as error:
         raise DocumentError(f"{origin} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
@@ -285,13 +287,26 @@ def parse(text: str, origin: str, overrides: Iterable[str] = ()) -> ModelService
     try:
         return ModelService.model_validate(found)
     except ValidationError as error:
-        raise DocumentError(_explain(origin, error)) from error
+        raise DocumentError(explain(origin, error, ModelService)) from error
 
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of the document, for editors."""
     schema = ModelService.model_json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML lets the last of two equal keys win, and nobody sees that half a section is gone."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for index, key in enumerate(keys):
+            if any(key.value == other.value for other in keys[:index]):
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark
+                )
+        return super().construct_mapping(node, deep)
 
 
 def _override(document: dict[str, Any], override: str) -> None:
@@ -309,62 +324,7 @@ def _override(document: dict[str, Any], override: str) -> None:
     try:
         value = yaml.safe_load(text)
         # A tag 1.0, a branch 2026-01-01 and a commit 12345678 are texts, although YAML on its own says otherwise.
-        is_text = not isinstance(value, (str, dict, list, type(None))) and _wants_text(keys)
+        is_text = not isinstance(value, (str, dict, list, type(None))) and wants_text(keys, ModelService)
         section[keys[-1]] = yaml.load(text, yaml.BaseLoader) if is_text else value  # noqa: S506  # makes only texts
     except yaml.YAMLError as error:
         raise DocumentError(f"cannot override {path}: {text!r} is not a YAML value") from error
-
-
-def _wants_text(keys: list[str]) -> bool:
-    fields: type[BaseModel] | None = ModelService
-    annotation: Any = None
-    for key in keys:
-        if fields is None:
-            break  # a key of a mapping, such as a label
-        annotation = next((field.annotation for field in fields.model_fields.values() if field.alias == key), None)
-        fields = _section_of(annotation)
-    return _may_be_text(annotation)
-
-
-def _may_be_text(annotation: Any) -> bool:
-    return annotation is str or any(_may_be_text(item) for item in get_args(annotation))
-
-
-def _explain(origin: str, error: ValidationError) -> str:
-    mistakes = [_mistake(details) for details in error.errors()]
-    count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-    return f"{origin} has {count}:\n" + "\n".join(f"  {mistake}" for mistake in mistakes)
-
-
-def _mistake(details: ErrorDetails) -> str:
-    path = ".".join(str(part) for part in details["loc"]) or "(document)"
-    if details["type"] == "missing":
-        return f"{path}: found nothing, this field is required"
-    if details["type"] == "extra_forbidden":
-        return (
-            f"{path}: found {details['input']!r}, but there is no such field; allowed are: {_siblings(details['loc'])}"
-        )
-    found = details["input"]
-    shown = "a section" if isinstance(found, Mapping) else repr(found)
-    return f"{path}: found {shown}, allowed is: {_allowed(details)}"
-
-
-def _allowed(details: ErrorDetails) -> str:
-    message = details["msg"]
-    return message[0].lower() + message[1:]
-
-
-def _siblings(location: tuple[int | str, ...]) -> str:
-    fields: type[BaseModel] | None = ModelService
-    for part in location[:-1]:
-        if fields is None:
-            break
-        by_alias = {field.alias: field for field in fields.model_fields.values()}
-        annotation = by_alias[str(part)].annotation if str(part) in by_alias else None
-        fields = _section_of(annotation)
-    return ", ".join(str(field.alias) for field in fields.model_fields.values()) if fields else "fewer"
-
-
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    candidates = (annotation, *getattr(annotation, "__args__", ()))
-    return next((item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), None)
