@@ -1,0 +1,301 @@
+"""What a run on the cluster promises, read from the rendered YAML: Hera drops unknown keywords without a word."""
+
+import importlib
+import json
+import re
+from typing import Any
+
+import pytest
+
+from steps import wiring
+from steps.__main__ import _parser
+from steps.engine.errors import Exit
+from tests.workflows.rendered import LINES, VARIANTS, dag_tasks, objects, sample, templates, workflow_spec
+from workflows import pipeline
+from workflows.compat import for_line, line
+from workflows.pods import PODS, account, deadline_seconds
+from workflows.templates import RETRY_EXPRESSION
+
+EVERY = [(argo, variant) for argo in LINES for variant in VARIANTS]
+
+
+def every_template() -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (f"{variant}: {name}", template)
+        for variant in VARIANTS
+        for name, template in templates(workflow_spec(variant=variant)).items()
+    ]
+
+
+@pytest.mark.parametrize(("argo", "variant"), EVERY)
+def test_a_run_holds_the_one_lock_of_its_service(argo: str, variant: str) -> None:
+    name = f"slipway-default-{sample(variant).name}"
+    wanted = {"mutex": {"name": name}} if argo == "3.5" else {"mutexes": [{"name": name}]}
+    assert workflow_spec(argo, variant)["synchronization"] == wanted
+
+
+@pytest.mark.parametrize("argo", LINES)
+def test_the_schedule_never_overlaps_and_is_in_the_time_zone_of_the_document(argo: str) -> None:
+    spec = objects(argo)["CronWorkflow"]["spec"]
+    schedule = {"schedule": "0 3 * * *"} if argo == "3.5" else {"schedules": ["0 3 * * *"]}
+    wanted = {"concurrencyPolicy": "Forbid", "timezone": "Asia/Shanghai", "startingDeadlineSeconds": 3600, **schedule}
+    assert wanted.items() <= spec.items()
+
+
+def test_a_schedule_sets_only_what_strict_template_referencing_allows() -> None:
+    for argo in LINES:
+        assert set(objects(argo)["CronWorkflow"]["spec"]["workflowSpec"]) == {"arguments", "workflowTemplateRef"}
+
+
+def test_every_way_in_passes_every_override_so_that_a_retry_forgets_none() -> None:
+    found = objects()
+    overrides = [override.parameter for override in pipeline.OVERRIDES]
+    for started in (found["CronWorkflow"]["spec"]["workflowSpec"], found["WorkflowEventBinding"]["spec"]["submit"]):
+        assert [parameter["name"] for parameter in started["arguments"]["parameters"]] == overrides
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_dag_is_the_line_of_the_document(variant: str) -> None:
+    tasks = pipeline.tasks(sample(variant))
+    found = [
+        (task["name"], task["template"], task.get("depends", "")) for task in dag_tasks(workflow_spec(variant=variant))
+    ]
+    assert found == [(task.name, task.step, " && ".join(task.after)) for task in tasks]
+
+
+@pytest.mark.parametrize(("name", "template"), every_template())
+def test_a_pod_runs_a_step_that_the_command_line_knows(name: str, template: dict[str, Any]) -> None:
+    container = template["container"]
+    assert container["command"] == ["python", "-m", "steps", template["name"]]
+    assert template["name"] in wiring.STEPS
+    importlib.import_module(pipeline.module_name(template["name"]))
+    options = _parser().parse_args([template["name"], *container["args"]])
+    assert str(options.service) == template["inputs"]["artifacts"][0]["path"], name
+    assert str(options.outputs) == "/tmp/outputs"
+    assert [item.partition("=")[0] for item in options.set] == [override.field for override in pipeline.OVERRIDES]
+
+
+def test_two_tasks_of_one_step_are_called_alike() -> None:
+    places = pipeline.Places("service.yaml", "outputs", "scratch")
+    for variant in VARIANTS:
+        calls: dict[str, tuple[str, ...]] = {}
+        for task in pipeline.tasks(sample(variant)):
+            values = dict.fromkeys(task.options, "value")
+            assert calls.setdefault(task.step, pipeline.arguments(task, places, values)) == pipeline.arguments(
+                task, places, values
+            )
+
+
+@pytest.mark.parametrize(("name", "template"), every_template())
+def test_outputs_are_the_fields_that_the_step_writes(name: str, template: dict[str, Any]) -> None:
+    module = importlib.import_module(pipeline.module_name(template["name"]))
+    wanted = [field.replace("_", "-") for field in module.Outputs.__dataclass_fields__]
+    parameters = template["outputs"]["parameters"]
+    assert [parameter["name"] for parameter in parameters] == wanted, name
+    assert [parameter["valueFrom"]["path"] for parameter in parameters] == [f"/tmp/outputs/{field}" for field in wanted]
+
+
+def test_a_missing_digest_stops_the_run_and_a_missing_fact_for_people_does_not() -> None:
+    for name, template in templates(workflow_spec()).items():
+        for parameter in template["outputs"]["parameters"]:
+            consumed = (name, parameter["name"]) == ("resolve-model", "model-digest")
+            assert ("default" not in parameter["valueFrom"]) == consumed, (name, parameter["name"])
+
+
+@pytest.mark.parametrize(("name", "template"), every_template())
+def test_only_no_answer_and_a_lost_pod_are_tried_again(name: str, template: dict[str, Any]) -> None:
+    strategy = template["retryStrategy"]
+    assert strategy["retryPolicy"] == "Always", name
+    assert strategy["expression"] == RETRY_EXPRESSION
+    assert 2 <= strategy["limit"] <= 5
+    assert set(strategy["backoff"]) == {"duration", "factor"}  # maxDuration would end a transfer that works
+
+
+def _tried_again(status: str, code: str) -> bool:
+    """The expression, read with the rules of Python, which are those of expr-lang for what it uses."""
+    text = RETRY_EXPRESSION.replace("lastRetry.status", "status").replace("lastRetry.exitCode", "code")
+    return bool(eval(text.replace("||", "or"), {"__builtins__": {}}, {"status": status, "code": code}))
+
+
+def test_the_exit_codes_of_the_steps_decide_what_is_tried_again() -> None:
+    again = [code for code in Exit if _tried_again("Failed", str(int(code)))]
+    assert again == [Exit.NO_ANSWER]
+    assert _tried_again("Failed", "-1")  # evicted: no container says anything
+    assert _tried_again("Error", "0")
+    assert not _tried_again("Failed", "137")
+
+
+def test_the_exit_codes_of_argos_executor_are_not_used() -> None:
+    assert not {64, 65} & {int(code) for code in Exit}
+
+
+def test_the_whole_workflow_is_never_tried_again() -> None:
+    for argo, variant in EVERY:
+        spec = workflow_spec(argo, variant)
+        assert "retryStrategy" not in spec
+        assert "templateDefaults" not in spec
+        assert not any("retryStrategy" in template for template in spec["templates"] if "dag" in template)
+
+
+def test_a_step_gives_up_by_itself_before_its_pod_is_ended() -> None:
+    for variant in VARIANTS:
+        of = sample(variant)
+        documented = {
+            **dict.fromkeys(("download-model", "upload-model", "mirror-model"), of.transfer.deadline_minutes),
+            "create-volume": of.volume.deadline_minutes,
+            "roll-out-service": of.rollout.deadline_minutes,
+            "smoke-test": of.smoke.deadline_minutes,
+        }
+        for name, template in templates(workflow_spec(variant=variant)).items():
+            assert template["activeDeadlineSeconds"] >= 60 * (documented.get(name, 10) + 5), name
+
+
+def test_a_run_may_use_the_time_of_each_of_its_tasks_twice() -> None:
+    of = sample()
+    spec = workflow_spec()
+    assert spec["activeDeadlineSeconds"] == 2 * sum(deadline_seconds(task.step, of) for task in pipeline.tasks(of))
+
+
+def test_the_scratch_volume_outlives_a_failed_run_and_only_a_staged_transfer_has_one() -> None:
+    staged = workflow_spec(variant="all options")
+    (claim,) = staged["volumeClaimTemplates"]
+    assert claim["metadata"] == {"name": "scratch"}
+    assert claim["spec"] == {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "alicloud-disk-essd",
+        "resources": {"requests": {"storage": "1Ti"}},
+    }
+    assert staged["volumeClaimGC"] == {"strategy": "OnWorkflowSuccess"}
+    mounting = [name for name, template in templates(staged).items() if "/scratch" in _mounts(template)]
+    assert mounting == ["download-model", "upload-model"]
+    streamed = workflow_spec(variant="streamed")
+    assert not {"volumeClaimTemplates", "volumeClaimGC"} & set(streamed)
+    assert not any("/scratch" in _mounts(template) for template in templates(streamed).values())
+
+
+def _mounts(template: dict[str, Any]) -> dict[str, str]:
+    return {mount["mountPath"]: mount["name"] for mount in template["container"]["volumeMounts"]}
+
+
+@pytest.mark.parametrize(("name", "template"), every_template())
+def test_a_pod_is_confined(name: str, template: dict[str, Any]) -> None:
+    assert template["container"]["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+    }, name
+    assert _mounts(template)["/tmp"] == "tmp"
+    assert {"name": "tmp", "emptyDir": {}} in template["volumes"]
+    assert template["serviceAccountName"] == account(template["name"])
+    assert {"memory", "cpu"} <= set(template["container"]["resources"]["requests"])
+    assert "memory" in template["container"]["resources"]["limits"]
+
+
+@pytest.mark.parametrize("argo", LINES)
+def test_every_pod_is_an_ordinary_user_and_may_say_how_far_it_came(argo: str) -> None:
+    spec = workflow_spec(argo)
+    wanted = {"runAsNonRoot": True, "runAsUser": 65532, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert wanted.items() <= spec["securityContext"].items()
+    assert json.loads(spec["podSpecPatch"]) == {"terminationGracePeriodSeconds": 120}
+
+
+def _secrets(variant: str) -> dict[str, dict[str, tuple[str, str]]]:
+    found: dict[str, dict[str, tuple[str, str]]] = {}
+    for name, template in templates(workflow_spec(variant=variant)).items():
+        for variable in template["container"].get("env", ()):
+            key = variable["valueFrom"]["secretKeyRef"]
+            found.setdefault(variable["name"], {})[name] = (key["name"], key["key"])
+    return found
+
+
+def test_a_secret_reaches_only_the_steps_that_need_it() -> None:
+    store = ("check-platform", "download-model", "upload-model", "create-volume")
+    hub = ("resolve-model", "check-platform", "download-model")
+    assert _secrets("all options") == {
+        "OSS_ACCESS_KEY_ID": dict.fromkeys(store, ("oss-credentials", "akId")),
+        "OSS_ACCESS_KEY_SECRET": dict.fromkeys(store, ("oss-credentials", "akSecret")),
+        "OSS_SESSION_TOKEN": dict.fromkeys(store, ("oss-credentials", "securityToken")),
+        "MODELSCOPE_API_TOKEN": dict.fromkeys(hub, ("hub", "token")),
+        "SLIPWAY_WEBHOOK_URL": {"finish-run": ("chat", "url")},
+    }
+    assert _secrets("role credentials") == {}
+
+
+def test_the_variables_are_the_ones_that_the_steps_read() -> None:
+    names = {
+        wiring.ACCESS_KEY_ID,
+        wiring.ACCESS_KEY_SECRET,
+        wiring.SESSION_TOKEN,
+        wiring.HUB_TOKEN,
+        wiring.WEBHOOK_URL,
+    }
+    assert set(_secrets("all options")) == names
+
+
+def test_only_a_temporary_key_may_be_absent() -> None:
+    for template in templates(workflow_spec(variant="all options")).values():
+        for variable in template["container"].get("env", ()):
+            optional = variable["valueFrom"]["secretKeyRef"].get("optional", False)
+            assert optional == (variable["name"] == "OSS_SESSION_TOKEN")
+
+
+def test_the_exit_handler_learns_how_the_run_ended() -> None:
+    spec = workflow_spec()
+    arguments = templates(spec)[spec["onExit"]]["container"]["args"]
+    assert "--run-name={{workflow.name}}" in arguments
+    assert "--run-status={{workflow.status}}" in arguments
+    assert "--run-failures={{workflow.failures}}" in arguments
+
+
+def test_labels_and_nodes_of_the_document_reach_the_pods_and_the_selector_of_the_service_does_not() -> None:
+    spec = workflow_spec(variant="all options")
+    assert spec["podMetadata"] == {
+        "labels": {"team": "llm", "cost-center": "7"},
+        "annotations": {"note": "nightly"},
+    }
+    assert spec["nodeSelector"] == {"pool": "cpu"}
+    assert spec["workflowMetadata"]["labels"]["slipway/service"] == "a" * 30
+    for kind, found in objects(variant="all options").items():
+        assert found["metadata"]["labels"]["team"] == "llm", kind
+        assert found["metadata"]["annotations"]["owner"] == "someone"
+
+
+def test_a_person_sees_what_each_parameter_is_and_where_there_is_a_choice() -> None:
+    parameters = {found["name"]: found for found in workflow_spec()["arguments"]["parameters"]}
+    assert list(parameters) == ["model-revision", "image", "prefill-replicas", "strategy", "service"]
+    assert all(parameter["description"] for parameter in parameters.values())
+    assert parameters["strategy"]["enum"] == ["", "BlueGreen", "Recreate"]
+    assert [parameters[override.parameter]["value"] for override in pipeline.OVERRIDES] == [""] * 4
+
+
+def test_every_object_and_every_run_says_what_it_is() -> None:
+    for found in objects().values():
+        assert found["metadata"]["annotations"]["workflows.argoproj.io/description"]
+    annotations = workflow_spec()["workflowMetadata"]["annotations"]
+    assert annotations["workflows.argoproj.io/title"] == "Qwen/Qwen3-32B as qwen3-32b in default"
+    assert "'{{workflow.parameters.image}}'" in annotations["workflows.argoproj.io/description"]
+
+
+def test_every_step_has_its_own_account_and_its_row_in_the_table() -> None:
+    assert set(PODS) == set(wiring.STEPS)
+    names = [account(step) for step in PODS]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z0-9-]{1,63}", name) for name in names)
+
+
+def test_a_list_that_argo_3_5_cannot_hold_is_refused() -> None:
+    two = {"kind": "CronWorkflow", "spec": {"schedules": ["0 3 * * *", "0 4 * * *"]}}
+    with pytest.raises(Exception, match="holds one schedule, found 2"):
+        for_line(two, line("3.5"))
+    assert for_line(two, line("3.6")) == two
+
+
+@pytest.mark.parametrize("version", ["3.4", "5.0", "four", ""])
+def test_an_argo_that_nobody_has_tried_is_refused(version: str) -> None:
+    with pytest.raises(Exception, match=r"allowed are 3\.5, 3\.6, 3\.7, 4\.0, 4\.1"):
+        line(version)
+
+
+def test_the_version_may_be_written_as_argo_prints_it() -> None:
+    assert line("v3.5.13") is line("3.5")
