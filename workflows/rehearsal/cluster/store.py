@@ -162,13 +162,22 @@ class Store:
                 content["metadata"]["generation"] = live["metadata"].get("generation", 0) + 1
             if resource.key == CUSTOM_RESOURCE_DEFINITIONS.key:
                 content = establish(content, now())
+            if dry_run:
+                return rendered(resource, content)
             ends = "deletionTimestamp" in content["metadata"] and not content["metadata"]["deletionGracePeriodSeconds"]
             if ends and not _finalizers(content):
                 return self._write(resource, "DELETED", content, live)
             return self._write(resource, "MODIFIED", content, live)
 
     def delete(
-        self, resource: Resource, name: str, namespace: str = "", *, uid: str = "", grace: int | None = None
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str = "",
+        *,
+        uid: str = "",
+        grace: int | None = None,
+        dry_run: bool = False,
     ) -> Manifest:
         """Remove an object, or mark it with a deletionTimestamp while something holds it. Returns it as it was last.
 
@@ -181,6 +190,8 @@ class Store:
             metadata = live["metadata"]
             if uid and uid != metadata["uid"]:
                 raise conflict(resource, name, _other_uid(uid, metadata["uid"]))
+            if dry_run:
+                return rendered(resource, live)
             seconds = _grace(resource, live, grace)
             if not seconds and not _finalizers(live):
                 return self._write(resource, "DELETED", copied(live), live)
