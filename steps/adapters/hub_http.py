@@ -1,0 +1,137 @@
+"""HTTP as the hub needs it: connections that are kept, bodies read at memory speed, and addresses that stay secret.
+
+A signed link is a credential. urllib3 writes the address of every request to its log at DEBUG, so what follows the `?`
+is taken out there; no exception here carries an address either.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import urllib3
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationValueError,
+    NewConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
+
+from steps.adapters.hub_failures import TooSlow, Unanswered, Unreachable
+from steps.adapters.hub_retries import Patience
+from steps.engine.errors import Blocked
+
+CHUNK = 1 << 18  # bytes of one read
+CONNECTIONS = 64  # kept open to one host; as many as a transfer may have workers
+ANSWER_LIMIT = 1 << 26  # bytes of a JSON answer; a listing of 3000 entries has 2 MB
+
+
+def _hide_queries(record: logging.LogRecord) -> bool:
+    if isinstance(record.args, tuple):
+        record.args = tuple(_without_query(value) for value in record.args)
+    return True
+
+
+def _without_query(value: object) -> object:
+    return value.partition("?")[0] + "?..." if isinstance(value, str) and "?" in value else value
+
+
+for _name in ("urllib3.connectionpool", "urllib3.util.retry"):
+    logging.getLogger(_name).addFilter(_hide_queries)
+
+
+class Web:
+    """GET requests without redirects; safe to use from many threads."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._pool = urllib3.PoolManager(maxsize=CONNECTIONS, retries=False)
+        self._timeout = urllib3.Timeout(connect=patience.connect, read=patience.silence)
+
+    @contextmanager
+    def get(self, url: str, headers: Mapping[str, str]) -> Iterator[BaseHTTPResponse]:
+        """An answer whose body is still to be read. A body that was read to its end keeps the connection.
+
+        Raises Unanswered where the network fails, here or while the body is read, and Blocked for an address that
+        cannot be right.
+        """
+        with _translated():
+            response = self._pool.request(
+                "GET",
+                url,
+                headers={"Accept-Encoding": "identity", "User-Agent": "slipway", **headers},
+                preload_content=False,
+                redirect=False,
+                timeout=self._timeout,
+            )
+            try:
+                yield response
+            finally:
+                response.close()
+
+
+class Pace:
+    """Notices a connection that drips. A timeout does not: each byte starts it anew."""
+
+    def __init__(self, floor: int, window: float) -> None:
+        self._floor = floor
+        self._window = window
+        self._since = time.monotonic()
+        self._bytes = 0
+
+    def moved(self, count: int) -> None:
+        self._bytes += count
+        seconds = time.monotonic() - self._since
+        if seconds < self._window:
+            return
+        rate = self._bytes / seconds
+        if rate < self._floor:
+            raise TooSlow(f"only {rate / 1000:.1f} kB/s, less than {self._floor / 1000:.0f} kB/s")
+        self._since += seconds
+        self._bytes = 0
+
+
+def chunks(response: BaseHTTPResponse, count: int, pace: Pace) -> Iterator[bytes]:
+    """The next `count` bytes of a body, as they arrive. Raises Unanswered if it ends before."""
+    left = count
+    while left:
+        # `read1` gives what is there. `read` and `readinto` wait until a chunk is full, so a drip would go unnoticed.
+        piece = response.read1(min(CHUNK, left))
+        if not piece:
+            raise Unanswered(f"the body ended {left} of {count} bytes too early")
+        left -= len(piece)
+        yield piece
+        pace.moved(len(piece))
+
+
+def small_body(response: BaseHTTPResponse, pace: Pace, limit: int = ANSWER_LIMIT) -> bytes:
+    """A whole body, cut after about `limit` bytes."""
+    body = bytearray()
+    while len(body) < limit and (piece := response.read1(CHUNK)):
+        body += piece
+        pace.moved(len(piece))
+    return bytes(body)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except SSLError as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise Blocked(
+                "the certificate of the hub or its CDN is not trusted here",
+                "install the CA certificates of your network in the image, or check that model.endpoint is right",
+            ) from error
+        raise Unanswered("the TLS connection failed") from error
+    except (NewConnectionError, ConnectTimeoutError) as error:
+        raise Unreachable("no connection, or none in time") from error
+    except ReadTimeoutError as error:
+        raise Unanswered("the connection is open, but no byte came in time") from error
+    except LocationValueError:
+        # Without its cause, which holds the address.
+        raise Blocked("the address of the hub or of a link cannot be understood", "check model.endpoint") from None
+    except HTTPError as error:
+        raise Unanswered(f"the connection broke ({type(error).__name__})") from error
