@@ -1,10 +1,8 @@
 """HTTP as the hub needs it: connections that are kept, bodies read at memory speed, and addresses that stay secret.
 
-A signed link is a credential. urllib3 writes the address of every request to its log at DEBUG, so what follows the `?`
-is taken out there; no exception here carries an address either.
+A signed link is a credential: `quiet_logs` takes it out of urllib3's log, and no exception here carries an address.
 """
 
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
+from steps.adapters import quiet_logs
 from steps.adapters.hub_failures import TooSlow, Unanswered, Unreachable
 from steps.adapters.hub_retries import Patience
 from steps.engine.errors import Blocked
@@ -29,24 +28,11 @@ CONNECTIONS = 64  # kept open to one host; as many as a transfer may have worker
 ANSWER_LIMIT = 1 << 26  # bytes of a JSON answer; a listing of 3000 entries has 2 MB
 
 
-def _hide_queries(record: logging.LogRecord) -> bool:
-    if isinstance(record.args, tuple):
-        record.args = tuple(_without_query(value) for value in record.args)
-    return True
-
-
-def _without_query(value: object) -> object:
-    return value.partition("?")[0] + "?..." if isinstance(value, str) and "?" in value else value
-
-
-for _name in ("urllib3.connectionpool", "urllib3.util.retry"):
-    logging.getLogger(_name).addFilter(_hide_queries)
-
-
 class Web:
     """GET requests without redirects; safe to use from many threads."""
 
     def __init__(self, patience: Patience) -> None:
+        quiet_logs.hide_queries()
         self._pool = urllib3.PoolManager(maxsize=CONNECTIONS, retries=False)
         self._timeout = urllib3.Timeout(connect=patience.connect, read=patience.silence)
 

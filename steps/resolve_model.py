@@ -1,0 +1,117 @@
+"""Pin the model: list its files at the hub, and let one digest stand for all of them.
+
+Every name of the release derives from the document and this digest. The step reads only.
+"""
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Final
+
+from steps.engine.errors import Blocked
+from steps.engine.plan import Change, Plan
+from steps.engine.report import Report, size
+from steps.model import Listing
+from steps.ports import ModelSource
+from steps.service import ModelService
+
+CONFIG: Final = "config.json"
+
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)\.(safetensors|bin)")
+
+
+@dataclass(frozen=True)
+class Facts:
+    listing: Listing
+
+
+@dataclass(frozen=True)
+class Outputs:
+    model_digest: str  # sha256:<64 hex>
+    model_bytes: int
+    weight_bytes: int  # what an engine loads into GPU memory
+    file_count: int
+
+
+@dataclass(frozen=True)
+class ResolveModel:
+    service: ModelService
+    source: ModelSource
+
+    @property
+    def deadline(self) -> float:
+        """The step waits for nobody."""
+        return 0.0
+
+    def observe(self) -> Facts:
+        return Facts(self.source.listing())
+
+    def plan(self, facts: Facts) -> Plan:
+        return plan(self.service, facts)
+
+    def apply(self, changes: tuple[Change, ...], _report: Report) -> None:
+        raise Blocked(f"resolve-model changes nothing, and was asked for {len(changes)} changes")
+
+    def outputs(self, facts: Facts) -> Outputs:
+        listing = facts.listing
+        return Outputs(listing.digest, listing.size, listing.weight_bytes, len(listing.files))
+
+
+def plan(service: ModelService, facts: Facts) -> Plan:
+    """Says what was found, or why it cannot be served."""
+    listing, model = facts.listing, f"{service.model.id}@{service.model.revision}"
+    if not listing.files:
+        return Plan(faults=(f"{model} has no files at the hub. Next: check model.id and model.revision",))
+    faults = (*_wrong_digest(service, listing, model), *_incomplete(listing, model))
+    if faults:
+        return Plan(faults=faults)
+    files = "1 file" if len(listing.files) == 1 else f"{len(listing.files)} files"
+    return Plan(kept=(f"{model}: {files}, {size(listing.size)}", f"model digest {listing.digest}"))
+
+
+def _wrong_digest(service: ModelService, listing: Listing, model: str) -> tuple[str, ...]:
+    expected = service.model.expected_digest
+    if expected in (None, listing.digest):
+        return ()
+    fault = (
+        f"{model} has the digest {listing.digest}, expected {expected}: it was changed at the hub. "
+        "Next: look at what changed there; to accept it, set model.expectedDigest to the digest found"
+    )
+    return (fault,)
+
+
+def _incomplete(listing: Listing, model: str) -> tuple[str, ...]:
+    paths = {file.path for file in listing.files}
+    faults = []
+    if not listing.weight_bytes:
+        faults.append(
+            f"{model} has no weights: no file ends in .safetensors, .bin or .pt. "
+            "Next: check that model.id names a model with its weights, not an adapter or a dataset"
+        )
+    if CONFIG not in paths:
+        faults.append(
+            f"{model} has no {CONFIG}, from which the engine learns what it loads. "
+            "Next: check that model.id names a model in the format of transformers"
+        )
+    missing = _missing_shards(paths)
+    if missing:
+        faults.append(
+            f"{model} lacks {len(missing)} of its numbered weight files, the first is {missing[0]}. "
+            "Next: wait until its owner has uploaded all of them, or choose another revision"
+        )
+    return tuple(faults)
+
+
+def _missing_shards(paths: set[str]) -> list[str]:
+    """Files of a series such as model-00001-of-00017.safetensors that are not there."""
+    series: dict[tuple[str, int, int, str], set[int]] = defaultdict(set)
+    for path in paths:
+        if match := _SHARD.fullmatch(path):
+            width = len(match["number"])
+            series[match["stem"], int(match["count"]), width, match[4]].add(int(match["number"]))
+    return sorted(
+        f"{stem}-{number:0{width}}-of-{count:0{width}}.{suffix}"
+        for (stem, count, width, suffix), found in series.items()
+        for number in range(1, count + 1)
+        if number not in found
+    )
