@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,12 +20,9 @@ from workflows.templates import RETRY_EXPRESSION
 EVERY = [(argo, variant) for argo in LINES for variant in VARIANTS]
 
 
-def every_template() -> list[tuple[str, dict[str, Any]]]:
-    return [
-        (f"{variant}: {name}", template)
-        for variant in VARIANTS
-        for name, template in templates(workflow_spec(variant=variant)).items()
-    ]
+def every_template() -> Iterator[tuple[str, dict[str, Any]]]:
+    for variant in VARIANTS:
+        yield from templates(workflow_spec(variant=variant)).items()
 
 
 @pytest.mark.parametrize(("argo", "variant"), EVERY)
@@ -63,16 +61,16 @@ def test_the_dag_is_the_line_of_the_document(variant: str) -> None:
     assert found == [(task.name, task.step, " && ".join(task.after)) for task in tasks]
 
 
-@pytest.mark.parametrize(("name", "template"), every_template())
-def test_a_pod_runs_a_step_that_the_command_line_knows(name: str, template: dict[str, Any]) -> None:
-    container = template["container"]
-    assert container["command"] == ["python", "-m", "steps", template["name"]]
-    assert template["name"] in wiring.STEPS
-    importlib.import_module(pipeline.module_name(template["name"]))
-    options = _parser().parse_args([template["name"], *container["args"]])
-    assert str(options.service) == template["inputs"]["artifacts"][0]["path"], name
-    assert str(options.outputs) == "/tmp/outputs"
-    assert [item.partition("=")[0] for item in options.set] == [override.field for override in pipeline.OVERRIDES]
+def test_a_pod_runs_a_step_that_the_command_line_knows() -> None:
+    for name, template in every_template():
+        container = template["container"]
+        assert container["command"] == ["python", "-m", "steps", template["name"]]
+        assert template["name"] in wiring.STEPS
+        importlib.import_module(pipeline.module_name(template["name"]))
+        options = _parser().parse_args([template["name"], *container["args"]])
+        assert str(options.service) == template["inputs"]["artifacts"][0]["path"], name
+        assert str(options.outputs) == "/tmp/outputs"
+        assert [item.partition("=")[0] for item in options.set] == [override.field for override in pipeline.OVERRIDES]
 
 
 def test_two_tasks_of_one_step_are_called_alike() -> None:
@@ -86,13 +84,15 @@ def test_two_tasks_of_one_step_are_called_alike() -> None:
             )
 
 
-@pytest.mark.parametrize(("name", "template"), every_template())
-def test_outputs_are_the_fields_that_the_step_writes(name: str, template: dict[str, Any]) -> None:
-    module = importlib.import_module(pipeline.module_name(template["name"]))
-    wanted = [field.replace("_", "-") for field in module.Outputs.__dataclass_fields__]
-    parameters = template["outputs"]["parameters"]
-    assert [parameter["name"] for parameter in parameters] == wanted, name
-    assert [parameter["valueFrom"]["path"] for parameter in parameters] == [f"/tmp/outputs/{field}" for field in wanted]
+def test_outputs_are_the_fields_that_the_step_writes() -> None:
+    for name, template in every_template():
+        module = importlib.import_module(pipeline.module_name(template["name"]))
+        wanted = [field.replace("_", "-") for field in module.Outputs.__dataclass_fields__]
+        parameters = template["outputs"]["parameters"]
+        assert [parameter["name"] for parameter in parameters] == wanted, name
+        assert [parameter["valueFrom"]["path"] for parameter in parameters] == [
+            f"/tmp/outputs/{field}" for field in wanted
+        ]
 
 
 def test_a_missing_digest_stops_the_run_and_a_missing_fact_for_people_does_not() -> None:
@@ -102,13 +102,13 @@ def test_a_missing_digest_stops_the_run_and_a_missing_fact_for_people_does_not()
             assert ("default" not in parameter["valueFrom"]) == consumed, (name, parameter["name"])
 
 
-@pytest.mark.parametrize(("name", "template"), every_template())
-def test_only_no_answer_and_a_lost_pod_are_tried_again(name: str, template: dict[str, Any]) -> None:
-    strategy = template["retryStrategy"]
-    assert strategy["retryPolicy"] == "Always", name
-    assert strategy["expression"] == RETRY_EXPRESSION
-    assert 2 <= strategy["limit"] <= 5
-    assert set(strategy["backoff"]) == {"duration", "factor"}  # maxDuration would end a transfer that works
+def test_only_no_answer_and_a_lost_pod_are_tried_again() -> None:
+    for name, template in every_template():
+        strategy = template["retryStrategy"]
+        assert strategy["retryPolicy"] == "Always", name
+        assert strategy["expression"] == RETRY_EXPRESSION
+        assert 2 <= strategy["limit"] <= 5
+        assert set(strategy["backoff"]) == {"duration", "factor"}  # maxDuration would end a transfer that works
 
 
 def _tried_again(status: str, code: str) -> bool:
@@ -177,19 +177,19 @@ def _mounts(template: dict[str, Any]) -> dict[str, str]:
     return {mount["mountPath"]: mount["name"] for mount in template["container"]["volumeMounts"]}
 
 
-@pytest.mark.parametrize(("name", "template"), every_template())
-def test_a_pod_is_confined(name: str, template: dict[str, Any]) -> None:
-    assert template["container"]["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "readOnlyRootFilesystem": True,
-        "runAsNonRoot": True,
-    }, name
-    assert _mounts(template)["/tmp"] == "tmp"
-    assert {"name": "tmp", "emptyDir": {}} in template["volumes"]
-    assert template["serviceAccountName"] == account(template["name"])
-    assert {"memory", "cpu"} <= set(template["container"]["resources"]["requests"])
-    assert "memory" in template["container"]["resources"]["limits"]
+def test_a_pod_is_confined() -> None:
+    for name, template in every_template():
+        assert template["container"]["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+        }, name
+        assert _mounts(template)["/tmp"] == "tmp"
+        assert {"name": "tmp", "emptyDir": {}} in template["volumes"]
+        assert template["serviceAccountName"] == account(template["name"])
+        assert {"memory", "cpu"} <= set(template["container"]["resources"]["requests"])
+        assert "memory" in template["container"]["resources"]["limits"]
 
 
 @pytest.mark.parametrize("argo", LINES)
