@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from steps.engine.errors import Blocked
-from steps.objects.kinds import EVENT, POD, ROLE_INSTANCE_SET, STATEFUL_SET, labels_of
+from steps.objects.group_operator import GroupOperator
+from steps.objects.kinds import EVENT, POD, ROLE_INSTANCE_SET, SERVICE, STATEFUL_SET, labels_of
 from steps.objects.pod_failures import crashed_containers
 from steps.objects.pods import is_ready, name_of
+from steps.objects.role_based_group import WORKERS, adopted_services, role_based_group
 from steps.ports import Cluster, Kind, Manifest, Ref
-from steps.release import HASH_LABEL, RELEASE_LABEL, SERVICE_LABEL
+from steps.release import HASH_LABEL, RELEASE_LABEL, SERVICE_LABEL, Release
 
 # Roles of a group that an older operator made as StatefulSets carry this after its conversion to v1alpha2.
 WORKLOAD_TYPE = "rbg.workloads.x-k8s.io/role-workload-type"
@@ -43,6 +45,13 @@ def expected_roles(wanted: Manifest, live: Manifest | None = None) -> tuple[Expe
 def pod_labels(service_name: str, release_id: str) -> dict[str, str]:
     """Labels of all pods of a release: our own, never the operator's, whose domain changed between its releases."""
     return {SERVICE_LABEL: service_name, RELEASE_LABEL: release_id}
+
+
+def wanted_group(cluster: Cluster, release: Release, operator: GroupOperator) -> Manifest:
+    """The manifest of a release's group, for the operator and the headless Services that this cluster has."""
+    names = [f"{release.group}-{role}" for role in WORKERS] if operator.service_prefix else []
+    found = [name for name in names if cluster.get(Ref(SERVICE, name, release.service.namespace))]
+    return role_based_group(release, operator, adopted_services(release.group, found))
 
 
 def look_at_group(cluster: Cluster, wanted: Manifest) -> GroupLook:

@@ -18,6 +18,7 @@ from steps.objects.kinds import INSTANCE, ROLE_BASED_GROUP, ROLE_INSTANCE_SET, V
 from steps.ports import Cluster, Kind
 
 TELLING_KINDS = (Kind(V1ALPHA1, ROLE_BASED_GROUP), Kind(V1ALPHA2, ROLE_BASED_GROUP), INSTANCE, ROLE_INSTANCE_SET)
+ABSENT = "the cluster serves no RoleBasedGroup. Next: install the RBG operator (on ACK: component ack-rbgs), run again"
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,26 @@ from steps.objects.pods import condition, hash_of, is_ready, name_of, restarts, 
 from steps.objects.workload_status import workload_remarks
 from steps.ports import Manifest, Ref
 
-Signature = frozenset[tuple[str, int]]
+Signature = frozenset[tuple[str, int, bool]]
 
 
 def signature(look: GroupLook) -> Signature:
-    """Which pods there are and how often they were restarted: two looks with the same one saw no flapping."""
-    return frozenset((pod["metadata"]["uid"], restarts(pod)) for pod in look.pods)
+    """Which pods there are, how often they were restarted, and whether they are ready.
+
+    Two ready looks with the same signature saw no flapping in between.
+    """
+    return frozenset((pod["metadata"]["uid"], restarts(pod), is_ready(pod)) for pod in look.pods)
+
+
+def settled(wanted: Manifest, look: GroupLook, before: Signature | None) -> Plan:
+    """The gate, and the same pods ready in the look before. `before` is None in the first look of a step.
+
+    A group that is ready at the first look was not seen to change, so there is nothing to flap from.
+    """
+    plan = gate(wanted, look)
+    if not plan.converged or before is None or before == signature(look):
+        return plan
+    return Plan(waits=(f"{Ref.of(wanted)} to stay ready: a group that was just started may fall back once",))
 
 
 def gate(wanted: Manifest, look: GroupLook) -> Plan:

@@ -23,6 +23,7 @@ def workload_remarks(role: ExpectedRole, workload: Manifest | None) -> list[str]
     status = workload.get("status") or {}
     generation, observed = workload["metadata"].get("generation", 0), status.get("observedGeneration", 0)
     partition = _partition(workload)
+    current, update = status.get("currentRevision"), status.get("updateRevision")
     checks = (
         (_carried_hash(role, workload) == role.spec_hash, f"{target} to get the wanted template"),
         (
@@ -31,11 +32,7 @@ def workload_remarks(role: ExpectedRole, workload: Manifest | None) -> list[str]
         ),
         (workload["spec"].get("replicas") == role.replicas, f"{target} to be scaled to {role.replicas}"),
         (not partition, f"{target} to update all pods: partition {partition}, expected 0"),
-        (
-            status.get("currentRevision") == status.get("updateRevision"),
-            f"{target} to finish its update: revision {status.get('currentRevision')} is current, "
-            f"{status.get('updateRevision')} is wanted",
-        ),
+        (current == update, f"{target} to finish its update: revision {current} is current, {update} is wanted"),
     )
     return [remark for done, remark in checks if not done] or _count_remarks(role, status)
 

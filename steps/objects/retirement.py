@@ -1,0 +1,59 @@
+"""Which objects of a service belong to releases that are no longer needed."""
+
+from collections.abc import Collection, Iterable
+
+from steps.engine.plan import Change
+from steps.objects.converging import deletion
+from steps.objects.kinds import PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, SERVICE, being_deleted, is_ours, labels_of
+from steps.ports import Cluster, Kind, Manifest
+from steps.release import RELEASE_LABEL, SERVICE_LABEL
+from steps.service import ModelService
+
+
+def owned(cluster: Cluster, kind: Kind, service: ModelService) -> tuple[Manifest, ...]:
+    """All objects of one kind that were made for this service."""
+    # Volumes have no namespace, and two namespaces may hold services of one name: `superseded_volumes` looks closer.
+    namespace = "" if kind == PERSISTENT_VOLUME else service.namespace
+    return tuple(cluster.select(kind, namespace, {SERVICE_LABEL: service.name}))
+
+
+def groups_and_services(cluster: Cluster, service: ModelService, group_kind: Kind | None) -> tuple[Manifest, ...]:
+    """Groups and Services of all releases, groups first: they hold the GPUs."""
+    groups = owned(cluster, group_kind, service) if group_kind else ()
+    return (*groups, *owned(cluster, SERVICE, service))
+
+
+def superseded(found: Iterable[Manifest], service: ModelService, keep: Collection[str]) -> list[Manifest]:
+    """Objects of releases whose id is not in `keep`. An object without a release label serves all releases."""
+    return [
+        manifest
+        for manifest in found
+        if is_ours(manifest, service)
+        and labels_of(manifest).get(RELEASE_LABEL)
+        and labels_of(manifest)[RELEASE_LABEL] not in keep
+        and not being_deleted(manifest)
+    ]
+
+
+def superseded_volumes(found: Iterable[Manifest], service: ModelService, keep: Collection[str]) -> list[Manifest]:
+    """Claims and volumes of this service in this namespace whose name is not in `keep`; claims come first."""
+    kinds = (PERSISTENT_VOLUME_CLAIM.kind, PERSISTENT_VOLUME.kind)
+    chosen = [
+        manifest
+        for manifest in found
+        if is_ours(manifest, service)
+        and manifest["metadata"]["name"] not in keep
+        and not being_deleted(manifest)
+        and _namespace_of(manifest) == service.namespace
+    ]
+    return sorted(chosen, key=lambda manifest: kinds.index(manifest["kind"]))
+
+
+def deletions(manifests: Iterable[Manifest], why: str) -> tuple[Change, ...]:
+    return tuple(deletion(manifest, why) for manifest in manifests)
+
+
+def _namespace_of(manifest: Manifest) -> str:
+    if manifest["kind"] == PERSISTENT_VOLUME.kind:
+        return str((manifest["spec"].get("claimRef") or {}).get("namespace", ""))
+    return str(manifest["metadata"].get("namespace", ""))

@@ -1,0 +1,149 @@
+"""promote-release: the traffic to the proved release, the record of it, and the old release retired; in this order.
+
+A crash between any two leaves what the next look repairs: traffic on a release that is not recorded yet, or a recorded
+release beside an old one. The old release is never gone while the traffic could still go to it.
+"""
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from steps.engine.clock import Clock, SystemClock
+from steps.engine.plan import Change, Plan
+from steps.engine.report import Report
+from steps.objects import group_operator, record, services
+from steps.objects.converging import Apply, Look, apply_changes, look, plan_objects
+from steps.objects.group_look import GroupLook, look_at_group, wanted_group
+from steps.objects.group_operator import GroupOperator
+from steps.objects.kinds import PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM
+from steps.objects.readiness import gate
+from steps.objects.record import Entry, Record
+from steps.objects.retirement import deletions, groups_and_services, owned, superseded, superseded_volumes
+from steps.ports import Cluster, Manifest, Ref
+from steps.release import Release
+from steps.service import ModelService
+
+DEADLINE = 600.0  # seconds; the release was proved a moment ago, so there is little to wait for
+
+
+@dataclass(frozen=True)
+class Facts:
+    operator: GroupOperator | None
+    traffic: Manifest | None = None  # the Service that clients use
+    wanted: Manifest = field(default_factory=dict)  # the group that is promoted
+    group: GroupLook = field(default_factory=lambda: GroupLook(None))
+    record: Record = field(default_factory=Record)
+    looks: tuple[Look, ...] = ()  # traffic Service and record as wanted; empty if the Service is somebody else's
+    groups_and_services: tuple[Manifest, ...] = ()
+    volumes: tuple[Manifest, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outputs:
+    endpoint: str
+    release: str
+    previous: str
+
+
+@dataclass(frozen=True)
+class PromoteRelease:
+    release: Release
+    cluster: Cluster
+    clock: Clock = field(default_factory=SystemClock, compare=False, repr=False)
+
+    @property
+    def deadline(self) -> float:
+        return DEADLINE
+
+    def observe(self) -> Facts:
+        operator = group_operator.ask(self.cluster)
+        if operator is None:
+            return Facts(None)
+        service = self.release.service
+        wanted = wanted_group(self.cluster, self.release, operator)
+        traffic = self.cluster.get(services.traffic_service_ref(service))
+        found = record.read(self.cluster.get(record.record_ref(service)))
+        return Facts(
+            operator,
+            traffic,
+            wanted,
+            look_at_group(self.cluster, wanted),
+            found,
+            self._looks(wanted, found) if not services.foreign_owner(service, traffic) else (),
+            groups_and_services(self.cluster, service, operator.kind),
+            tuple(
+                volume
+                for kind in (PERSISTENT_VOLUME_CLAIM, PERSISTENT_VOLUME)
+                for volume in owned(self.cluster, kind, service)
+            ),
+        )
+
+    def plan(self, facts: Facts) -> Plan:
+        return plan(self.release, facts)
+
+    def apply(self, changes: tuple[Change, ...], report: Report) -> None:
+        moment = datetime.fromtimestamp(self.clock.time(), UTC).isoformat(timespec="seconds")
+        apply_changes(self.cluster, [_stamped(change, moment) for change in changes], report)
+
+    def outputs(self, facts: Facts) -> Outputs:
+        previous = facts.record.previous
+        return Outputs(
+            endpoint=endpoint(self.release.service),
+            release=self.release.id,
+            previous=previous.release if previous else "",
+        )
+
+    def _looks(self, wanted: Manifest, found: Record) -> tuple[Look, ...]:
+        traffic = services.traffic_service(self.release)
+        entry = Entry.of(self.release, [wanted, services.release_service(self.release), traffic])
+        content = record.record(self.release.service, record.promoted(found, entry))
+        return tuple(look(self.cluster, manifest) for manifest in (traffic, content))
+
+
+def plan(release: Release, facts: Facts) -> Plan:
+    if facts.operator is None:
+        return Plan(faults=(group_operator.ABSENT,))
+    service = release.service
+    foreign = services.foreign_owner(service, facts.traffic)
+    if foreign:
+        return Plan(faults=(foreign,))
+    if facts.group.group is None:
+        return Plan(
+            faults=(f"{Ref.of(facts.wanted)} does not exist, so it cannot be promoted. Next: roll-out-service",)
+        )
+    ready = gate(facts.wanted, facts.group)
+    if not ready.converged:
+        return ready
+    return ready + plan_objects(facts.looks) + Plan(retired(release, facts))
+
+
+def retired(release: Release, facts: Facts) -> tuple[Change, ...]:
+    """Groups and Services of every other release, and volumes that no recorded release needs.
+
+    The volume of the release before this one stays: going back to it then moves no byte.
+    """
+    service = release.service
+    keep = {release.volume_name, *_next_record(release, facts).volumes}
+    return deletions(
+        superseded(facts.groups_and_services, service, {release.id}), f"superseded by {release.group}"
+    ) + deletions(
+        superseded_volumes(facts.volumes, service, keep), "neither the current nor the previous release needs it"
+    )
+
+
+def endpoint(service: ModelService) -> str:
+    """Where clients inside the cluster reach the model, as an OpenAI client's base URL."""
+    serving = service.serving
+    return f"http://{serving.service_name}.{service.namespace}.svc:{serving.port}/v1"
+
+
+def _stamped(change: Change, moment: str) -> Change:
+    if not isinstance(change.payload, Apply):
+        return change
+    return replace(change, payload=Apply(record.stamped(change.payload.manifest, moment)))
+
+
+def _next_record(release: Release, facts: Facts) -> Record:
+    entry = Entry.of(release, [])
+    if facts.record.current and facts.record.current.release == entry.release:
+        return facts.record
+    return record.promoted(facts.record, entry)

@@ -1,0 +1,146 @@
+"""roll-out-service: the group of a release and a Service of its own, until exactly its own pods serve.
+
+Releases never share a group, so a prefill never feeds a decode of another release. `BlueGreen` starts the group beside
+the running one; `Recreate` removes the running one first. Another replica count is no other release: the same group is
+scaled, and the router follows.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from steps.engine.plan import Change, Plan
+from steps.engine.report import Report
+from steps.objects import group_operator, record, services
+from steps.objects.converging import Look, apply_changes, look, plan_objects
+from steps.objects.group_look import GroupLook, look_at_group, wanted_group
+from steps.objects.group_operator import GroupOperator
+from steps.objects.kinds import POD, labels_of
+from steps.objects.pods import is_ready, name_of
+from steps.objects.readiness import Signature, settled, signature
+from steps.objects.retirement import deletions, owned, superseded
+from steps.ports import Cluster, Manifest, Ref
+from steps.release import RELEASE_LABEL, SERVICE_LABEL, Release
+
+
+@dataclass(frozen=True)
+class Facts:
+    operator: GroupOperator | None
+    traffic: Manifest | None = None  # the Service that clients use
+    same_name: tuple[Manifest, ...] = ()  # what has the names of this release's group and Service already
+    groups: tuple[Manifest, ...] = ()  # groups of all releases of this service
+    older_pods: tuple[Manifest, ...] = ()  # pods of its other releases
+    recorded: str = ""  # id of the release that the record calls current
+    looks: tuple[Look, ...] = ()  # group and Service as wanted; empty while something must be out of the way first
+    group: GroupLook = field(default_factory=lambda: GroupLook(None))
+    before: Signature | None = None  # of the look before this one
+
+
+@dataclass(frozen=True)
+class Outputs:
+    group: str
+    ready_pods: int
+    nodes: str
+
+
+@dataclass(frozen=True)
+class RollOutService:
+    release: Release
+    cluster: Cluster
+    _seen: list[Signature] = field(default_factory=list, init=False, compare=False, repr=False)
+
+    @property
+    def deadline(self) -> float:
+        return self.release.service.rollout.deadline_minutes * 60.0
+
+    def observe(self) -> Facts:
+        operator = group_operator.ask(self.cluster)
+        if operator is None:
+            return Facts(None)
+        service = self.release.service
+        names = (Ref(operator.kind, self.release.group, service.namespace), services.release_service_ref(self.release))
+        current = record.read(self.cluster.get(record.record_ref(service))).current
+        facts = Facts(
+            operator,
+            traffic=self.cluster.get(services.traffic_service_ref(service)),
+            same_name=tuple(found for found in map(self.cluster.get, names) if found),
+            groups=owned(self.cluster, operator.kind, service),
+            older_pods=self._older_pods(),
+            recorded=current.release if current else "",
+        )
+        blocked = foreign_objects(self.release, facts) or in_the_way(self.release, facts)
+        return facts if blocked else self._look_closer(facts, operator)
+
+    def plan(self, facts: Facts) -> Plan:
+        return plan(self.release, facts)
+
+    def apply(self, changes: tuple[Change, ...], report: Report) -> None:
+        apply_changes(self.cluster, changes, report)
+
+    def outputs(self, facts: Facts) -> Outputs:
+        ready = [pod for pod in facts.group.pods if is_ready(pod)]
+        nodes = sorted({pod["spec"].get("nodeName", "") for pod in ready} - {""})
+        return Outputs(group=self.release.group, ready_pods=len(ready), nodes=",".join(nodes))
+
+    def _look_closer(self, facts: Facts, operator: GroupOperator) -> Facts:
+        wanted = wanted_group(self.cluster, self.release, operator)
+        group = look_at_group(self.cluster, wanted)
+        before = self._seen[-1] if self._seen else None
+        self._seen[:] = [signature(group)]
+        looks = (look(self.cluster, wanted), look(self.cluster, services.release_service(self.release)))
+        return replace(facts, looks=looks, group=group, before=before)
+
+    def _older_pods(self) -> tuple[Manifest, ...]:
+        service = self.release.service
+        pods = self.cluster.select(POD, service.namespace, {SERVICE_LABEL: service.name})
+        return tuple(pod for pod in pods if labels_of(pod).get(RELEASE_LABEL) != self.release.id)
+
+
+def plan(release: Release, facts: Facts) -> Plan:
+    if facts.operator is None:
+        return Plan(faults=(group_operator.ABSENT,))
+    foreign = foreign_objects(release, facts)
+    if foreign:
+        return Plan(faults=tuple(foreign))
+    removals = deletions(to_remove(release, facts), _why_removed(release))
+    waits = in_the_way(release, facts)
+    if waits:
+        return Plan(removals, waits=tuple(waits))
+    objects = Plan(removals) + plan_objects(facts.looks)
+    if objects.changes or objects.waits:
+        return objects
+    return objects + settled(facts.looks[0].wanted, facts.group, facts.before)
+
+
+def foreign_objects(release: Release, facts: Facts) -> list[str]:
+    """Objects of somebody else that have names which this service needs."""
+    found = (facts.traffic, *facts.same_name)
+    return [fault for manifest in found if (fault := services.foreign_owner(release.service, manifest))]
+
+
+def to_remove(release: Release, facts: Facts) -> list[Manifest]:
+    """Groups that hold GPUs for nothing.
+
+    With `Recreate` that is every other group. With `BlueGreen` it is what a run left behind that was killed before it
+    could clean up: neither recorded nor serving.
+    """
+    keep = {release.id}
+    if release.service.rollout.strategy == "BlueGreen":
+        keep |= {facts.recorded, services.serving_release(facts.traffic)}
+    return superseded(facts.groups, release.service, keep)
+
+
+def in_the_way(release: Release, facts: Facts) -> list[str]:
+    """What `Recreate` must see gone before the new group starts: its pods would not find GPUs."""
+    if release.service.rollout.strategy == "BlueGreen":
+        return []
+    others = [group for group in facts.groups if labels_of(group).get(RELEASE_LABEL) != release.id]
+    names = [str(Ref.of(group)) for group in others] or [f"pod {name_of(pod)}" for pod in facts.older_pods]
+    if not names:
+        return []
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return [f"{names[0]}{more} to be gone; then {release.group} is created in its place"]
+
+
+def _why_removed(release: Release) -> str:
+    if release.service.rollout.strategy == "Recreate":
+        return "Recreate: the running release stops before the new one starts"
+    return "left behind by an earlier run: neither recorded nor serving"
