@@ -62,17 +62,14 @@ class Hub:
             "blobs": Blobs(shelf, Links(link_seconds, clock)),
             "internal_link": internal_link,
         }
+        gateway = self._bound(GatewayHandler, shared | {"shelf": shelf, "private": private or {}})
+        self._gateway = LoopbackServer(gateway, port)  # first, because its port may be in use
+        self._cdn = LoopbackServer(self._bound(CdnHandler, shared))
         # A port that is taken but not listened on: whoever connects is refused, and nobody else can get it.
         self._closed = socket.socket()
         self._closed.bind(("127.0.0.1", 0))
-        self._cdn = LoopbackServer(self._bound(CdnHandler, shared))
-        own = {
-            "shelf": shelf,
-            "private": private or {},
-            "cdn_url": self._cdn.url,
-            "unreachable_url": f"http://127.0.0.1:{self._closed.getsockname()[1]}",
-        }
-        self._gateway = LoopbackServer(self._bound(GatewayHandler, shared | own), port)
+        gateway.cdn_url = self._cdn.url
+        gateway.unreachable_url = f"http://127.0.0.1:{self._closed.getsockname()[1]}"
 
     @property
     def url(self) -> str:
@@ -96,7 +93,7 @@ class Hub:
         """The requests so far whose method and target contain `part`."""
         return [request for request in list(self.requests) if part in str(request)]
 
-    def _bound(self, handler: type[BodyHandler], attributes: Mapping[str, Any]) -> type[BodyHandler]:
+    def _bound(self, handler: type[BodyHandler], attributes: Mapping[str, Any]) -> Any:
         requests = self.requests
 
         class Bound(handler):  # type: ignore[valid-type,misc]  # http.server makes a handler for each connection itself

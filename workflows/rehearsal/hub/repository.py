@@ -1,6 +1,5 @@
 """Models as plain folders: what a listing says of them, with hashes that are computed once for each content."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -43,10 +42,8 @@ class Hashes:
     def __init__(self, memory: Path) -> None:
         self._memory = memory
         self._lock = threading.Lock()
-        self._known: dict[str, list[Any]] = {}
-        # A memory that a killed process left unreadable is only a memory: everything is hashed again.
-        with contextlib.suppress(OSError, ValueError):
-            self._known = dict(json.loads(memory.read_text(encoding="utf-8")))
+        self._known = _remembered(memory)
+        self._new = False
 
     def of(self, path: Path) -> tuple[int, str]:
         """Size in bytes and SHA-256 of a file as it is now."""
@@ -60,12 +57,25 @@ class Hashes:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
                 if _identity(path) == before:  # else it was edited meanwhile
                     self._known[str(path)] = [*before, digest]
-                    self._save()
+                    self._new = True
 
-    def _save(self) -> None:
-        draft = self._memory.with_name(self._memory.name + ".draft")
-        draft.write_text(json.dumps(self._known), encoding="utf-8")
-        draft.replace(self._memory)
+    def save(self) -> None:
+        """Remember for the next start what was hashed since the last time."""
+        with self._lock:
+            if self._new:
+                draft = self._memory.with_name(self._memory.name + ".draft")
+                draft.write_text(json.dumps(self._known), encoding="utf-8")
+                draft.replace(self._memory)
+                self._new = False
+
+
+def _remembered(memory: Path) -> dict[str, list[Any]]:
+    """A memory that cannot be read, or is none, is forgotten: everything is hashed again."""
+    try:
+        found = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _identity(path: Path) -> list[int]:
@@ -82,7 +92,9 @@ class Repository:
 
     def entries(self, root: str = "", *, recursive: bool = True) -> list[Entry]:
         """Folders and files below `root`, sorted by path; paths are relative to the repository."""
-        return sorted(self._walk(self._folder / root, recursive=recursive), key=lambda entry: entry.path)
+        found = sorted(self._walk(self._folder / root, recursive=recursive), key=lambda entry: entry.path)
+        self._hashes.save()
+        return found
 
     def file(self, path: str) -> Entry | None:
         found = (self._folder / path).resolve()

@@ -1,0 +1,61 @@
+"""Embedded hubs and sources for tests: a small model, and an adapter whose patience is counted in milliseconds."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+from steps.adapters.hub_retries import Patience
+from steps.adapters.modelscope import ModelScopeSource
+from steps.model import Listing, ModelFile
+from steps.ports import ModelSource
+from workflows.rehearsal.hub import Hub
+from workflows.rehearsal.tiny_model import SMALL, write_tiny_model
+
+MODEL = "slipway/Qwen3-small"
+SHARD = "model-00001-of-00003.safetensors"
+HASTY = Patience(budget=5.0, connect=2.0, silence=2.0, first_pause=0.001, longest_pause=0.01, window=0.2)
+
+
+@contextmanager
+def serving(folder: Path, **options: Any) -> Iterator[Hub]:
+    """A hub with a model of about 1 MB."""
+    write_tiny_model(folder / MODEL, SMALL)
+    hub = Hub(folder, **options)
+    hub.start()
+    try:
+        yield hub
+    finally:
+        hub.stop()
+
+
+def source_of(hub: Hub, **options: Any) -> ModelScopeSource:
+    defaults: dict[str, Any] = {"model_id": MODEL, "revision": "master", "patience": HASTY}
+    return ModelScopeSource(endpoint=hub.url, **defaults | options)
+
+
+def content(source: ModelSource, file: ModelFile, part: int = 1 << 20) -> bytes:
+    """A whole file, read in parts of `part` bytes."""
+    buffer = bytearray(file.size)
+    for start in range(0, file.size, part):
+        source.read(file, start, memoryview(buffer)[start : start + part])
+    return bytes(buffer)
+
+
+def is_right(source: ModelSource, file: ModelFile, part: int = 1 << 20) -> bool:
+    return hashlib.sha256(content(source, file, part)).hexdigest() == file.sha256
+
+
+def named(listing: Listing, path: str) -> ModelFile:
+    return next(file for file in listing.files if file.path == path)
+
+
+def get(url: str, **headers: str) -> urllib3.BaseHTTPResponse:
+    """A plain request of nobody in particular; underscores in header names become dashes."""
+    with urllib3.PoolManager(retries=False) as pool:
+        return pool.request(
+            "GET", url, redirect=False, headers={name.replace("_", "-"): value for name, value in headers.items()}
+        )
