@@ -89,7 +89,11 @@ def _deployment_status(deployment: Manifest, newest: Manifest | None, old: list[
     enough = ready >= wanted
     reason = "MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable"
     negation = "" if enough else "not "
-    message = f"Deployment does {negation}have minimum availability." if not enough else "Deployment has minimum availability."
+    message = (
+        f"Deployment does {negation}have minimum availability."
+        if not enough
+        else "Deployment has minimum availability."
+    )
     return {
         "observedGeneration": deployment["metadata"]["generation"],
         "replicas": total,

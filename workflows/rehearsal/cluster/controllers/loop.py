@@ -20,19 +20,16 @@ class Controller(Protocol):
 class Loop:
     """Runs controllers in their order after every change, from `start` to `stop`."""
 
-    def __init__(self, world: World, controllers: Iterable[Controller]) -> None:
+    def __init__(self, world: World, bell: Subscription, controllers: Iterable[Controller]) -> None:
+        """`bell` wakes the loop; whoever changes something outside the objects rings it too."""
         self._world = world
         self._controllers = tuple(controllers)
-        self._bell: Subscription = world.store.subscribe()
+        self._bell = bell
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="controllers", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
-
-    def wake(self) -> None:
-        """Something outside the objects changed, such as a container or a probe."""
-        self._bell.ring()
 
     def stop(self) -> None:
         self._stopping.set()

@@ -1,0 +1,99 @@
+"""The embedded cluster: an API server, its controllers, and pods that really serve on loopback."""
+
+from pathlib import Path
+
+import yaml
+
+from workflows.rehearsal.cluster.api import ApiServer
+from workflows.rehearsal.cluster.controllers.forward import Forward
+from workflows.rehearsal.cluster.controllers.operator_style import V06, OperatorStyle
+from workflows.rehearsal.cluster.controllers.pace import Pace
+from workflows.rehearsal.cluster.controllers.plane import ControlPlane
+from workflows.rehearsal.cluster.seed import Seed, plant
+from workflows.rehearsal.cluster.store import Store
+from workflows.rehearsal.runtime import Address, ContainerRuntime
+
+_NAME = "slipway-embedded"
+
+
+class EmbeddedCluster:
+    """Serves from `start` to `stop`; everything is kept in `folder`, and may be killed at any moment."""
+
+    def __init__(
+        self,
+        folder: Path,
+        runtime: ContainerRuntime,
+        buckets: Path,
+        *,
+        port: int = 0,
+        operator: OperatorStyle = V06,
+        seed: Seed | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        """`buckets` is the state folder of the embedded bucket. Raises PortInUseError, and JournalError for a folder
+        that another kind of program wrote.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._store = Store(folder / "objects.db")
+        self._seed = seed or Seed(operator=operator)
+        plane = ControlPlane(self._store, runtime, buckets, folder / "pods", pace or Pace(), self._seed.operator)
+        self._plane = plane
+        self._api = ApiServer(self._store, port=port)
+        self._forwards: list[Forward] = []
+        self.kubeconfig = folder / "kubeconfig"
+
+    @property
+    def url(self) -> str:
+        return self._api.url
+
+    @property
+    def store(self) -> Store:
+        """The objects themselves, for tests that look behind the API."""
+        return self._store
+
+    def start(self) -> None:
+        """Bring back what ran before, then answer. The first start makes what a healthy cluster has."""
+        plant(self._store, self._seed)
+        self._plane.start()
+        self.kubeconfig.write_text(_kubeconfig(self.url), encoding="utf-8")
+        self._api.start()
+
+    def stop(self) -> None:
+        """Stop listening and end all containers; the objects stay for the next start."""
+        for forward in self._forwards:
+            forward.stop()
+        self._api.stop()
+        self._plane.stop()
+        self._store.close()
+
+    def service_address(self, namespace: str, name: str, port: int) -> Address | None:
+        """Where a ready pod behind a Service really listens now; None without one."""
+        return self._plane.network.service_address(namespace, name, port)
+
+    def expose(self, namespace: str, service: str, service_port: int, port: int = 0) -> str:
+        """URL on this machine that leads to a Service, also to one that comes later. Raises PortInUseError."""
+
+        def target() -> Address | None:
+            return self.service_address(namespace, service, service_port)
+
+        forward = Forward(target, port)
+        self._forwards.append(forward)
+        host, chosen = forward.address
+        return f"http://{host}:{chosen}"
+
+
+def _kubeconfig(url: str) -> str:
+    cluster = {"name": _NAME, "cluster": {"server": url}}
+    # The user has no credentials: the embedded API asks for none.
+    user = {"name": _NAME, "user": {}}
+    context = {"name": _NAME, "context": {"cluster": _NAME, "user": _NAME, "namespace": "default"}}
+    return yaml.safe_dump(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [cluster],
+            "users": [user],
+            "contexts": [context],
+            "current-context": _NAME,
+        }
+    )
