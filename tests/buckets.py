@@ -1,0 +1,37 @@
+"""The embedded bucket, and the adapter that reaches it, as tests want them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from steps.adapters.oss import OssStore
+from steps.adapters.oss_credentials import Credentials, StaticCredentials
+from steps.adapters.oss_retries import Patience
+from steps.ports import AccessKey
+from workflows.rehearsal.bucket import Bucket
+
+KEY_ID, KEY_SECRET = "dummy-id", "dummy-secret"
+NAME = "models"
+REGION = "cn-hangzhou"
+# Retries as in life, but without the waiting.
+HASTE = Patience(budget=5, first_pause=0.001, longest_pause=0.01, window=0.1)
+
+
+@contextmanager
+def running(folder: Path, **options: Any) -> Iterator[Bucket]:
+    """A started bucket called `models` that wants version 4 signatures for cn-hangzhou."""
+    bucket = Bucket(
+        folder, access_key_id=KEY_ID, access_key_secret=KEY_SECRET, buckets=(NAME,), region=REGION, **options
+    )
+    bucket.start()
+    try:
+        yield bucket
+    finally:
+        bucket.stop()
+
+
+def store(bucket: Bucket, credentials: Credentials | None = None, patience: Patience = HASTE) -> OssStore:
+    return OssStore(
+        *(bucket.url, REGION, NAME, credentials or StaticCredentials(AccessKey(KEY_ID, KEY_SECRET))), patience=patience
+    )
