@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, _interrupt)
     try:
         _run(options, report, clock)
-    except (StepError, DocumentError) as error:
+    except (StepError, DocumentError, Interrupted) as error:
         reason, code = str(error), exit_code(error)
         if not report.counts["failed"]:
             report.failed(reason)
@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         log.exception("unexpected error")
         report.failed(reason)
     finally:
+        _ignore_signals()  # the end of a step is short, and half a recap helps nobody
         report.recap(options.step)
     if reason:
         _tell_kubernetes(reason)
@@ -101,7 +102,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    raise Interrupted(f"stopped by {signal.Signals(number).name}", "run it again, it goes on from here")
+    _ignore_signals()  # Ctrl-C reaches the whole process group, and then the parent asks again
+    raise Interrupted(f"stopped by {signal.Signals(number).name}. Next: run it again, it goes on from here")
+
+
+def _ignore_signals() -> None:
+    # Not SIG_IGN: a signal that already waits for its handler would become an OSError at a random place.
+    signal.signal(signal.SIGTERM, _do_nothing)
+    signal.signal(signal.SIGINT, _do_nothing)
+
+
+def _do_nothing(_number: int, _frame: FrameType | None) -> None:
+    """Somebody asks again; the step is ending already."""
 
 
 def _tell_kubernetes(reason: str) -> None:

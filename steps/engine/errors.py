@@ -5,7 +5,7 @@ StepError
 ├── NotConverging     12   done, and wanted again                     -> find who undoes it
 ├── DeadlineExceeded  13   late                                       -> raise the deadline, or look at the pods
 └── TransientError    75   no answer                                  -> Argo retries
-    └── Interrupted   75   somebody asked us to stop                  -> run again, nothing is lost
+Interrupted           75   somebody asked us to stop                  -> run again, nothing is lost
 
 Beside the tree: `steps.service.DocumentError` is 10, the command line is 2, anything unknown is a bug and is 1. Argo's
 executor keeps 64 and 65 for itself. https://argo-workflows.readthedocs.io/en/latest/workflow-executors/
@@ -61,12 +61,17 @@ class TransientError(StepError):
     exit = Exit.NO_ANSWER
 
 
-class Interrupted(TransientError):
-    """SIGTERM or Ctrl-C arrived; what was done is kept, the next run goes on from there."""
+class Interrupted(BaseException):
+    """SIGTERM or Ctrl-C arrived; what was done is kept, the next run goes on from there.
+
+    Like KeyboardInterrupt it is no Exception: whatever tries errors again or forgives them must let it pass.
+    """
+
+    exit: ClassVar[Exit] = Exit.NO_ANSWER
 
 
 def exit_code(error: BaseException) -> Exit:
     """The exit code that tells Argo, and the person on call, what kind of failure this is."""
-    if isinstance(error, StepError):
+    if isinstance(error, (StepError, Interrupted)):
         return error.exit
     return Exit.DOCUMENT if isinstance(error, DocumentError) else Exit.BUG

@@ -21,7 +21,7 @@ def _spec(argo: str = "3.5") -> dict[str, Any]:
 
 
 def _patterns() -> dict[str, re.Pattern[str]]:
-    """Parameter -> pattern, from the rendered selector. In Go a dollar is the very end of the text, as backslash Z is here."""
+    """Parameter -> pattern, from the rendered selector; in Go a dollar is the very end of the text."""
     return {
         name: re.compile(pattern.replace("$", r"\Z"))
         for _, name, pattern in CLAUSE.findall(_spec()["event"]["selector"])
