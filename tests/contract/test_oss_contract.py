@@ -249,7 +249,7 @@ def test_any_key_and_any_bytes_come_back(embedded: OssStore, name: str, body: by
 
 
 def test_listings_of_more_than_one_page_are_whole(tmp_path: Path) -> None:
-    names = [f"p/{number:05}" for number in range(2001)]
+    names = [f"p/{number:05}" for number in range(1001)]
     with running(tmp_path) as bucket:
         oss = store(bucket)
         source = oss.put(names[0], b"1")
@@ -258,7 +258,7 @@ def test_listings_of_more_than_one_page_are_whole(tmp_path: Path) -> None:
             oss.copy(source, name)
         bucket.requests.clear()
         assert [found.key for found in oss.scan("p/")] == names
-        assert len(bucket.requests) == 3
+        assert len(bucket.requests) == 2
         oss.delete(names)
         assert list(oss.scan("")) == []
 
