@@ -1,0 +1,125 @@
+"""A difference is named by its path, and a Secret never shows its values."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from steps.engine.plan import Change
+from steps.objects.converging import Apply, Delete, Look, deletion, plan_objects
+from steps.objects.difference import differences, reason
+from steps.objects.volume import secret
+from steps.objects.writers import last_writer
+from steps.ports import AccessKey, Manifest
+from steps.release import FIELD_MANAGER
+from tests.group_world import absent, as_wanted, deleted, group_of, live
+from tests.samples import release
+
+KEY = AccessKey("dummy-id", "dummy-secret")
+
+
+def changed(manifest: Manifest, *path: Any, to: Any) -> Manifest:
+    found = copy.deepcopy(manifest)
+    place = found
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = to
+    return found
+
+
+def managed(manager: str, moment: str, **more: str) -> dict[str, str]:
+    return {"manager": manager, "operation": "Update", "time": moment, **more}
+
+
+def test_replicas_of_a_role_are_named_by_the_role() -> None:
+    before = live(group_of(release()))
+    after = live(group_of(release("serving.decode.replicas=3")))
+    after["spec"]["roles"][2] = before["spec"]["roles"][2]
+    assert reason(differences(before, after)) == "spec.roles[decode].replicas: 1 -> 3"
+
+
+def test_what_the_server_adds_is_no_difference() -> None:
+    one, other = live(group_of(release())), live(group_of(release()), generation=9, observedGeneration=3)
+    other["metadata"]["managedFields"] = [managed("kubectl", "2026-11-20T08:00:00Z")]
+    assert differences(one, other) == []
+
+
+def test_a_long_value_is_named_but_not_shown() -> None:
+    before = live(group_of(release()))
+    after = live(group_of(release("serving.prefill.replicas=3")))
+    words = reason(differences(before, after))
+    assert words == (
+        "spec.roles[prefill].replicas: 2 -> 3; spec.roles[router].template.spec.containers[router].args differs"
+    )
+
+
+def test_more_than_three_differences_are_counted() -> None:
+    before = live({"kind": "ConfigMap", "metadata": {"name": "x"}, "data": {}})
+    after = changed(before, "data", to=dict.fromkeys("abcde", "1"))
+    assert reason(differences(before, after)) == (
+        "data.a: absent -> 1; data.b: absent -> 1; data.c: absent -> 1; and 2 more"
+    )
+
+
+def test_a_hash_alone_is_named() -> None:
+    before = live(group_of(release()))
+    labels = ("spec", "roles", 0, "template", "metadata", "labels", "slipway/spec-hash")
+    assert reason(differences(before, changed(before, *labels, to="other"))).endswith("-> other")
+
+
+def test_a_changed_secret_shows_no_value_anywhere() -> None:
+    before = live(secret(release(), AccessKey("dummy-id", "old-dummy")))
+    before["metadata"]["annotations"] = {
+        "kubectl.kubernetes.io/last-applied-configuration": str(before["data"]),
+    }
+    wanted = secret(release(), KEY)
+    (change,) = plan_objects([Look(wanted, before, live(wanted))]).changes
+    shown = f"{change} {change.reason} {change.before} {change.after} {change!r}"
+    for values in (before["data"], wanted["data"]):
+        assert not any(value in shown for value in values.values())
+    assert "data.akSecret" in change.reason
+    assert change.before != change.after
+
+
+def test_absent_wanted_and_leaving_objects_are_planned_as_such() -> None:
+    one, two, three = (
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}} for name in "abc"
+    )
+    leaving = deleted(live(three))
+    leaving["metadata"]["finalizers"] = ["kubernetes.io/pvc-protection"]
+    plan = plan_objects([absent(one), as_wanted(two), Look(three, leaving, None)])
+    assert [str(change) for change in plan.changes] == ["create ConfigMap/default/a (absent)"]
+    assert plan.kept == ("ConfigMap/default/b",)
+    assert plan.waits == ("ConfigMap/default/c to be gone: it is being deleted, held by kubernetes.io/pvc-protection",)
+
+
+@pytest.mark.parametrize(
+    ("entries", "writer"),
+    [
+        ([], ""),
+        ([managed(FIELD_MANAGER, "2026-11-20T08:00:00Z")], ""),
+        ([managed("kcm", "2026-11-20T08:00:00Z", subresource="status")], ""),
+        (
+            [
+                managed("kubectl-edit", "2026-11-20T08:00:00Z"),
+                managed("hpa", "2026-11-20T09:00:00Z"),
+                managed(FIELD_MANAGER, "2026-11-20T10:00:00Z"),
+            ],
+            "hpa (Update at 2026-11-20T09:00:00Z)",
+        ),
+    ],
+)
+def test_the_last_writer_is_the_newest_that_is_not_slipway(entries: list[dict[str, str]], writer: str) -> None:
+    assert last_writer({"metadata": {"name": "x", "managedFields": entries}}) == writer
+
+
+def test_a_change_stays_the_same_change_however_it_is_undone() -> None:
+    """Two controllers that fight would else go on for ever, with another value each time."""
+    wanted = group_of(release())
+    drifts = [live(changed(wanted, "spec", "roles", 1, "replicas", to=count)) for count in (4, 5)]
+    first, second = (plan_objects([Look(wanted, drift, live(wanted))]).changes[0] for drift in drifts)
+    assert first == second
+    assert first.reason != second.reason
+    assert deletion(live(wanted, uid="1"), "") == deletion(live(wanted, uid="2"), "")
+    assert Change("update", "x", payload=Apply({"a": 1})) != Change("update", "x", payload=Apply({"a": 2}))
+    assert isinstance(deletion(live(wanted, uid="1"), "").payload, Delete)

@@ -1,0 +1,254 @@
+"""Every way in which a group can look ready and not be."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from steps.objects.group_look import GroupLook
+from steps.objects.group_operator import GroupOperator
+from steps.objects.kinds import V1ALPHA2
+from steps.objects.readiness import gate, settled, signature
+from steps.ports import Manifest
+from steps.release import HASH_LABEL
+from tests.group_world import OPERATOR, deleted, event, group_of, ready_group
+from tests.samples import release
+
+WANTED = group_of(release())
+NEW_API = GroupOperator(V1ALPHA2, "s-")
+GROUP = release().group
+Spoil = Callable[[GroupLook], GroupLook]
+
+
+def spoiled(look: GroupLook) -> GroupLook:
+    return copy.deepcopy(look)
+
+
+def group_status(**status: Any) -> Spoil:
+    def spoil(look: GroupLook) -> GroupLook:
+        assert look.group is not None
+        look.group["status"].update(status)
+        return look
+
+    return spoil
+
+
+def generation(number: int) -> Spoil:
+    def spoil(look: GroupLook) -> GroupLook:
+        assert look.group is not None
+        look.group["metadata"]["generation"] = number
+        look.group["status"]["roleStatuses"] = []
+        return look
+
+    return spoil
+
+
+def workload(role: str, section: str, **values: Any) -> Spoil:
+    def spoil(look: GroupLook) -> GroupLook:
+        found = look.workloads[role]
+        assert found is not None
+        found[section].update(values)
+        return look
+
+    return spoil
+
+
+def without_workload(role: str) -> Spoil:
+    return lambda look: replace(look, workloads={**look.workloads, role: None})
+
+
+def old_template(role: str) -> Spoil:
+    def spoil(look: GroupLook) -> GroupLook:
+        found = look.workloads[role]
+        assert found is not None
+        found["spec"]["template"]["metadata"]["labels"][HASH_LABEL] = "older"
+        return look
+
+    return spoil
+
+
+def partition(role: str, number: int) -> Spoil:
+    def spoil(look: GroupLook) -> GroupLook:
+        found = look.workloads[role]
+        assert found is not None
+        found["spec"]["updateStrategy"]["rollingUpdate"]["partition"] = number
+        return look
+
+    return spoil
+
+
+def pod(index: int, change: Callable[[Manifest], Any]) -> Spoil:
+    def spoil(look: GroupLook) -> GroupLook:
+        pods = list(look.pods)
+        pods[index] = change(pods[index]) or pods[index]
+        return replace(look, pods=tuple(pods))
+
+    return spoil
+
+
+def relabelled(found: Manifest) -> None:
+    found["metadata"]["labels"][HASH_LABEL] = "older"
+
+
+def unready(found: Manifest) -> None:
+    found["status"]["conditions"][1]["status"] = "False"
+
+
+def without_pod(index: int) -> Spoil:
+    return lambda look: replace(look, pods=look.pods[:index] + look.pods[index + 1 :])
+
+
+def with_pod_again(index: int) -> Spoil:
+    def spoil(look: GroupLook) -> GroupLook:
+        extra = copy.deepcopy(look.pods[index])
+        extra["metadata"] |= {"name": "one-more", "uid": "one-more"}
+        return replace(look, pods=(*look.pods, extra))
+
+    return spoil
+
+
+def test_a_group_that_serves_passes() -> None:
+    plan = gate(WANTED, ready_group(WANTED))
+    assert plan.converged
+    words = (
+        f"RoleBasedGroup/default/{GROUP} serves: prefill 2/2, decode 1/1, router 1/1 ready, all of the wanted template"
+    )
+    assert plan.kept == (words,)
+
+
+def test_a_group_of_the_newer_api_passes() -> None:
+    wanted = group_of(release(), NEW_API)
+    assert gate(wanted, ready_group(wanted)).converged
+
+
+LIES: dict[str, tuple[Spoil, str]] = {
+    "no group": (lambda look: replace(look, group=None), "to exist"),
+    "group is leaving": (lambda look: replace(look, group=deleted(look.group or {})), "is being deleted"),
+    "generation not seen": (generation(4), "generation 4, observed 1"),
+    "not Ready": (
+        group_status(conditions=[{"type": "Ready", "status": "False", "reason": "RoleNotReady"}]),
+        "to call itself Ready: RoleNotReady",
+    ),
+    "no condition": (group_status(conditions=[]), "no such condition"),
+    "Ready, but no workload yet": (without_workload("prefill"), "to be made by the operator"),
+    "Ready, but the workload has the old template": (old_template("decode"), "to get the wanted template"),
+    "workload not seen": (workload("router", "metadata", generation=3), "generation 3, observed 2"),
+    "workload not scaled": (workload("prefill", "spec", replicas=1), "to be scaled to 2"),
+    "partition left": (partition("prefill", 1), "partition 1, expected 0"),
+    "update not finished": (workload("decode", "status", updateRevision="r2"), "r1 is current, r2 is wanted"),
+    "too few updated": (workload("prefill", "status", updatedReplicas=1), "to count 2: updatedReplicas 1"),
+    "too few ready": (workload("prefill", "status", readyReplicas=1), "to count 2: readyReplicas 1"),
+    "too many": (workload("prefill", "status", replicas=3), "to count 2: replicas 3"),
+    "a pod missing": (without_pod(0), "prefill 1/2 ready: not all pods are created"),
+    "no router yet": (without_pod(3), "router 0/1 ready: not all pods are created"),
+    "a pod too many": (with_pod_again(2), "decode 2/1 ready: 1 too many"),
+    "a pod of the old template": (pod(2, relabelled), "of an older template is still there"),
+    "a pod not ready": (pod(1, unready), f"{GROUP}-prefill-1 is Running but not Ready"),
+    "a pod is leaving": (pod(0, deleted), f"{GROUP}-prefill-0 is Terminating"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_the_gate_stays_shut(lie: str) -> None:
+    spoil, words = LIES[lie]
+    plan = gate(WANTED, spoil(spoiled(ready_group(WANTED))))
+    assert len(plan.waits) == 1
+    assert not plan.faults
+    assert words in plan.waits[0]
+
+
+def test_the_newer_api_counts_pods_that_are_updated_and_ready() -> None:
+    wanted = group_of(release(), NEW_API)
+    look = workload("prefill", "status", updatedReadyReplicas=1)(spoiled(ready_group(wanted)))
+    assert "to count 2: updatedReadyReplicas 1" in gate(wanted, look).waits[0]
+
+
+def test_a_group_kept_as_stateful_sets_is_looked_up_as_such_under_the_newer_api() -> None:
+    wanted = group_of(release(), NEW_API)
+    look = spoiled(ready_group(wanted))
+    assert look.group is not None
+    for role in look.group["spec"]["roles"]:
+        role["annotations"] = {"rbg.workloads.x-k8s.io/role-workload-type": "apps/v1/StatefulSet"}
+    assert gate(wanted, replace(look, workloads=ready_group(WANTED).workloads)).converged
+
+
+def test_an_old_operator_that_leaves_its_generation_behind_is_believed_by_its_counts() -> None:
+    look = spoiled(ready_group(WANTED))
+    assert look.group is not None
+    look.group["metadata"]["generation"] = 5
+    assert gate(WANTED, look).converged
+
+
+def test_one_line_says_how_far_each_role_is() -> None:
+    look = without_pod(3)(pod(0, unready)(spoiled(ready_group(WANTED))))
+    prefill = f"prefill 1/2 ready: {GROUP}-prefill-0 is Running but not Ready"
+    router = "router 0/1 ready: not all pods are created"
+    assert gate(WANTED, look).waits == (f"{prefill}, decode 1/1 ready, {router}",)
+
+
+def test_a_role_that_the_operator_holds_back_says_why() -> None:
+    look = without_workload("router")(without_pod(3)(spoiled(ready_group(WANTED))))
+    assert look.group is not None
+    look = replace(look, events=(event(look.group, "DependencyNotMet", "decode is not ready"),))
+    assert gate(WANTED, look).waits[0].endswith("the operator says DependencyNotMet: decode is not ready")
+
+
+def test_a_volume_that_cannot_be_mounted_explains_the_pod() -> None:
+    def creating(found: Manifest) -> None:
+        unready(found)
+        found["status"]["containerStatuses"][0] |= {
+            "ready": False,
+            "state": {"waiting": {"reason": "ContainerCreating"}},
+        }
+
+    look = pod(2, creating)(spoiled(ready_group(WANTED)))
+    look = replace(look, events=(event(look.pods[2], "FailedMount", "bucket does not exist"),))
+    assert f"{GROUP}-decode-0 is ContainerCreating (bucket does not exist)" in gate(WANTED, look).waits[0]
+
+
+def crashing(found: Manifest) -> None:
+    unready(found)
+    found["status"]["containerStatuses"][0] |= {
+        "ready": False,
+        "restartCount": 4,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 1, "message": "no such device erdma_0"}},
+    }
+
+
+def test_a_pod_that_cannot_come_up_ends_the_wait_with_its_reason() -> None:
+    plan = gate(WANTED, pod(2, crashing)(spoiled(ready_group(WANTED))))
+    assert len(plan.faults) == 1
+    assert "no such device erdma_0" in plan.faults[0]
+
+
+@pytest.mark.parametrize("leaving", [relabelled, deleted])
+def test_a_broken_pod_on_its_way_out_ends_nothing(leaving: Callable[[Manifest], Any]) -> None:
+    look = pod(2, leaving)(pod(2, crashing)(spoiled(ready_group(WANTED))))
+    assert not gate(WANTED, look).faults
+
+
+def test_a_group_that_was_seen_to_become_ready_must_be_seen_so_twice() -> None:
+    ready = ready_group(WANTED)
+    starting = signature(pod(1, unready)(spoiled(ready)))
+    assert "to stay ready" in settled(WANTED, ready, starting).waits[0]
+    assert settled(WANTED, ready, signature(ready)).converged
+
+
+def test_a_restart_between_two_looks_counts_as_falling_back() -> None:
+    ready = ready_group(WANTED)
+
+    def restarted(found: Manifest) -> None:
+        found["status"]["containerStatuses"][0]["restartCount"] = 1
+
+    assert settled(WANTED, pod(0, restarted)(spoiled(ready)), signature(ready)).waits
+
+
+def test_a_group_that_is_ready_at_the_first_look_needs_no_second() -> None:
+    assert settled(WANTED, ready_group(WANTED), None).converged
+
+
+def test_the_operator_of_the_samples_is_the_common_one() -> None:
+    assert WANTED["apiVersion"] == OPERATOR.api_version
