@@ -123,7 +123,7 @@ class _DirectoryFile:
 
     def _write_at(self, start: int, body: memoryview) -> None:
         descriptor = self._opened()
-        with explained(self._draft, self._file.size):
+        with explained(self._path, self._file.size):
             written = 0
             while written < len(body):
                 written += os.pwrite(descriptor, body[written:], start + written)
@@ -143,7 +143,7 @@ class _DirectoryFile:
     def _opened(self) -> int:
         with self._opening:
             if self._descriptor < 0:
-                with explained(self._draft, self._file.size):
+                with explained(self._path, self._file.size):
                     self._draft.parent.mkdir(parents=True, exist_ok=True)
                     self._descriptor = os.open(self._draft, os.O_RDWR | os.O_CREAT, 0o644)
                     _allocate(self._descriptor, self._file.size)

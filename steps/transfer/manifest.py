@@ -102,8 +102,10 @@ def decode(body: bytes) -> ModelManifest:
         raise CorruptManifest(str(error)) from error
     if stored.schema_name != SCHEMA:
         raise CorruptManifest(f"its schema is {stored.schema_name!r}, expected {SCHEMA!r}")
-    if digest != manifest.model_digest or stored.total_bytes != manifest.total_bytes:
+    if digest != manifest.model_digest:
         raise CorruptManifest(f"it claims {manifest.model_digest}, but its own files give {digest}")
+    if stored.total_bytes != manifest.total_bytes:
+        raise CorruptManifest(f"it totals {stored.total_bytes} bytes, but its own files {manifest.total_bytes}")
     return manifest
 
 
