@@ -17,7 +17,9 @@ from workflows.rehearsal.tiny_model import SMALL, write_tiny_model
 
 MODEL = "slipway/Qwen3-small"
 SHARD = "model-00001-of-00003.safetensors"
-HASTY = Patience(budget=5.0, connect=2.0, silence=2.0, first_pause=0.001, longest_pause=0.01, window=0.2)
+HASTY = Patience(
+    budget=10.0, connect=5.0, silence=5.0, first_pause=0.001, longest_pause=0.01, window=0.3, internal_floor=64_000
+)
 
 
 @contextmanager

@@ -89,7 +89,8 @@ def chunks(response: BaseHTTPResponse, count: int, pace: Pace) -> Iterator[bytes
             raise Unanswered(f"the body ended {left} of {count} bytes too early")
         left -= len(piece)
         yield piece
-        pace.moved(len(piece))
+        if left:
+            pace.moved(len(piece))
 
 
 def small_body(response: BaseHTTPResponse, pace: Pace, limit: int = ANSWER_LIMIT) -> bytes:

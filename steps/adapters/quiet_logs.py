@@ -19,7 +19,10 @@ def hide_queries() -> None:
 def keep_secret(url: str) -> None:
     """Take the path of this address out of that log too."""
     hide_queries()
-    path = urlsplit(url).path
+    try:
+        path = urlsplit(url).path
+    except ValueError:
+        return  # no address at all, so nobody can send a request to it
     if path.strip("/"):
         _SECRETS.add(path)
 

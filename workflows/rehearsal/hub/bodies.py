@@ -96,6 +96,7 @@ class BodyHandler(Handler):
 
     def _fail(self, file: Any, count: int, fault: str) -> None:
         self.close_connection = True
+        self.wfile.flush()
         if fault == faults.SLOW:
             while (piece := file.read(min(DRIP, count))) and not self.stopping.wait(DRIP_PAUSE):
                 count -= len(piece)
