@@ -9,7 +9,7 @@ from steps.adapters.oss_errors import ShortAnswerError, WrongSliceError
 from steps.ports import StoredObject, StoredPart
 
 METADATA = "x-oss-meta-"
-CHUNK = 1 << 17  # bytes: few enough that a slow answer is noticed soon, many enough that Python costs little
+CHUNK = 1 << 16  # bytes: few enough that a slow answer is noticed soon, many enough that Python costs little
 PARTIAL_CONTENT = 206
 
 

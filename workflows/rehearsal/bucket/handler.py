@@ -158,10 +158,10 @@ class BucketHandler(Handler):
             never.wait(DRIP_PAUSE)
 
     def _drop_request(self, request: Request) -> None:
-        """Reset the connection after half of the request, or half of the answer where the request has no body."""
+        """Reset the connection after half of the request, or half of an object where one is read."""
         if request.length:
             drain(request.body, request.length // 2)
-        elif request.method == "GET" and request.key:
+        elif request.method == "GET":
             self._send_half(request)
         # Closing without lingering resets the connection: the other side sees ECONNRESET, not an end of file.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -172,7 +172,8 @@ class BucketHandler(Handler):
             reply = self._run(request, None)
         except Refusal:
             return
-        self._send(reply, "DROPPED", kinds.SHORT_BODY)
+        if isinstance(reply.body, FileBody):
+            self._send(reply, "DROPPED", kinds.SHORT_BODY)
 
 
 class _Counted:
