@@ -24,6 +24,9 @@ class DocumentError(Exception):
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+# Services are named by it, and those must begin with a letter (RFC 1035).
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#rfc-1035-label-names
+ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 Minutes = Annotated[int, Field(ge=1, le=7 * 24 * 60)]
 Strings = Annotated[tuple[str, ...], BeforeValidator(lambda found: tuple(found) if isinstance(found, list) else found)]
@@ -55,7 +58,7 @@ class SecretKey(_Section):
 
 
 class Metadata(_Section):
-    name: Annotated[Name, StringConstraints(max_length=MAX_NAME)] = Field(
+    name: Annotated[ServiceName, StringConstraints(max_length=MAX_NAME)] = Field(
         description=f"Name of the service; every object's name begins with it. At most {MAX_NAME} characters."
     )
     namespace: Name = Field("default", description="Namespace in which the model is served.")
@@ -169,7 +172,7 @@ class Serving(_Section):
         pattern=r"^/[^\s]+[^/\s]$",
     )
     served_model_name: str | None = Field(None, description="Name that clients send; default is the model path.")
-    service_name: Name = Field("sglang-pd", description="Name of the Service that clients use.")
+    service_name: ServiceName = Field("sglang-pd", description="Name of the Service that clients use.")
     port: int = Field(8000, description="Port of the Service, the router and the workers.", ge=1, le=65535)
     bootstrap_port: int = Field(
         34000, description="Port on which a prefill worker hands out its KV cache.", ge=1, le=65535

@@ -40,6 +40,10 @@ def _transfer(service: ModelService) -> int:
     return service.transfer.deadline_minutes
 
 
+def _rollout(service: ModelService) -> int:
+    return service.rollout.deadline_minutes
+
+
 # A transfer keeps what it moved, so another attempt is cheap and a hub that is down for half an hour is survived.
 _FROM_SCRATCH = Pod(_transfer, retries=5, back_off="1m", store=True, moves_bytes=True)
 _FROM_HUB = replace(_FROM_SCRATCH, hub=True)
@@ -51,10 +55,10 @@ PODS: Mapping[str, Pod] = {
     "upload-model": _FROM_SCRATCH,
     "mirror-model": _FROM_HUB,
     "create-volume": Pod(lambda service: service.volume.deadline_minutes, store=True),
-    "roll-out-service": Pod(lambda service: service.rollout.deadline_minutes),
+    "roll-out-service": Pod(_rollout),
     "smoke-test": Pod(lambda service: service.smoke.deadline_minutes),
     "promote-release": Pod(_light),
-    "finish-run": Pod(_light, webhook=True),
+    "finish-run": Pod(_rollout, webhook=True),  # may put the recorded release back, and waits until it serves
 }
 
 

@@ -52,6 +52,8 @@ WRONG = [
     # override, path of the field, found, allowed
     ("metadata.name=Qwen", "metadata.name", "'Qwen'", "pattern"),
     (f"metadata.name={'a' * 31}", "metadata.name", "'aaaa", "at most 30 characters"),
+    ("metadata.name=32b-qwen", "metadata.name", "'32b-qwen'", "pattern"),
+    ("serving.serviceName=8080-tcp", "serving.serviceName", "'8080-tcp'", "pattern"),
     ("metadata.labels={slipway/release: mine}", "metadata.labels", "a section", "without the prefix slipway/"),
     ("model.id=Qwen3-32B", "model.id", "'Qwen3-32B'", "pattern"),
     ("model.id=../../etc", "model.id", "'../../etc'", "pattern"),

@@ -1,9 +1,11 @@
 """What a run on the cluster promises, read from the rendered YAML: Hera drops unknown keywords without a word."""
 
+import dataclasses
 import importlib
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +13,28 @@ import pytest
 from steps import wiring
 from steps.__main__ import _parser
 from steps.engine.errors import Exit
+from steps.release import Release
+from steps.service import ModelService
+from tests.samples import DIGEST
 from tests.workflows.rendered import LINES, VARIANTS, dag_tasks, objects, sample, templates, workflow_spec
 from workflows import pipeline
 from workflows.compat import for_line, line
 from workflows.pods import PODS, account, deadline_seconds
 from workflows.templates import RETRY_EXPRESSION
+
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: here
+contexts: [{name: here, context: {cluster: here, user: here}}]
+clusters: [{name: here, cluster: {server: "http://127.0.0.1:9"}}]
+users: [{name: here, user: {}}]
+"""
+ROLE = {  # what the webhook of RRSA puts into a pod
+    "ALIBABA_CLOUD_ROLE_ARN": "acs:ram::1:role/slipway",
+    "ALIBABA_CLOUD_OIDC_PROVIDER_ARN": "acs:ram::1:oidc-provider/ack",
+    "ALIBABA_CLOUD_OIDC_TOKEN_FILE": "/var/run/secrets/token",
+}
 
 EVERY = [(argo, variant) for argo in LINES for variant in VARIANTS]
 
@@ -137,17 +156,19 @@ def test_the_whole_workflow_is_never_tried_again() -> None:
         assert not any("retryStrategy" in template for template in spec["templates"] if "dag" in template)
 
 
-def test_a_step_gives_up_by_itself_before_its_pod_is_ended() -> None:
-    for variant in VARIANTS:
-        of = sample(variant)
-        documented = {
-            **dict.fromkeys(("download-model", "upload-model", "mirror-model"), of.transfer.deadline_minutes),
-            "create-volume": of.volume.deadline_minutes,
-            "roll-out-service": of.rollout.deadline_minutes,
-            "smoke-test": of.smoke.deadline_minutes,
-        }
-        for name, template in templates(workflow_spec(variant=variant)).items():
-            assert template["activeDeadlineSeconds"] >= 60 * (documented.get(name, 10) + 5), name
+def _own_deadline(step: str, of: ModelService) -> float:
+    """Seconds after which the step itself gives up; its ports are not asked for that."""
+    kind = getattr(importlib.import_module(pipeline.module_name(step)), step.title().replace("-", ""))
+    needed = [field for field in dataclasses.fields(kind) if field.init and field.default is dataclasses.MISSING]
+    needed = [field for field in needed if field.default_factory is dataclasses.MISSING]
+    first = Release(of, DIGEST) if needed[0].type in (Release, "Release") else of
+    return float(kind(first, *(None for _ in needed[1:])).deadline)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_step_gives_up_by_itself_before_its_pod_is_ended(variant: str) -> None:
+    for name, template in templates(workflow_spec(variant=variant)).items():
+        assert template["activeDeadlineSeconds"] >= _own_deadline(name, sample(variant)) + 300, name
 
 
 def test_a_run_may_use_the_time_of_each_of_its_tasks_twice() -> None:
@@ -222,15 +243,38 @@ def test_a_secret_reaches_only_the_steps_that_need_it() -> None:
     assert _secrets("role credentials") == {}
 
 
-def test_the_variables_are_the_ones_that_the_steps_read() -> None:
-    names = {
+class _Environment(dict[str, str]):
+    """Remembers which variables were asked for."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.read: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.read.add(key)
+        return super().get(key, default)
+
+
+@pytest.mark.parametrize("variant", ["all options", "reference", "role credentials"])
+def test_a_step_gets_the_very_secrets_that_it_reads(
+    variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(KUBECONFIG, encoding="utf-8")
+    secrets = {
         wiring.ACCESS_KEY_ID,
         wiring.ACCESS_KEY_SECRET,
         wiring.SESSION_TOKEN,
         wiring.HUB_TOKEN,
         wiring.WEBHOOK_URL,
     }
-    assert set(_secrets("all options")) == names
+    values = {**dict.fromkeys(secrets, "http://127.0.0.1:9/dummy"), "KUBECONFIG": str(kubeconfig), **ROLE}
+    for name, template in templates(workflow_spec(variant=variant)).items():
+        environment = _Environment(values)
+        monkeypatch.setattr(wiring, "ENVIRONMENT", environment)
+        wiring.build(name, wiring.Invocation(sample(variant), model_digest=DIGEST))
+        given = {variable["name"] for variable in template["container"].get("env", ())}
+        assert environment.read & secrets == given, name
 
 
 def test_only_a_temporary_key_may_be_absent() -> None:
