@@ -47,6 +47,8 @@ FILES = {
     "model-00003-of-00003.safetensors": random.Random(3).randbytes(MIB + 1),
     "tokenizer/vocab.json": b'{"a": 1}' * 100,
 }
+# So many requests that three in a hundred are several.
+SMALL = {f"texts/{number}.json": b"{}" * number for number in range(120)}
 
 
 @dataclass
@@ -54,6 +56,8 @@ class Services:
     hub: Hub
     bucket: Bucket
     folder: Path
+    hub_faults: Faults
+    bucket_faults: Faults
 
     @property
     def model(self) -> Path:
@@ -94,21 +98,22 @@ class Services:
 
 def services(folder: Path, hub_faults: Faults | None = None, bucket_faults: Faults | None = None) -> Services:
     model = folder / "hub" / "slipway" / "Qwen3-demo"
-    for path, body in FILES.items():
+    for path, body in {**FILES, **(SMALL if hub_faults and bucket_faults else {})}.items():
         (model / path).parent.mkdir(parents=True, exist_ok=True)
         (model / path).write_bytes(body)
-    hub = Hub(folder / "hub", faults=hub_faults)
+    of_hub, of_bucket = hub_faults or Faults(), bucket_faults or Faults()
+    hub = Hub(folder / "hub", faults=of_hub)
     bucket = Bucket(
         folder / "bucket",
         access_key_id=KEY.id,
         access_key_secret=KEY.secret,
         buckets=[BUCKET],
         region="cn-hangzhou",
-        faults=bucket_faults,
+        faults=of_bucket,
     )
     hub.start()
     bucket.start()
-    return Services(hub, bucket, folder)
+    return Services(hub, bucket, folder, of_hub, of_bucket)
 
 
 @pytest.fixture
@@ -177,6 +182,8 @@ def test_three_faults_in_a_hundred_requests_are_never_noticed(stormy: Services, 
     else:
         stormy.stage()
     stormy.assert_whole(release)
+    assert stormy.hub_faults.injected
+    assert stormy.bucket_faults.injected
 
 
 def test_a_bit_that_flips_between_hub_and_us_is_caught(tmp_path: Path) -> None:
