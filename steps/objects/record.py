@@ -81,7 +81,7 @@ def read(live: Manifest | None) -> Record:
             promoted_at=data.get(PROMOTED_AT, ""),
             notified_run=annotations.get(NOTIFIED_RUN, ""),
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, LookupError) as error:
         ref = Ref.of(live)
         raise Blocked(
             f"the release record {ref} cannot be read: {error}",

@@ -128,7 +128,9 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("code", "broken", "says"), BROKEN, ids=[f"{row[0]}-{row[2][:30]}" for row in BROKEN])
-def test_what_is_missing_is_named_with_code_finding_need_and_remedy(code: str, broken: dict[str, Any], says: str) -> None:
+def test_what_is_missing_is_named_with_code_finding_need_and_remedy(
+    code: str, broken: dict[str, Any], says: str
+) -> None:
     found = plan(release(), healthy(**broken))
     fault = next(fault for fault in found.faults if fault.startswith(code))
     assert says in fault
@@ -142,7 +144,9 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 
 
 def test_the_memory_fault_says_how_much_the_weights_of_the_reference_model_need() -> None:
-    fault = next(f for f in plan(release(), healthy(nodes=(node("gpu-a", card_mib=32 * GIB_MIB),))).faults if "GPU02" in f)
+    fault = next(
+        f for f in plan(release(), healthy(nodes=(node("gpu-a", card_mib=32 * GIB_MIB),))).faults if "GPU02" in f
+    )
     assert "32.8 GB of weights on each of 2 GPUs" in fault
     assert "needed 37.2 GB" in fault
 
@@ -155,12 +159,16 @@ def test_a_card_of_48_gib_is_enough_and_an_unlabelled_one_gets_the_benefit_of_th
 def test_a_component_that_is_still_starting_is_waited_for() -> None:
     starting = (deployment("rbgs-controller-manager", 0), deployment("alibabacloud-erdma-controller"))
     found = plan(release(), healthy(deployments=starting))
-    assert found.waits == ("RBG02 RoleBasedGroup operator: Deployment kube-system/rbgs-controller-manager has 0 of 2 replicas available",)
+    assert found.waits == (
+        "RBG02 RoleBasedGroup operator: Deployment kube-system/rbgs-controller-manager has 0 of 2 replicas available",
+    )
     assert not found.faults
 
 
 def test_tcp_needs_no_erdma() -> None:
-    found = plan(release("serving.fabric=tcp"), healthy(erdma_devices=None, deployments=(deployment("rbgs-controller-manager"),)))
+    found = plan(
+        release("serving.fabric=tcp"), healthy(erdma_devices=None, deployments=(deployment("rbgs-controller-manager"),))
+    )
     assert found.converged
 
 

@@ -1,0 +1,157 @@
+"""A release gets a group of its own, beside or after the running one, and is done when exactly its own pods serve."""
+
+from typing import Any
+
+import pytest
+
+from steps.objects import services
+from steps.objects.converging import Apply, Delete, Look
+from steps.objects.readiness import signature
+from steps.ports import Manifest
+from steps.release import Release
+from steps.roll_out_service import Facts, plan
+from tests.group_world import OPERATOR, absent, as_wanted, deleted, group_of, live, ready_group
+from tests.samples import release
+
+NEW = release("serving.image=registry.example.com/llm/sglang:next")
+OLD = release()
+RECREATE = release("serving.image=registry.example.com/llm/sglang:next", "rollout.strategy=Recreate")
+
+
+def facts(wanted: Release, **changes: Any) -> Facts:
+    """Nothing of the wanted release is there yet."""
+    new = (group_of(wanted), services.release_service(wanted))
+    return Facts(**{"operator": OPERATOR, "looks": tuple(absent(manifest) for manifest in new), **changes})
+
+
+def serving(wanted: Release, **changes: Any) -> Facts:
+    """The wanted release serves."""
+    manifests = (group_of(wanted), services.release_service(wanted))
+    looks = tuple(as_wanted(manifest) for manifest in manifests)
+    return Facts(**{"operator": OPERATOR, "looks": looks, "group": ready_group(manifests[0]), **changes})
+
+
+def traffic_to(wanted: Release) -> Manifest:
+    return live(services.traffic_service(wanted))
+
+
+def targets(changes: tuple[Any, ...]) -> list[tuple[str, str]]:
+    return [(change.action, change.target) for change in changes]
+
+
+def test_group_and_service_are_made_beside_the_running_release() -> None:
+    found = plan(NEW, facts(NEW, groups=(live(group_of(OLD)),), recorded=OLD.id, traffic=traffic_to(OLD)))
+    assert targets(found.changes) == [
+        ("create", f"RoleBasedGroup/default/{NEW.group}"),
+        ("create", f"Service/default/{NEW.group}"),
+    ]
+
+
+def test_a_ready_group_is_done() -> None:
+    assert plan(NEW, serving(NEW)).converged
+
+
+def test_a_group_that_was_just_started_must_stay_ready() -> None:
+    found = serving(NEW)
+    assert plan(NEW, serving(NEW, before=frozenset())).waits
+    assert plan(NEW, serving(NEW, before=signature(found.group))).converged
+
+
+def test_without_the_operator_nothing_is_tried() -> None:
+    assert "install the RBG operator" in plan(NEW, Facts(None)).faults[0]
+
+
+def test_another_replica_count_scales_the_group_and_waits_for_it() -> None:
+    scaled = release("serving.prefill.replicas=3")
+    before, after = live(group_of(OLD)), live(group_of(scaled))
+    found = plan(
+        scaled, facts(scaled, looks=(Look(group_of(scaled), before, after),), group=ready_group(group_of(OLD)))
+    )
+    (change,) = found.changes
+    assert change.action == "update"
+    assert "spec.roles[prefill].replicas: 2 -> 3" in change.reason
+    assert isinstance(change.payload, Apply)
+    waiting = plan(
+        scaled,
+        facts(scaled, looks=(as_wanted(group_of(scaled)),), group=ready_group(group_of(OLD)), groups=(after,)),
+    )
+    assert "prefill 2/3 ready" in waiting.waits[0]
+
+
+@pytest.mark.parametrize("who", ["traffic", "group", "service"])
+def test_somebody_elses_object_is_not_touched(who: str) -> None:
+    manifest = {
+        "traffic": services.traffic_service(NEW),
+        "group": group_of(NEW),
+        "service": services.release_service(NEW),
+    }[who]
+    foreign = live(manifest)
+    foreign["metadata"]["labels"] = {"app": "sglang-pd"}
+    place = {"traffic": foreign} if who == "traffic" else {"same_name": (foreign,)}
+    found = plan(NEW, facts(NEW, looks=(), **place))
+    assert not found.changes
+    assert "it was not made by Slipway" in found.faults[0]
+    assert "kubectl label" in found.faults[0]
+
+
+def test_another_services_object_is_named_with_its_owner() -> None:
+    foreign = live(services.traffic_service(release("metadata.name=other")))
+    assert "it belongs to other" in plan(NEW, facts(NEW, looks=(), traffic=foreign)).faults[0]
+
+
+def test_blue_green_removes_what_a_killed_run_left_behind() -> None:
+    stray = release("serving.image=registry.example.com/llm/sglang:stray")
+    groups = tuple(live(group_of(found)) for found in (OLD, stray, NEW))
+    found = plan(NEW, facts(NEW, groups=groups, recorded=OLD.id, traffic=traffic_to(OLD)))
+    deletes = [change for change in found.changes if change.action == "delete"]
+    assert [change.target for change in deletes] == [f"RoleBasedGroup/default/{stray.group}"]
+    assert "left behind" in deletes[0].reason
+
+
+@pytest.mark.parametrize("known", [{"recorded": OLD.id}, {"traffic": traffic_to(OLD)}])
+def test_blue_green_keeps_what_is_recorded_or_serves(known: dict[str, Any]) -> None:
+    found = plan(NEW, facts(NEW, groups=(live(group_of(OLD)),), **known))
+    assert not [change for change in found.changes if change.action == "delete"]
+
+
+def test_recreate_removes_the_running_group_before_it_starts_another() -> None:
+    blocked = facts(RECREATE, looks=(), groups=(live(group_of(OLD)),), recorded=OLD.id, traffic=traffic_to(OLD))
+    found = plan(RECREATE, blocked)
+    assert targets(found.changes) == [("delete", f"RoleBasedGroup/default/{OLD.group}")]
+    assert isinstance(found.changes[0].payload, Delete)
+    assert f"then {RECREATE.group} is created" in found.waits[0]
+
+
+@pytest.mark.parametrize(
+    "left", [{"groups": (deleted(live(group_of(OLD))),)}, {"older_pods": ready_group(group_of(OLD)).pods}]
+)
+def test_recreate_waits_until_the_last_old_pod_is_gone(left: dict[str, Any]) -> None:
+    found = plan(RECREATE, facts(RECREATE, looks=(), recorded=OLD.id, **left))
+    assert not found.changes
+    assert "to be gone" in found.waits[0]
+
+
+def test_recreate_leaves_its_own_group_alone() -> None:
+    assert plan(RECREATE, serving(RECREATE, groups=(live(group_of(RECREATE)),))).converged
+
+
+def test_blue_green_does_not_wait_for_old_pods() -> None:
+    pods = ready_group(group_of(OLD)).pods
+    assert plan(NEW, serving(NEW, groups=(live(group_of(OLD)),), older_pods=pods, recorded=OLD.id)).converged
+
+
+def test_the_service_of_a_release_leads_to_its_router_alone() -> None:
+    one, other = services.release_service(OLD), services.release_service(NEW)
+    assert one["spec"]["selector"] == {
+        "slipway/service": "qwen3-32b",
+        "slipway/release": OLD.id,
+        "slipway/role": "router",
+    }
+    assert one["spec"]["selector"] != other["spec"]["selector"]
+    assert one["metadata"]["name"] != services.traffic_service(OLD)["metadata"]["name"]
+
+
+@pytest.mark.parametrize("role", ["prefill", "decode", "router"])
+def test_no_service_has_a_name_that_the_operator_would_adopt(role: str) -> None:
+    made = {services.release_service(OLD)["metadata"]["name"], services.traffic_service(OLD)["metadata"]["name"]}
+    assert f"{OLD.group}-{role}" not in made
