@@ -16,6 +16,7 @@ from steps.ports import AccessKey
 from steps.service import ModelService, SecretCredentials, load
 from workflows.rehearsal.bucket import Bucket
 from workflows.rehearsal.cluster.embedded import EmbeddedCluster
+from workflows.rehearsal.cluster.seed import Secret, Seed
 from workflows.rehearsal.engine import SglangRuntime
 from workflows.rehearsal.hub import Hub
 from workflows.rehearsal.launch import Addresses
@@ -50,13 +51,18 @@ def serve(service: ModelService, state: Path, port: int) -> None:
     threading.Thread(target=_wait_for_end_of_input, args=(ended,), daemon=True).start()
     write_tiny_model(state / "hub" / service.model.id)
     hub = Hub(state / "hub")
-    bucket = Bucket(state / "bucket", access_key_id=ACCESS_KEY.id, access_key_secret=ACCESS_KEY.secret)
-    cluster = EmbeddedCluster(state / "cluster", SglangRuntime(), state / "bucket")
-    bucket.make(service.store.bucket)
+    bucket = Bucket(
+        state / "bucket",
+        access_key_id=ACCESS_KEY.id,
+        access_key_secret=ACCESS_KEY.secret,
+        buckets=(service.store.bucket,),
+        region=service.store.region,
+    )
+    cluster = EmbeddedCluster(state / "cluster", SglangRuntime(), state / "bucket", seed=_seed(service))
+    endpoint = cluster.expose(service.namespace, service.serving.service_name, service.serving.port, port)
     for server in (hub, bucket, cluster):
         server.start()
-    exposed = cluster.expose(service.namespace, service.serving.service_name, service.serving.port, port)
-    addresses = Addresses(hub.url, bucket.url, str(cluster.kubeconfig), exposed, ACCESS_KEY.id, ACCESS_KEY.secret)
+    addresses = Addresses(hub.url, bucket.url, str(cluster.kubeconfig), endpoint, ACCESS_KEY.id, ACCESS_KEY.secret)
     sys.stdout.write(json.dumps(asdict(addresses)) + "\n")
     sys.stdout.flush()
     ended.wait()
@@ -64,9 +70,12 @@ def serve(service: ModelService, state: Path, port: int) -> None:
         server.stop()
 
 
-def secret_name(service: ModelService) -> str:
-    credentials = service.store.credentials
-    return credentials.secret if isinstance(credentials, SecretCredentials) else ""
+def _seed(service: ModelService) -> Seed:
+    """What the document expects to find in a cluster: its namespaces, and the access key in its Secret."""
+    namespace, credentials = service.workflow.namespace, service.store.credentials
+    data = {"akId": ACCESS_KEY.id, "akSecret": ACCESS_KEY.secret}
+    secrets = (Secret(namespace, credentials.secret, data),) if isinstance(credentials, SecretCredentials) else ()
+    return Seed(namespaces=tuple({namespace, service.namespace} - {"default"}), secrets=secrets)
 
 
 def _wait_for_end_of_input(ended: threading.Event) -> None:
