@@ -213,8 +213,12 @@ def _selector(service: ModelService) -> str:
 
 
 def _from_payload(override: pipeline.Override) -> str:
-    """An absent key is nil, which Argo would hand on as the text `null`; a number becomes its digits."""
-    return f'string(payload["{override.parameter}"] ?? "")'
+    """An absent key is nil, which Argo would hand on as the text `null`; a number becomes its digits.
+
+    Argo compiles every selector of the namespace against every payload that comes in, and one that does not compile
+    fails the call. There and back through JSON, a payload has no type that a list or a text could contradict.
+    """
+    return f'string(fromJSON(toJSON(payload ?? {{}}))["{override.parameter}"] ?? "")'
 
 
 def _labels(service: ModelService) -> dict[str, str]:

@@ -12,7 +12,7 @@ from tests.samples import service
 from tests.workflows.rendered import LINES, objects
 from workflows.pipeline import OVERRIDES
 
-CLAUSE = re.compile(r'(string\(payload\["([a-z-]+)"\] \?\? ""\)) matches "([^"\\]+)"')
+CLAUSE = re.compile(r'(string\(fromJSON\(toJSON\(payload \?\? \{\}\)\)\["([a-z-]+)"\] \?\? ""\)) matches "([^"\\]+)"')
 
 
 def _spec(argo: str = "3.5") -> dict[str, Any]:
