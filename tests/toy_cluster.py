@@ -214,3 +214,17 @@ def group(prefill: int = 2, image: str = "registry.example.com/toy:1") -> dict[s
             ]
         },
     }
+
+
+def is_ready(manifest: Mapping[str, Any] | None) -> bool:
+    conditions = ((manifest or {}).get("status") or {}).get("conditions") or []
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def image_of(pod: Mapping[str, Any]) -> str:
+    return str(pod["spec"]["containers"][0]["image"])
+
+
+def waiting_reason(pod: Mapping[str, Any]) -> str:
+    statuses = pod["status"].get("containerStatuses") or [{}]
+    return str((statuses[0].get("state") or {}).get("waiting", {}).get("reason", ""))

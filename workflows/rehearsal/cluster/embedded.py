@@ -2,24 +2,22 @@
 
 from pathlib import Path
 
-import yaml
-
 from workflows.rehearsal.cluster.api import ApiServer
 from workflows.rehearsal.cluster.controllers.forward import Forward
 from workflows.rehearsal.cluster.controllers.operator_style import V06, OperatorStyle
 from workflows.rehearsal.cluster.controllers.pace import Pace
 from workflows.rehearsal.cluster.controllers.plane import ControlPlane
 from workflows.rehearsal.cluster.seed import Seed, plant
+from workflows.rehearsal.cluster.serving import Denied
 from workflows.rehearsal.cluster.store import Store
+from workflows.rehearsal.faults import Faults
 from workflows.rehearsal.runtime import Address, ContainerRuntime
-
-_NAME = "slipway-embedded"
 
 
 class EmbeddedCluster:
     """Serves from `start` to `stop`; everything is kept in `folder`, and may be killed at any moment."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # keywords: one for each thing that a rehearsal varies
         self,
         folder: Path,
         runtime: ContainerRuntime,
@@ -29,16 +27,26 @@ class EmbeddedCluster:
         operator: OperatorStyle = V06,
         seed: Seed | None = None,
         pace: Pace | None = None,
+        denied: Denied | None = None,
+        faults: Faults | None = None,
     ) -> None:
-        """`buckets` is the state folder of the embedded bucket. Raises PortInUseError, and JournalError for a folder
-        that another kind of program wrote.
+        """`buckets` is the state folder of the embedded bucket; `denied` says what the API refuses with 403.
+
+        Raises PortInUseError, and JournalError for a folder that another kind of program wrote.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._store = Store(folder / "objects.db")
         self._seed = seed or Seed(operator=operator)
         plane = ControlPlane(self._store, runtime, buckets, folder / "pods", pace or Pace(), self._seed.operator)
         self._plane = plane
-        self._api = ApiServer(self._store, port=port)
+        self._api = ApiServer(
+            self._store,
+            port=port,
+            proxy_target=self._proxy_target,
+            denied=denied or _nothing,
+            pod_log=self._plane.pod_log,
+            faults=faults,
+        )
         self._forwards: list[Forward] = []
         self.kubeconfig = folder / "kubeconfig"
 
@@ -55,7 +63,7 @@ class EmbeddedCluster:
         """Bring back what ran before, then answer. The first start makes what a healthy cluster has."""
         plant(self._store, self._seed)
         self._plane.start()
-        self.kubeconfig.write_text(_kubeconfig(self.url), encoding="utf-8")
+        self._api.write_kubeconfig(self.kubeconfig)
         self._api.start()
 
     def stop(self) -> None:
@@ -81,19 +89,11 @@ class EmbeddedCluster:
         host, chosen = forward.address
         return f"http://{host}:{chosen}"
 
+    def _proxy_target(self, kind: str, namespace: str, name: str, port: int) -> Address | None:
+        if kind == "pods":
+            return self._plane.network.pod_address(namespace, name, port)
+        return self._plane.network.service_address(namespace, name, port)
 
-def _kubeconfig(url: str) -> str:
-    cluster = {"name": _NAME, "cluster": {"server": url}}
-    # The user has no credentials: the embedded API asks for none.
-    user = {"name": _NAME, "user": {}}
-    context = {"name": _NAME, "context": {"cluster": _NAME, "user": _NAME, "namespace": "default"}}
-    return yaml.safe_dump(
-        {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [cluster],
-            "users": [user],
-            "contexts": [context],
-            "current-context": _NAME,
-        }
-    )
+
+def _nothing(_verb: str, _resource: str, _namespace: str, _name: str) -> bool:
+    return False

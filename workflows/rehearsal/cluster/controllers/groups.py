@@ -5,9 +5,9 @@ It tells the untruth that the real one tells: the status is written before the w
 https://github.com/sgl-project/rbg/blob/v0.6.0/internal/controller/workloads/rolebasedgroup_controller.go
 """
 
-import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -40,6 +40,15 @@ class RefusedError(Exception):
         self.reason = reason
 
 
+@dataclass
+class _Flap:
+    """Ready for a while, not ready for a while, then ready for good."""
+
+    since: float
+    is_down: bool = False
+    is_over: bool = False
+
+
 class RoleBasedGroupOperator:
     """Looks at a group at most once in `pace.operator` seconds, and only while its own Deployment has a ready pod."""
 
@@ -47,7 +56,7 @@ class RoleBasedGroupOperator:
         self._style = style
         self._pace = pace
         self._due: dict[str, float] = {}
-        self._first_ready: dict[str, float] = {}
+        self._flaps: dict[str, _Flap] = {}
 
     def reconcile(self, world: World) -> float | None:
         deployment = world.get(DEPLOYMENTS, OPERATOR, OPERATOR_NAMESPACE) or {}
@@ -72,7 +81,7 @@ class RoleBasedGroupOperator:
             self._look(world, resource, group)
         except RefusedError as refused:
             world.event(group, refused.reason, str(refused), source=_SOURCE)
-        return None if self._first_ready.get(uid, -math.inf) == -math.inf else self._pace.flap
+        return self._pace.flap if self._is_flapping(uid) else None
 
     def _look(self, world: World, resource: Resource, group: Manifest) -> None:
         roles = {spec["name"]: Role(group, spec, self._style) for spec in group["spec"]["roles"]}
@@ -91,15 +100,17 @@ class RoleBasedGroupOperator:
         seen = [_role_status(name, workload) for name, workload in workloads.items()]
         exists = [one for one in seen if workloads[one["name"]] is not None]
         uid = group["metadata"]["uid"]
-        flapping = self._first_ready.get(uid, -math.inf) > -math.inf
+        if is_true(group, "Ready"):
+            # It was ready for an earlier process already.
+            self._flaps.setdefault(uid, _Flap(0.0, is_over=True))
         news = any(before.get(one["name"]) != one for one in exists)
-        if not (news or flapping or self._style.always_writes_status):
+        if not (news or self._is_flapping(uid) or self._style.always_writes_status):
             return
         counts_ready = all(
             one["replicas"] == one["readyReplicas"] == int(spec.get("replicas", 1))
             for one, spec in zip(seen, group["spec"]["roles"], strict=True)
         )
-        ready = counts_ready and self._admits(uid, already=is_true(group, "Ready"))
+        ready = counts_ready and self._admits(uid)
         reason, message = ("AllRolesReady", "All roles are ready") if ready else ("RoleNotReady", "Not all role ready")
         generation = group["metadata"]["generation"]
         more = {"observedGeneration": generation} if self._style.always_writes_status else {}
@@ -111,15 +122,18 @@ class RoleBasedGroupOperator:
         }
         world.write_status(resource, group, written)
 
-    def _admits(self, uid: str, *, already: bool) -> bool:
+    def _is_flapping(self, uid: str) -> bool:
+        return uid in self._flaps and not self._flaps[uid].is_over
+
+    def _admits(self, uid: str) -> bool:
         """False for a moment soon after a group was first ready: Ready was seen to go back once."""
         moment = time.monotonic()
-        if uid not in self._first_ready:
-            self._first_ready[uid] = -math.inf if already else moment
-        elapsed = moment - self._first_ready[uid]
-        if elapsed >= 2 * self._pace.flap:
-            self._first_ready[uid] = -math.inf
-        return not self._pace.flap <= elapsed < 2 * self._pace.flap
+        flap = self._flaps.setdefault(uid, _Flap(moment))
+        if not flap.is_over and moment - flap.since >= self._pace.flap:
+            flap.is_over = flap.is_down
+            flap.is_down = not flap.is_down
+            flap.since = moment
+        return not flap.is_down
 
 
 def in_order(group: Mapping[str, Any]) -> list[str]:

@@ -66,7 +66,7 @@ class ControlPlane:
         self._loop.stop()
         self.kubelet.stop()
 
-    def pod_log(self, namespace: str, pod: str, container: str, *, previous: bool = False) -> str | None:
+    def pod_log(self, namespace: str, pod: str, container: str, previous: bool) -> str | None:
         """What a container wrote; None without such a pod, or if the container has not run (before)."""
         found = self._store.get(PODS, pod, namespace)
         return self.kubelet.log(found["metadata"]["uid"], container, previous=previous) if found else None

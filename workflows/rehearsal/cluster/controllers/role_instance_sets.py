@@ -18,7 +18,7 @@ from workflows.rehearsal.cluster.controllers.ordered import (
     victims,
 )
 from workflows.rehearsal.cluster.controllers.world import World, is_going
-from workflows.rehearsal.cluster.resources import PODS
+from workflows.rehearsal.cluster.resources import CONTROLLER_REVISIONS, PODS
 from workflows.rehearsal.cluster.store import Manifest, copied
 
 _LABELS = {
@@ -80,16 +80,17 @@ def _status(wanted: OrderedSet, pods: list[Manifest]) -> Manifest:
 def _update(world: World, wanted: OrderedSet, pods: list[Manifest]) -> None:
     strategy = wanted.manifest["spec"].get("updateStrategy") or {}
     for pod in victims(pods, wanted):
-        if strategy.get("type") != "RecreatePod" and differs_in_place(pod, wanted.template):
+        before = world.get(CONTROLLER_REVISIONS, revision_of(pod), wanted.namespace)
+        known = before["data"]["spec"]["template"] if before else {}
+        if strategy.get("type") != "RecreatePod" and differs_in_place(known, wanted.template):
             world.write(PODS, _in_place(pod, wanted))
         else:
             world.delete(PODS, pod)
 
 
-def differs_in_place(pod: Mapping[str, Any], template: Mapping[str, Any]) -> bool:
-    """Images, labels and annotations can change under a running pod; nothing else can."""
-    kept = {key: value for key, value in pod["spec"].items() if key in template["spec"]}
-    return _without_images(kept) == _without_images(template["spec"])
+def differs_in_place(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Between two pod templates: images, labels and annotations can change under a running pod, nothing else can."""
+    return _without_images(before.get("spec") or {}) == _without_images(after["spec"])
 
 
 def _without_images(spec: Mapping[str, Any]) -> Manifest:

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from workflows.rehearsal.cluster.defaults import default
 from workflows.rehearsal.cluster.errors import ApiError
-from workflows.rehearsal.cluster.resources import EVENTS, Resource
+from workflows.rehearsal.cluster.resources import EVENTS, PODS, SERVICES, Resource
 from workflows.rehearsal.cluster.store import Manifest, Store, copied, now
 
 KEPT_EVENTS = 300  # a real API server forgets events after an hour
@@ -30,7 +31,10 @@ class World:
         return self.store.select(resource, namespace, labels)
 
     def create(self, resource: Resource, manifest: Mapping[str, Any]) -> Manifest:
-        return self.store.create(resource, manifest)
+        content = copied(dict(manifest))
+        if resource in (PODS, SERVICES):
+            default(resource, content, None)
+        return self.store.create(resource, content)
 
     def write(self, resource: Resource, manifest: Manifest) -> Manifest:
         return self.store.replace(resource, manifest)
