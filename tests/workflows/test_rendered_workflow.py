@@ -15,12 +15,12 @@ from steps.__main__ import _parser
 from steps.engine.errors import Exit
 from steps.release import Release
 from steps.service import ModelService
-from tests.samples import DIGEST
+from tests.samples import DIGEST, SERVICES
 from tests.workflows.rendered import LINES, VARIANTS, dag_tasks, objects, sample, templates, workflow_spec
 from workflows import pipeline
 from workflows.compat import for_line, line
 from workflows.pods import PODS, account, deadline_seconds
-from workflows.templates import RETRY_EXPRESSION
+from workflows.templates import PLACES, RETRY_EXPRESSION
 
 KUBECONFIG = """
 apiVersion: v1
@@ -90,6 +90,30 @@ def test_a_pod_runs_a_step_that_the_command_line_knows() -> None:
         assert str(options.service) == template["inputs"]["artifacts"][0]["path"], name
         assert str(options.outputs) == "/tmp/outputs"
         assert [item.partition("=")[0] for item in options.set] == [override.field for override in pipeline.OVERRIDES]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_pod_is_called_as_a_process_on_a_laptop_is(variant: str) -> None:
+    pods = templates(workflow_spec(variant=variant))
+    filled = {"model-digest": DIGEST, "run-name": "run", "run-status": "Failed", "run-failures": '"null"'}
+    overrides = [f"{override.field}=" for override in pipeline.OVERRIDES]
+    for task in (*pipeline.tasks(sample(variant)), pipeline.FINISH):
+        laptop = pipeline.arguments(task, PLACES, filled, overrides)
+        pod = [re.sub(r"\{\{workflow\.parameters\.[a-z-]+\}\}", "", argument) for argument in _args(pods, task.step)]
+        for name, value in filled.items():
+            pod = [re.sub(rf"^--{name}=\{{\{{.+\}}\}}$", lambda _: f"--{name}={value}", argument) for argument in pod]  # noqa: B023  # used at once
+        assert (tuple(pods[task.step]["container"]["command"]), tuple(pod)) == (pipeline.command(task), laptop)
+
+
+def _args(pods: dict[str, dict[str, Any]], name: str) -> list[str]:
+    found: list[str] = pods[name]["container"]["args"]
+    return found
+
+
+def test_a_template_with_its_document_fits_the_environment_of_argos_executor() -> None:
+    # Argo 3.5 hands it over in one variable, and Linux takes 128 KiB. https://github.com/argoproj/argo-workflows/issues/7586
+    document = len((SERVICES / "qwen3-32b.yaml").read_bytes())
+    assert all(len(json.dumps(template)) + document < 16 * 1024 for _, template in every_template())
 
 
 def test_two_tasks_of_one_step_are_called_alike() -> None:
