@@ -49,8 +49,8 @@ class Caller:
         target = parts.path + (f"?{parts.query}" if parts.query else "")
         try:
             host, port = self.dial(parts.hostname or "", parts.port or 80)
-        except LookupError as error:
-            raise UnreachableError(f"error sending request for url ({url}): dns error: {error}") from error
+        except (LookupError, OSError) as error:
+            raise UnreachableError(f"error sending request for url ({url}): {error}") from error
         connection = http.client.HTTPConnection(host, port, timeout=timeout or self.timeout)
         try:
             connection.request(method, target, body, {"Content-Type": "application/json"} if body else {})

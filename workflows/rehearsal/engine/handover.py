@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
-from workflows.rehearsal.server import Handler, LoopbackServer
+from workflows.rehearsal.server import Handler
 
 KV_PATH = "/simulated/kv"
 
@@ -113,8 +113,8 @@ class Topology:
         }
 
 
-class BootstrapServer:
-    """A prefill worker's second server. `/route` is 503 until `register`.
+class Bootstrap:
+    """What a prefill worker's second server tells. `/route` is 503 until `register`.
 
     `broken_with` says for a decode pod whether no transfer to it succeeds; a `silent` one hands over nothing at all.
     """
@@ -125,14 +125,17 @@ class BootstrapServer:
         self.timeout = timeout
         self.broken_with = broken_with
         self.topology: Topology | None = None
-        self.server = LoopbackServer(type("_BootstrapHandler", (_BootstrapHandler,), {"bootstrap": self}))
 
     def register(self, topology: Topology) -> None:
         self.topology = topology
 
 
+def bootstrap_handler(bootstrap: Bootstrap) -> type[Handler]:
+    return type("BootstrapHandler", (_BootstrapHandler,), {"bootstrap": bootstrap})
+
+
 class _BootstrapHandler(Handler):
-    bootstrap: BootstrapServer
+    bootstrap: Bootstrap
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)

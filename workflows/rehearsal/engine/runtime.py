@@ -8,14 +8,14 @@ from pathlib import Path, PurePosixPath
 from workflows.rehearsal.engine import checkpoint
 from workflows.rehearsal.engine.client import Caller
 from workflows.rehearsal.engine.flags import UsageError, WorkerFlags, parse_router, parse_worker
-from workflows.rehearsal.engine.handover import BootstrapServer, Topology
+from workflows.rehearsal.engine.handover import Bootstrap, Topology, bootstrap_handler
 from workflows.rehearsal.engine.router import Router
 from workflows.rehearsal.engine.router_http import metrics_handler, router_handler
 from workflows.rehearsal.engine.script import Script, Timing
 from workflows.rehearsal.engine.worker import Identity, Worker
 from workflows.rehearsal.engine.worker_http import worker_handler
 from workflows.rehearsal.runtime import Address, Container, Dial, Exit
-from workflows.rehearsal.server import LoopbackServer
+from workflows.rehearsal.server import Handler, LoopbackServer
 
 ABSENT_IMAGE = "does-not-exist"
 VERSION = "0.5.23"  # of an image whose tag names none
@@ -108,20 +108,24 @@ class EngineContainer:
         identity = Identity(pod, _version(self._container.image))
         worker = Worker(identity, flags, model, self._caller, script, self._timing, die=self._die)
         self._worker = worker
-        bootstrap = BootstrapServer(worker.rooms, self._timing.transfer, worker.broken_with, silent=worker.silent)
-        if flags.mode == "prefill":
-            self._listen(flags.bootstrap_port, bootstrap.server)
-        self._listen(flags.port, LoopbackServer(worker_handler(worker)))
-        bootstrap.register(Topology(flags.tp_size, flags.page_size, flags.kv_cache_dtype, flags.port))
+        bootstrap = self._listen_for_decode(worker) if flags.mode == "prefill" else None
+        self._listen(flags.port, worker_handler(worker))
+        if bootstrap:
+            bootstrap.register(Topology(flags.tp_size, flags.page_size, flags.kv_cache_dtype, flags.port))
         worker.warm_up()
         self._say("The server is fired up and ready to roll!")
+
+    def _listen_for_decode(self, worker: Worker) -> Bootstrap:
+        bootstrap = Bootstrap(worker.rooms, self._timing.transfer, worker.broken_with, silent=worker.silent)
+        self._listen(worker.flags.bootstrap_port, bootstrap_handler(bootstrap))
+        return bootstrap
 
     def run_router(self, words: tuple[str, ...]) -> None:
         """Raises UsageError."""
         flags = parse_router(words)
         router = Router(flags, self._caller)
-        self._listen(flags.port, LoopbackServer(router_handler(router)))
-        self._listen(flags.prometheus_port, LoopbackServer(metrics_handler(router)))
+        self._listen(flags.port, router_handler(router))
+        self._listen(flags.prometheus_port, metrics_handler(router))
         self._say(f"[simulated router] listens on {flags.port} for {len(router.members)} workers")
         router.watch(self._stopped, self._timing.watch)
 
@@ -147,12 +151,11 @@ class EngineContainer:
                 return folder / wanted.relative_to(mount)
         return Path("/nonexistent") / wanted.name
 
-    def _listen(self, port: int, server: LoopbackServer) -> None:
+    def _listen(self, port: int, handler: type[Handler]) -> None:
         with self._lock:
-            if self._stopped.is_set():
-                return
-            self._servers[port] = server
-            server.start()
+            if not self._stopped.is_set():
+                self._servers[port] = LoopbackServer(handler)
+                self._servers[port].start()
 
     def _say(self, line: str) -> None:
         self._lines.append(line)

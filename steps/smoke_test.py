@@ -1,0 +1,205 @@
+"""smoke-test: real inference on this release alone. It changes nothing; it looks, asks, and reads what moved.
+
+A 200 proves nothing: a router answers without workers, a pair may be broken while another serves, a decode with other
+weights answers with garbage, and RDMA falls back to TCP silently. So workers are compared before the first request,
+and their counters are read before and after every one, until KV cache went from every prefill to every decode.
+"""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
+
+from steps.engine.plan import Change, Plan
+from steps.engine.report import Report
+from steps.objects.kinds import POD
+from steps.objects.services import release_service_ref
+from steps.ports import Answer, Cluster, Inference, NotServing, Pairing, Question, Refusal, RoutedWorker
+from steps.proof import exchanges as proving
+from steps.proof import members, portraits
+from steps.proof.answers import shown
+from steps.proof.counters import Counters, counters, kv_bytes_per_token
+from steps.proof.exchanges import Exchange, Pair, ThroughRouter
+from steps.proof.members import Member
+from steps.proof.portraits import Portrait
+from steps.proof.transport import LOG_LINES, transport
+from steps.release import RELEASE_LABEL, SERVICE_LABEL, Release
+
+LONGEST_ANSWER = 300  # characters of it in the outputs
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Facts:
+    absent: tuple[str, ...] = ()  # what an earlier step should have made
+    waits: tuple[str, ...] = ()  # what does not serve yet
+    workers: tuple[Portrait, ...] = ()
+    routed: tuple[RoutedWorker, ...] = ()  # as the router sees them
+    exchanges: tuple[Exchange, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outputs:
+    answer: str
+    endpoint: str  # of this release, inside the cluster
+    pairs: str  # between which KV cache moved
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass
+class _Seen:
+    """What the looks of one run share: nothing is asked twice of the same pod, and each request is sent once."""
+
+    portraits: dict[str, Portrait] = field(default_factory=dict)  # by uid of the pod
+    exchanges: list[Exchange] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SmokeTest:
+    release: Release
+    cluster: Cluster
+    inference: Inference
+    _seen: _Seen = field(default_factory=_Seen, init=False, compare=False, repr=False)
+
+    @property
+    def deadline(self) -> float:
+        return self.release.service.smoke.deadline_minutes * 60.0
+
+    def observe(self) -> Facts:
+        facts = self._look()
+        return self._prove(facts) if unfit(self.release, facts).converged else facts
+
+    def plan(self, facts: Facts) -> Plan:
+        return plan(self.release, facts)
+
+    def apply(self, changes: tuple[Change, ...], report: Report) -> None:
+        """Never called: a plan of this step has no changes."""
+
+    def outputs(self, facts: Facts) -> Outputs:
+        first = facts.exchanges[0].reply
+        assert isinstance(first, Answer)
+        router = members.router(self.release)
+        proved = sorted(pair for exchange in facts.exchanges for pair in exchange.pairs)
+        return Outputs(
+            answer=shown(first.text or first.reasoning, LONGEST_ANSWER),
+            endpoint=f"http://{router.host}:{router.port}/v1",
+            pairs=", ".join(dict.fromkeys(f"{giver} -> {taker}" for giver, taker in proved)),
+            requests=len(facts.exchanges),
+            prompt_tokens=first.prompt_tokens,
+            completion_tokens=first.completion_tokens,
+        )
+
+    def _look(self) -> Facts:
+        release, namespace = self.release, self.release.service.namespace
+        pods = self.cluster.select(POD, namespace, {SERVICE_LABEL: release.service.name, RELEASE_LABEL: release.id})
+        service = release_service_ref(release)
+        if not pods or self.cluster.get(service) is None:
+            what = str(service) if pods else f"a pod in namespace {namespace} with {RELEASE_LABEL}={release.id}"
+            return Facts(absent=(f"there is no {what}: run roll-out-service first",))
+        found = members.workers(release, pods)
+        waits = members.missing(release, found)
+        workers = [_unless_starting(waits, partial(self._portrait, member)) for member in found]
+        router = members.router(release)
+        routed = _unless_starting(waits, lambda: self.inference.routed_workers(router))
+        return Facts(
+            waits=tuple(waits),
+            workers=tuple(worker for worker in workers if worker),
+            routed=tuple(routed or ()),
+            exchanges=tuple(self._seen.exchanges),
+        )
+
+    def _portrait(self, member: Member) -> Portrait:
+        """What the worker says of itself. Asked once: the checksum reads all of its weights."""
+        if member.uid not in self._seen.portraits:
+            # Another pod than before: what was proved with the old one counts no more.
+            self._seen.exchanges.clear()
+            ask, question = self.inference, self._question(member.name)
+            log = self.cluster.pod_log(member.http.namespace, member.pod, member.container, lines=LOG_LINES)
+            info = ask.engine_info(member.http)
+            self._seen.portraits[member.uid] = Portrait(
+                member=member,
+                info=info,
+                kv_bytes_per_token=kv_bytes_per_token(ask.metrics(member.http)),
+                route=ask.bootstrap_route(member.bootstrap) if info.disaggregation_mode == "prefill" else None,
+                direct=ask.chat(member.http, question),
+                checksum=ask.weights_checksum(member.http),
+                transport=transport(log),
+            )
+        return self._seen.portraits[member.uid]
+
+    def _prove(self, facts: Facts) -> Facts:
+        """Send what is to be asked next, as long as the counters follow at once."""
+        waits: list[str] = []
+        _unless_starting(waits, lambda: self._go_on(facts.workers))
+        return replace(facts, waits=tuple(waits), exchanges=tuple(self._seen.exchanges))
+
+    def _go_on(self, workers: tuple[Portrait, ...]) -> None:
+        done, wanted = self._seen.exchanges, proving.every_pair(workers)
+        if done and not done[-1].settled:
+            done[-1] = done[-1].again(self._counters(workers))
+        while (chosen := proving.next_request(wanted, done)) is not None:
+            before = self._counters(workers)
+            reply = self._ask(workers, chosen)
+            pair = None if isinstance(chosen, ThroughRouter) else chosen
+            done.append(Exchange(wanted, pair, reply, before, self._counters(workers)))
+
+    def _ask(self, workers: tuple[Portrait, ...], chosen: ThroughRouter | Pair) -> Answer | Refusal:
+        if isinstance(chosen, ThroughRouter):
+            question = self._question("" if not self._seen.exchanges else secrets.token_hex(4))
+            return self.inference.chat(members.router(self.release), question)
+        by_name = {worker.member.name: worker.member for worker in workers}
+        prefill, decode = (by_name[name] for name in chosen)
+        pairing = Pairing(prefill.http.host, prefill.bootstrap.port, secrets.randbits(63))
+        question = self._question(secrets.token_hex(4))
+        return self.inference.chat_on_pair(prefill.http, decode.http, pairing, question)
+
+    def _question(self, mark: str) -> Question:
+        """The document's prompt. A mark at its start keeps a cached prefix from answering for the computation."""
+        smoke = self.release.service.smoke
+        prompt = f"({mark}) {smoke.prompt}" if mark else smoke.prompt
+        return Question(self.release.service.served_model_name, prompt, smoke.max_tokens)
+
+    def _counters(self, workers: tuple[Portrait, ...]) -> dict[str, Counters]:
+        return {worker.member.name: counters(self.inference.metrics(worker.member.http)) for worker in workers}
+
+
+def plan(release: Release, facts: Facts) -> Plan:
+    before = unfit(release, facts)
+    if not before.converged:
+        return before
+    if not facts.exchanges:
+        return Plan(waits=("the first answer",))
+    judged = proving.judge(facts.workers, facts.exchanges, release.service.served_model_name)
+    return Plan(kept=(*portraits.kept(release, facts.workers), *_told(facts.exchanges))) + judged
+
+
+def unfit(release: Release, facts: Facts) -> Plan:
+    """Why a request would prove nothing now; a plan without faults and waits if it would."""
+    if facts.absent:
+        return Plan(faults=facts.absent)
+    faults = portraits.faults(release, facts.workers, facts.routed)
+    return Plan(
+        waits=facts.waits or tuple(portraits.router_waits(release, facts.routed)),
+        faults=tuple(faults),
+    )
+
+
+def _told(exchanges: tuple[Exchange, ...]) -> list[str]:
+    first = exchanges[0].reply
+    if isinstance(first, Refusal):
+        return []
+    end = "a full stop" if first.finish_reason == "stop" else f"finish_reason {first.finish_reason}"
+    return [f"answered with {first.completion_tokens} tokens, ended by {end}: {shown(first.text or first.reasoning)}"]
+
+
+def _unless_starting(waits: list[str], ask: Callable[[], Found]) -> Found | None:
+    """What is found, or None and one more thing to wait for."""
+    try:
+        return ask()
+    except NotServing as error:
+        waits.append(error.reason)
+        return None
