@@ -33,20 +33,20 @@ _LONGEST_MESSAGE = 300  # characters
 
 
 def pod_fault(pod: Manifest, events: Iterable[Manifest] = (), log: str = "") -> str:
-    """Why this pod will not come up by waiting; empty if it may. `log` is the end of its crashed container's log."""
-    for status in container_statuses(pod):
-        if status.get("ready"):
-            continue
-        found = _container_fault(status, log)
-        if found:
-            return f"pod {name_of(pod)}: {found}"
-    mount = mount_trouble(pod, events)
-    if mount and mount[1] >= MOUNT_ATTEMPTS:
-        return (
-            f"pod {name_of(pod)}: a volume could not be mounted in {mount[1]} attempts: {mount[0]}. Next: check access "
-            "key, bucket and path of the volume, and the log of the CSI plugin on the pod's node"
-        )
-    return ""
+    """Why a pod will not come up by waiting; empty if it may. `log` is the end of its crashed container's log."""
+    found = (_container_fault(status, log) for status in container_statuses(pod) if not status.get("ready"))
+    return next((fault for fault in found if fault), "") or _mount_fault(pod, events)
+
+
+def pod_faults(pods: Iterable[Manifest], events: Iterable[Manifest], logs: Mapping[str, str]) -> list[str]:
+    """The faults of several pods; pods that fail for the same reason are told together. `logs` are by pod."""
+    seen: dict[str, list[str]] = {}
+    told = tuple(events)
+    for pod in pods:
+        fault = pod_fault(pod, told, logs.get(name_of(pod), ""))
+        if fault:
+            seen.setdefault(fault, []).append(name_of(pod))
+    return [f"pod {names[0]}{_and_more(names)}: {fault}" for fault, names in seen.items()]
 
 
 def mount_trouble(pod: Manifest, events: Iterable[Manifest]) -> tuple[str, int] | None:
@@ -70,6 +70,20 @@ def crashed_containers(pod: Manifest) -> list[str]:
         for status in container_statuses(pod)
         if waiting(status).get("reason") == "CrashLoopBackOff" and not last_end(status).get("message")
     ]
+
+
+def _mount_fault(pod: Manifest, events: Iterable[Manifest]) -> str:
+    mount = mount_trouble(pod, events)
+    if mount is None or mount[1] < MOUNT_ATTEMPTS:
+        return ""
+    return (
+        f"a volume could not be mounted in {mount[1]} attempts: {mount[0]}. Next: check access key, bucket and path of "
+        "the volume, and the log of the CSI plugin on the pod's node"
+    )
+
+
+def _and_more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def _container_fault(status: dict[str, Any], log: str) -> str:
@@ -104,16 +118,13 @@ def _crash_fault(status: dict[str, Any], _message: str, log: str) -> str:
     crashes = int(status.get("restartCount", 0)) + 1
     last_line = _last_line(end.get("message") or log)
     if reason == "OOMKilled":
-        return (
-            f"OOMKilled: container {status['name']} needed more memory than its limit. "
-            "Next: raise serving.resources.memory"
-        )
+        return "OOMKilled: its container needed more memory than its limit. Next: raise serving.resources.memory"
     if code != USAGE_ERROR and crashes < CRASHES:
         return ""
     times = "once" if crashes == 1 else f"{crashes} times"
     said = f", last line of its log: {last_line}" if last_line else ""
-    hint = "correct serving.version or the arguments" if code == USAGE_ERROR else "read the log of that container"
-    return f"CrashLoopBackOff: container {status['name']} ended {times} with exit code {code}{said}. Next: {hint}"
+    hint = "correct serving.version or the arguments" if code == USAGE_ERROR else "read the log of that pod"
+    return f"CrashLoopBackOff: its container ended {times} with exit code {code}{said}. Next: {hint}"
 
 
 _JUDGES: Mapping[str, Callable[[dict[str, Any], str, str], str]] = {

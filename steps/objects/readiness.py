@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from steps.engine.plan import Plan
 from steps.objects.group_look import ExpectedRole, GroupLook, expected_roles
 from steps.objects.kinds import being_deleted
-from steps.objects.pod_failures import mount_trouble, pod_fault
+from steps.objects.pod_failures import mount_trouble, pod_faults
 from steps.objects.pods import condition, hash_of, is_ready, name_of, restarts, role_of, state
 from steps.objects.workload_status import workload_remarks
 from steps.ports import Manifest, Ref
@@ -42,7 +42,7 @@ def settled(wanted: Manifest, look: GroupLook, before: Signature | None) -> Plan
 def gate(wanted: Manifest, look: GroupLook) -> Plan:
     """Faults that end the wait, waits that are left, or one kept line that says what serves."""
     roles = expected_roles(wanted, look.group)
-    faults = pod_faults(roles, look)
+    faults = faults_of(roles, look)
     if faults:
         return Plan(faults=tuple(faults))
     missing = _missing(wanted, roles, look)
@@ -52,15 +52,11 @@ def gate(wanted: Manifest, look: GroupLook) -> Plan:
     return Plan(kept=(f"{Ref.of(wanted)} serves: {counts} ready, all of the wanted template",))
 
 
-def pod_faults(roles: Iterable[ExpectedRole], look: GroupLook) -> list[str]:
+def faults_of(roles: Iterable[ExpectedRole], look: GroupLook) -> list[str]:
     """What keeps pods of the wanted template from ever coming up. Older pods are on their way out anyway."""
     wanted = {(role.name, role.spec_hash) for role in roles}
-    found = [
-        pod_fault(pod, look.events, look.logs.get(name_of(pod), ""))
-        for pod in look.pods
-        if (role_of(pod), hash_of(pod)) in wanted and not being_deleted(pod)
-    ]
-    return list(dict.fromkeys(fault for fault in found if fault))
+    pods = [pod for pod in look.pods if (role_of(pod), hash_of(pod)) in wanted and not being_deleted(pod)]
+    return pod_faults(pods, look.events, look.logs)
 
 
 def _missing(wanted: Manifest, roles: tuple[ExpectedRole, ...], look: GroupLook) -> list[str]:

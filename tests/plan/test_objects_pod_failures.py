@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from steps.objects.pod_failures import crashed_containers, pod_fault
+from steps.objects.pod_failures import crashed_containers, pod_fault, pod_faults
 from steps.objects.pods import state
 from steps.ports import Manifest
 from tests.group_world import event, group_of, ready_pod
@@ -53,8 +53,16 @@ def crash(code: int, restarts: int, reason: str = "Error", message: str = "") ->
 def test_what_time_will_not_mend_is_a_fault(found: Manifest, words: str) -> None:
     fault = pod_fault(found)
     assert words in fault
-    assert fault.startswith(f"pod {found['metadata']['name']}: ")
     assert "Next: " in fault
+
+
+def test_pods_that_fail_for_one_reason_are_told_together() -> None:
+    one, two, three = (pod({"reason": "ErrImagePull", "message": NOT_FOUND}) for _ in range(3))
+    two["metadata"]["name"], three["metadata"]["name"] = "second", "third"
+    three["status"]["containerStatuses"][0]["state"]["waiting"] = {"reason": "InvalidImageName"}
+    first, last = pod_faults([one, two, three, pod()], [], {})
+    assert first.startswith(f"pod {one['metadata']['name']} and 1 more: ErrImagePull")
+    assert last.startswith("pod third: InvalidImageName")
 
 
 @pytest.mark.parametrize(
