@@ -6,6 +6,8 @@ A signed link is a credential: `quiet_logs` takes it out of urllib3's log, and n
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPException
+from typing import Any
 
 import urllib3
 from urllib3 import BaseHTTPResponse
@@ -23,7 +25,8 @@ from steps.adapters.hub_failures import TooSlow, Unanswered, Unreachable
 from steps.adapters.hub_retries import Patience
 from steps.engine.errors import Blocked
 
-CHUNK = 1 << 18  # bytes of one read
+FIRST_PIECE = 1 << 13  # bytes of the first read of a body
+LAST_PIECE = 1 << 18  # bytes of the reads of a fast one
 CONNECTIONS = 64  # kept open to one host; as many as a transfer may have workers
 ANSWER_LIMIT = 1 << 26  # bytes of a JSON answer; a listing of 3000 entries has 2 MB
 
@@ -55,7 +58,10 @@ class Web:
             try:
                 yield response
             finally:
-                response.close()
+                if response.closed:
+                    response.release_conn()
+                else:
+                    response.close()
 
 
 class Pace:
@@ -68,6 +74,7 @@ class Pace:
         self._bytes = 0
 
     def moved(self, count: int) -> None:
+        """Raises TooSlow at the end of a window in which too little came."""
         self._bytes += count
         seconds = time.monotonic() - self._since
         if seconds < self._window:
@@ -79,24 +86,30 @@ class Pace:
         self._bytes = 0
 
 
-def chunks(response: BaseHTTPResponse, count: int, pace: Pace) -> Iterator[bytes]:
-    """The next `count` bytes of a body, as they arrive. Raises Unanswered if it ends before."""
-    left = count
-    while left:
-        # `read1` gives what is there. `read` and `readinto` wait until a chunk is full, so a drip would go unnoticed.
-        piece = response.read1(min(CHUNK, left))
-        if not piece:
-            raise Unanswered(f"the body ended {left} of {count} bytes too early")
-        left -= len(piece)
-        yield piece
-        if left:
-            pace.moved(len(piece))
+def read_into(response: BaseHTTPResponse, buffer: memoryview, pace: Pace) -> Iterator[int]:
+    """Fill `buffer` from a body, and say how many bytes came, each time. Raises Unanswered if the body ends before.
+
+    Pieces begin small and grow, because speed is judged between pieces only, and a drip must not hide in a large one.
+    """
+    filled, size = 0, FIRST_PIECE
+    while filled < len(buffer):
+        # urllib3's own `readinto` allocates and copies, which costs as much CPU as receiving. Its errors are lost here,
+        # so `_translated` knows those of the socket, too.
+        body: Any = response._fp  # type: ignore[attr-defined]  # noqa: SLF001  # it has no public name
+        count: int = body.readinto(buffer[filled : filled + size])
+        if not count:
+            raise Unanswered(f"the body ended {len(buffer) - filled} bytes too early")
+        filled += count
+        yield count
+        size = min(2 * size, LAST_PIECE)
+        if filled < len(buffer):
+            pace.moved(count)
 
 
 def small_body(response: BaseHTTPResponse, pace: Pace, limit: int = ANSWER_LIMIT) -> bytes:
     """A whole body, cut after about `limit` bytes."""
     body = bytearray()
-    while len(body) < limit and (piece := response.read1(CHUNK)):
+    while len(body) < limit and (piece := response.read1(LAST_PIECE)):
         body += piece
         pace.moved(len(piece))
     return bytes(body)
@@ -115,10 +128,10 @@ def _translated() -> Iterator[None]:
         raise Unanswered("the TLS connection failed") from error
     except (NewConnectionError, ConnectTimeoutError) as error:
         raise Unreachable("no connection, or none in time") from error
-    except ReadTimeoutError as error:
+    except (ReadTimeoutError, TimeoutError) as error:
         raise Unanswered("the connection is open, but no byte came in time") from error
     except LocationValueError:
         # Without its cause, which holds the address.
         raise Blocked("the address of the hub or of a link cannot be understood", "check model.endpoint") from None
-    except HTTPError as error:
+    except (HTTPError, HTTPException, OSError) as error:
         raise Unanswered(f"the connection broke ({type(error).__name__})") from error

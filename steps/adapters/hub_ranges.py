@@ -1,18 +1,18 @@
 """A range of a file on its way into a buffer."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from urllib3 import BaseHTTPResponse
 
 from steps.adapters.hub_failures import Doubtful
-from steps.adapters.hub_http import Pace, chunks, small_body
+from steps.adapters.hub_http import Pace, read_into, small_body
 from steps.adapters.hub_links import moved_on
 from steps.adapters.hub_listing import decoded, error_of
 from steps.model import ModelFile
 
 ERROR_LIMIT = 1 << 16  # bytes
+SKIPPED_AT_ONCE = 1 << 20  # bytes
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
@@ -45,21 +45,19 @@ class Range:
     def header(self) -> dict[str, str]:
         return {"Range": f"bytes={self.first}-{self.last}"}
 
-    def take(self, pieces: Iterator[bytes]) -> None:
-        for piece in pieces:
-            self.buffer[self.filled : self.filled + len(piece)] = piece
-            self.filled += len(piece)
-
 
 def fill(response: BaseHTTPResponse, wanted: Range, pace: Pace) -> None:
     """Move a body into the buffer. Content-Range says what the body is, whatever the status.
 
     Raises Blocked if the file has another size than listed, Doubtful for a body that is not what was asked for.
     """
-    offset = _offset(response, wanted)
-    for _ in chunks(response, wanted.first - offset, pace):
-        """A body that begins earlier than it should is read up to what is missing."""
-    wanted.take(chunks(response, wanted.last + 1 - wanted.first, pace))
+    for piece in range(_offset(response, wanted), wanted.first, SKIPPED_AT_ONCE):
+        # The server overlooked the range: what comes before it is read and forgotten.
+        skipped = memoryview(bytearray(min(SKIPPED_AT_ONCE, wanted.first - piece)))
+        for _ in read_into(response, skipped, pace):
+            pass
+    for count in read_into(response, wanted.buffer[wanted.filled :], pace):
+        wanted.filled += count
 
 
 def _offset(response: BaseHTTPResponse, wanted: Range) -> int:

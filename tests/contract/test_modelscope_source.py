@@ -60,6 +60,14 @@ def test_many_threads_read_one_file_over_one_link(hub: Hub, folder: Path) -> Non
     assert len(hub.received(f"FilePath={SHARD}")) == 1
 
 
+def test_connections_are_kept(hub: Hub) -> None:
+    source = source_of(hub)
+    for file in source.listing().files:
+        content(source, file, part=50_000)
+    assert len(hub.requests) > 30
+    assert len({request.client_port for request in hub.requests}) == 2  # one to the hub, one to its CDN
+
+
 def test_nothing_is_asked_for_an_empty_file(hub: Hub, folder: Path) -> None:
     (folder / MODEL / "empty.txt").touch()
     source = source_of(hub)

@@ -30,6 +30,7 @@ class Received:
     method: str
     target: str  # path and query
     headers: Mapping[str, str]
+    client_port: int  # the same for all requests of one connection
 
     def __str__(self) -> str:
         return f"{self.method} {self.target}"
@@ -101,7 +102,7 @@ class Hub:
                 parsed = super().parse_request()
                 if parsed:
                     headers = {name.lower(): value for name, value in self.headers.items()}
-                    requests.append(Received(self.command, self.path, headers))
+                    requests.append(Received(self.command, self.path, headers, self.client_address[1]))
                 return bool(parsed)
 
         for name, value in attributes.items():
