@@ -65,6 +65,8 @@ def refusal(attempt: Attempt, error: ApiException) -> StepError:
     words = str(body_of(error).get("message") or error.reason or "no words").strip()
     if status in _MEANING:
         return _MEANING[status](attempt, words)
+    if words.startswith(_UNTYPED):
+        return _invalid(attempt, words)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return no_answer(attempt, f"HTTP {status}: {words}")
     return Blocked(
@@ -130,6 +132,10 @@ def _too_busy(attempt: Attempt, words: str) -> TransientError:
 def _expired(attempt: Attempt, words: str) -> TransientError:
     return no_answer(attempt, f"its answer expired while being read (HTTP 410): {words}")
 
+
+# What server-side apply says of a field that the kind does not have, or of a wrong type: with status 500, though no
+# retry will help. staging/src/k8s.io/apimachinery/pkg/util/managedfields/internal/structuredmerge.go
+_UNTYPED = "failed to create typed patch object"
 
 _MEANING = {
     0: _untrusted,

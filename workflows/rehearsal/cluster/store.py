@@ -156,7 +156,7 @@ class Store:
             content = _merged(resource, live, copied(dict(obj)), subresource)
             if manager:
                 self._record(resource, live, content, manager, subresource)
-            if content == live:
+            if _timeless(content) == _timeless(live):
                 return rendered(resource, live)
             if resource.counts_generations and _declared(resource, content) != _declared(resource, live):
                 content["metadata"]["generation"] = live["metadata"].get("generation", 0) + 1
@@ -291,6 +291,16 @@ def _merged(resource: Resource, live: Manifest, sent: Manifest, subresource: str
     metadata = {key: value for key, value in sent["metadata"].items() if key not in _SYSTEM_METADATA}
     content["metadata"] = {**metadata, **kept, "resourceVersion": live["metadata"]["resourceVersion"]}
     return {**content, "apiVersion": live["apiVersion"], "kind": live["kind"]}
+
+
+def _timeless(content: Manifest) -> Manifest:
+    """An object that differs in times of managedFields only is the same object.
+
+    https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/apiserver/pkg/endpoints/handlers/fieldmanager/equality.go
+    """
+    entries = content["metadata"].get("managedFields") or []
+    timeless = [{**entry, "time": ""} for entry in entries]
+    return {**content, "metadata": {**content["metadata"], "managedFields": timeless}}
 
 
 def _declared(resource: Resource, content: Manifest) -> Manifest:

@@ -3,6 +3,8 @@
 https://github.com/kubernetes-client/python, generated from `api/openapi-spec/swagger.json`
 """
 
+import base64
+import binascii
 import functools
 import importlib
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from workflows.rehearsal.cluster.errors import ApiError, Cause, bad_request, required
-from workflows.rehearsal.cluster.resources import EVENTS, Resource
+from workflows.rehearsal.cluster.resources import EVENTS, SECRETS, Resource
 
 Manifest = dict[str, Any]
 
@@ -29,6 +31,8 @@ def known_fields(resource: Resource, content: Manifest) -> Manifest:
             f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
             f"{_spelled(wrong)}: {wrong['msg']}"
         )
+    if resource == SECRETS:
+        _check_base64(content.get("data") or {})
     return content
 
 
@@ -72,6 +76,16 @@ def _is_lenient(error: ErrorDetails) -> bool:
     number = isinstance(error["input"], int | float) and not isinstance(error["input"], bool)
     quantity = error["type"] == "string_type" and {"limits", "requests", "capacity", "allocatable"} & set(error["loc"])
     return (number and bool(quantity)) or (error["input"] is None and error["type"] != "missing")
+
+
+def _check_base64(data: dict[str, Any]) -> None:
+    try:
+        for value in data.values():
+            base64.b64decode(value, validate=True)
+    except binascii.Error as error:
+        raise bad_request(
+            'Secret in version "v1" cannot be handled as a Secret: v1.Secret.Data: decode base64: illegal base64 data'
+        ) from error
 
 
 def _remove(content: Any, location: tuple[int | str, ...]) -> None:

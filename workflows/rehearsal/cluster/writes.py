@@ -55,7 +55,7 @@ class Writes:
 
     def create(self, target: Target, sent: Any, options: Options) -> Manifest:
         resource = target.resource
-        content = addressed(resource, target.namespace, "", sent)
+        content = self._addressed(target, "", sent)
         metadata = content["metadata"]
         if metadata.pop("resourceVersion", None):
             raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
@@ -69,11 +69,12 @@ class Writes:
 
     def replace(self, target: Target, sent: Any, options: Options) -> Manifest:
         """PUT: what is not sent is gone."""
+        if target.subresource == "scale":
+            with self._store.exclusive():
+                return self._scale(target, self._live(target), sent, options)
+        content = self._addressed(target, target.name, sent)
         with self._store.exclusive():
             live = self._live(target)
-            if target.subresource == "scale":
-                return self._scale(target, live, sent, options)
-            content = addressed(target.resource, target.namespace, target.name, sent)
             custom = self._store.registry.schema(target.resource) is not None
             if custom and not content["metadata"].get("resourceVersion"):
                 wrong = Cause("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
@@ -185,6 +186,12 @@ class Writes:
             "UnsupportedMediaType",
             f"the body of the request was in an unknown format - accepted media types include: {', '.join(accepted)}",
         )
+
+    def _addressed(self, target: Target, name: str, sent: Any) -> Manifest:
+        custom = self._store.registry.schema(target.resource) is not None
+        if custom and isinstance(sent, dict) and not (sent.get("kind") and sent.get("apiVersion")):
+            raise bad_request(f"Object 'Kind' or 'apiVersion' is missing in a {target.resource.kind}")
+        return addressed(target.resource, target.namespace, name, sent)
 
     def _live(self, target: Target) -> Manifest:
         if target.subresource and target.subresource not in target.resource.subresources:
