@@ -15,7 +15,7 @@ KEY_ID, KEY_SECRET = "dummy-id", "dummy-secret"
 NAME = "models"
 REGION = "cn-hangzhou"
 # Retries as in life, but without the waiting.
-HASTE = Patience(budget=5, first_pause=0.001, longest_pause=0.01, window=0.1)
+HASTE = Patience(budget=5, first_pause=0.001, longest_pause=0.01, window=0.1, chunk=8192)
 
 
 @contextmanager

@@ -100,7 +100,7 @@ class OssStore:
             headers = {"x-oss-range-behavior": "standard"}
             with self._bucket.get_object(key, byte_range=(start, last), headers=headers) as answer:
                 oss_answers.check_range(answer, start, len(buffer))
-                oss_answers.fill(answer.resp.response.raw, buffer, self._patience.window, self._patience.floor)
+                oss_answers.fill(answer.resp.response.raw, buffer, self._patience)
 
         self._run(self._task(f"read bytes {start} to {last} of", "oss:GetObject", key), request)
 

@@ -2,15 +2,25 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 from xml.etree import ElementTree as ET
 
 from steps.adapters.oss_errors import ShortAnswerError, WrongSliceError
 from steps.ports import StoredObject, StoredPart
 
 METADATA = "x-oss-meta-"
-CHUNK = 1 << 16  # bytes: few enough that a slow answer is noticed soon, many enough that Python costs little
 PARTIAL_CONTENT = 206
+
+
+class Speed(Protocol):
+    @property
+    def window(self) -> float: ...  # seconds over which the speed is judged
+
+    @property
+    def floor(self) -> int: ...  # bytes a second
+
+    @property
+    def chunk(self) -> int: ...  # bytes between two looks at the clock
 
 
 def metadata_headers(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -51,21 +61,22 @@ def check_range(answer: Any, start: int, size: int) -> None:
         raise WrongSliceError(f"{found}, expected {expected}")
 
 
-def fill(raw: Any, buffer: memoryview, window: float, floor: int) -> None:
-    """Read the body into `buffer`, at no less than `floor` bytes a second, judged every `window` seconds.
+def fill(raw: Any, buffer: memoryview, speed: Speed) -> None:
+    """Read the body into `buffer`, unless it comes too slowly.
 
     Raises ShortAnswerError.
     """
     done, since, before = 0, time.monotonic(), 0
     while done < len(buffer):
-        count = raw.readinto(buffer[done : done + CHUNK])
+        count = raw.readinto(buffer[done : done + speed.chunk])
         if not count:
             raise ShortAnswerError(f"the answer ended after {done} of {len(buffer)} bytes")
         done += count
         elapsed = time.monotonic() - since
-        if elapsed > window:
-            if (done - before) / elapsed < floor:
-                raise ShortAnswerError(f"{(done - before) / elapsed:.0f} bytes a second, expected {floor} at least")
+        if elapsed > speed.window:
+            rate = (done - before) / elapsed
+            if rate < speed.floor and done < len(buffer):
+                raise ShortAnswerError(f"{rate:.0f} bytes a second, expected {speed.floor} at least")
             since, before = time.monotonic(), done
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import requests
 from oss2.credentials import Credentials as Key
 from oss2.credentials import CredentialsProvider
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
 from steps.engine.errors import Blocked, TransientError
 from steps.ports import AccessKey
@@ -78,10 +78,13 @@ class _Temporary:
 class RoleCredentials(Credentials):
     """Temporary keys of a role, each replaced before its end, so that no transfer is too long for them."""
 
-    def __init__(self, role: Role, *, clock: Callable[[], float] = time.time, budget: float = 60.0) -> None:
-        self._role = role
+    def __init__(
+        self, role: Role, *, clock: Callable[[], float] = time.time, budget: float = 60.0, first_pause: float = 0.2
+    ) -> None:
+        self.role = role
         self._clock = clock
         self._budget = budget  # seconds for all attempts to get one key
+        self._first_pause = first_pause  # seconds
         self._lock = threading.Lock()
         self._current: _Temporary | None = None
 
@@ -115,8 +118,8 @@ class RoleCredentials(Credentials):
     def _fetch(self) -> _Temporary:
         attempts = Retrying(
             retry=retry_if_exception_type(TransientError),
-            wait=wait_random_exponential(multiplier=0.2, max=10),
-            stop=stop_after_delay(self._budget),
+            wait=wait_random_exponential(multiplier=self._first_pause, max=10),
+            stop=stop_before_delay(self._budget),
             reraise=True,
         )
         return attempts(self._ask)
@@ -124,8 +127,8 @@ class RoleCredentials(Credentials):
     def _ask(self) -> _Temporary:
         now = self._clock()
         body = {
-            "RoleArn": self._role.arn,
-            "OIDCProviderArn": self._role.provider_arn,
+            "RoleArn": self.role.arn,
+            "OIDCProviderArn": self.role.provider_arn,
             "OIDCToken": self._token(),
             "RoleSessionName": "slipway",
             "DurationSeconds": str(LIFETIME),
@@ -134,28 +137,28 @@ class RoleCredentials(Credentials):
             # Without a session: trust_env would send the token through a proxy of the environment.
             with requests.Session() as session:
                 session.trust_env = False
-                answer = session.post(self._role.endpoint, params=_action(now), data=body, timeout=TIMEOUTS)
+                answer = session.post(self.role.endpoint, params=_action(now), data=body, timeout=TIMEOUTS)
                 content = _json(answer)
         except requests.RequestException as error:
             raise TransientError(
-                f"cannot assume {self._role.arn}: {self._role.endpoint} does not answer: {type(error).__name__}",
+                f"cannot assume {self.role.arn}: {self.role.endpoint} does not answer: {type(error).__name__}",
                 "check the network between this pod and STS, then run it again",
             ) from error
         if answer.status_code >= SERVER_ERROR or content.get("Code") == "Throttling.User":
             raise TransientError(
-                f"cannot assume {self._role.arn}: {self._role.endpoint} answers {_said(answer, content)}",
+                f"cannot assume {self.role.arn}: {self.role.endpoint} answers {_said(answer, content)}",
                 "run it again; if it stays so, look at the status of STS",
             )
         if not answer.ok:
             raise Blocked(
-                f"cannot assume {self._role.arn}: {self._role.endpoint} answers {_said(answer, content)}", _HINT
+                f"cannot assume {self.role.arn}: {self.role.endpoint} answers {_said(answer, content)}", _HINT
             )
-        return _temporary(content, now, self._role)
+        return _temporary(content, now, self.role)
 
     def _token(self) -> str:
         """The token is replaced in its file all the time, so it is read each time."""
         try:
-            return self._role.token_file.read_text(encoding="utf-8").strip()
+            return self.role.token_file.read_text(encoding="utf-8").strip()
         except OSError as error:
             raise Blocked(f"cannot read the token of the service account: {error}", _SETUP) from error
 

@@ -38,6 +38,7 @@ class Patience:
     checksum_errors: int = 3  # of one request; more is no accident
     window: float = 15.0  # seconds over which the speed of an answer is judged
     floor: int = 64 * KIB  # bytes a second of one answer
+    chunk: int = 256 * KIB  # bytes between two looks at the clock: fewer cost CPU, more let a slow answer go on
 
 
 class Retries:

@@ -28,8 +28,8 @@ CREATE TABLE IF NOT EXISTS parts (
 """
 
 
-class FolderInUseError(Exception):
-    """Another process keeps a bucket in the same folder."""
+class FolderUnusableError(Exception):
+    """Another process keeps a bucket in the same folder, or the index in it is damaged."""
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,17 @@ class Index:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
-        self._connection = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
+        self._connection = sqlite3.connect(path, timeout=0.3, isolation_level=None, check_same_thread=False)
         try:
             # Exclusive: two processes that sweep one folder would take each other's files away.
             self._connection.executescript(
                 "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + _TABLES
             )
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             self._connection.close()
-            raise FolderInUseError(
-                f"cannot open {path}: {error}. Next: stop the other process that keeps a bucket in this folder"
+            raise FolderUnusableError(
+                f"cannot open {path}: {error}. Next: stop the other process that keeps a bucket in this folder, or "
+                "delete the folder if none does"
             ) from error
 
     @contextmanager

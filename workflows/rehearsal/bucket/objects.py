@@ -15,7 +15,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from workflows.rehearsal.bucket.index import Index, ObjectRow
-from workflows.rehearsal.bucket.refusal import exists_already, no_such_bucket, no_such_key, not_implemented
+from workflows.rehearsal.bucket.refusal import Refusal, exists_already, no_such_bucket, no_such_key
 
 Also = Callable[[sqlite3.Connection], None]
 """More that belongs into the same transaction."""
@@ -95,7 +95,7 @@ class Objects:
         with self._index.transaction():
             row = self.get(bucket, key)
             if not row.blob:
-                raise not_implemented("GetObject: this bucket keeps checksums, not bytes")
+                raise Refusal(501, "NotImplemented", "This bucket keeps checksums, not bytes.")
             return row, self.blob(row).open("rb")
 
     def put(self, row: ObjectRow, *, forbid_overwrite: bool = False, also: Also | None = None) -> None:

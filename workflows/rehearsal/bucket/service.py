@@ -22,7 +22,7 @@ class Bucket:
     `region` is what version 4 signatures must name; empty accepts any. `keep="checksums"` forgets the bytes of large
     objects and keeps what is known about them: for measuring transfers that are larger than the disk.
 
-    Raises PortInUseError and FolderInUseError.
+    Raises PortInUseError and FolderUnusableError.
     """
 
     def __init__(  # noqa: PLR0913  # one keyword for each thing that a rehearsal varies
