@@ -38,8 +38,16 @@ class Loop:
             self._thread.join()
 
     def _run(self) -> None:
+        waits: list[float | None] = [0.0] * len(self._controllers)
+        seen = -1
         while not self._stopping.is_set():
-            waits = [self._reconcile(controller) for controller in self._controllers]
+            revision = self._world.store.revision
+            # While no object changes, only those look that asked to look again.
+            waits = [
+                None if wait is None and revision == seen else self._reconcile(controller)
+                for controller, wait in zip(self._controllers, waits, strict=True)
+            ]
+            seen = revision
             self._bell.wait(min((wait for wait in waits if wait is not None), default=None))
 
     def _reconcile(self, controller: Controller) -> float | None:

@@ -4,8 +4,10 @@ https://github.com/sgl-project/rbg/tree/v0.6.0/pkg/reconciler and .../pkg/discov
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -153,7 +155,7 @@ class Role:
                 "namespace": self.namespace,
                 "ownerReferences": [owner(self.group)],
             },
-            "data": {"config.yaml": yaml.safe_dump({"group": group, "roles": roles})},
+            "data": {"config.yaml": _as_yaml(json.dumps({"group": group, "roles": roles}))},
         }
 
     def _own_template(self) -> Manifest:
@@ -195,6 +197,12 @@ class Role:
             ],
             key=lambda variable: str(variable["name"]),
         )
+
+
+@lru_cache(maxsize=64)
+def _as_yaml(text: str) -> str:
+    """YAML from JSON; remembered, since writing YAML is slow and the operator looks often."""
+    return yaml.safe_dump(json.loads(text))
 
 
 def workload_name(group: Mapping[str, Any], role: str) -> str:

@@ -18,6 +18,7 @@ from workflows.rehearsal.cluster.store import Manifest, now
 from workflows.rehearsal.runtime import Address, Container, ContainerRuntime, Dial, Running
 
 SOURCE = "kubelet"
+_LOOK = 0.5  # seconds between two looks at a pod that ends; its containers ring when they have ended
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class PodWorker:
         elif self._ending.done():
             self._ending.result()
             world.delete(PODS, pod, grace=0)
-        return None
+            return None
+        return _LOOK
 
     def stop(self) -> None:
         for worker in self.containers.values():
