@@ -128,13 +128,21 @@ def loads(worker: Worker) -> dict[str, Any]:
         "dp_rank": 0,
         "num_running_reqs": 0,
         "num_waiting_reqs": 0,
+        "num_waiting_uncached_tokens": 0,
         "num_used_tokens": 0,
         "num_total_tokens": 0,
+        "num_active_tokens": 0,
+        "num_prealloc_ready_tokens": 0,
         "max_total_num_tokens": flags.max_total_tokens,
         "max_running_requests": 64,
         "token_usage": 0.0,
         "gen_throughput": 0.0,
         "cache_hit_rate": 0.0,
+        "utilization": 0.0,
+        "total_prefill_uncached_tokens": 0,
+        "total_prefill_busy_us": 0,
+        "decode_moments": None,
+        "memory": {"weight_gb": 0.0, "kv_cache_gb": 0.0, "graph_gb": 0.0, "token_capacity": flags.max_total_tokens},
         "disaggregation": {
             "mode": flags.mode,
             **{f"{name}_queue_reqs": count for name, count in queues.items()},
@@ -211,17 +219,21 @@ def chunks(model: str, request: Request, made: Generation, *, with_usage: bool) 
         yield {**head, "choices": [], "usage": usage(made)}
 
 
-def generate(made: Generation, vocabulary: int, seconds: float) -> dict[str, Any]:
+def generate(
+    made: Generation, vocabulary: int, seconds: float, prompt: tuple[str, ...], *, logprobs: bool
+) -> dict[str, Any]:
     pieces = (*made.reasoning, *made.content)
     kind = {"type": "length", "length": len(pieces)}
     finish = kind if made.finish_reason == "length" else {"type": "stop", "matched": made.matched_stop}
     now = time.time()
-    meta = {
+    meta: dict[str, Any] = {
         "id": uuid.uuid4().hex,
         "finish_reason": finish,
         "prompt_tokens": made.prompt_tokens,
         "weight_version": "default",
         "num_retractions": 0,
+        "forward_entry_time": now - seconds,
+        "queue_time": 0.0,
         "reasoning_tokens": len(made.reasoning),
         "completion_tokens": len(pieces),
         "cached_tokens": 0,
@@ -230,11 +242,19 @@ def generate(made: Generation, vocabulary: int, seconds: float) -> dict[str, Any
         "dp_rank": None,
         "e2e_latency": seconds,
         "request_received_ts": now - seconds,
+        "first_token_latency": seconds,
+        "api_server_dispatch_finish_ts": now - seconds,
         "request_finished_ts": now,
         "response_sent_to_client_ts": now,
     }
-    text = "".join(pieces)
-    return {"text": text, "output_ids": [token_id(piece, vocabulary) for piece in pieces], "meta_info": meta}
+    ids = [token_id(piece, vocabulary) for piece in pieces]
+    if logprobs:
+        given: list[list[Any]] = [[-1.5, token_id(piece, vocabulary), None] for piece in prompt]
+        given[0][0] = None  # nothing comes before the first token
+        meta["input_token_logprobs"] = given
+        meta["output_token_logprobs"] = [[-0.125, number, None] for number in ids]
+        meta["output_token_logprobs_length"] = len(ids)
+    return {"text": "".join(pieces), "output_ids": ids, "meta_info": meta}
 
 
 def usage(made: Generation) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from workflows.rehearsal.engine import bodies
-from workflows.rehearsal.engine.language import Generation, Sampling, render
+from workflows.rehearsal.engine.language import Generation, Sampling, render, tokens
 from workflows.rehearsal.engine.worker import Request, RequestError, Worker
 from workflows.rehearsal.server import Handler
 
@@ -128,7 +128,8 @@ class _WorkerHandler(StreamingHandler):
         except RequestError as error:
             return self._refuse(request, error)
         vocabulary = self.worker.checkpoint.vocabulary
-        return self._json(bodies.generate(made, vocabulary, time.monotonic() - started))
+        seconds, logprobs = time.monotonic() - started, bool(body.get("return_logprob"))
+        return self._json(bodies.generate(made, vocabulary, seconds, tokens(request.prompt), logprobs=logprobs))
 
     def _refuse(self, request: Request, error: RequestError) -> int:
         if request.stream:

@@ -1,0 +1,304 @@
+"""The embedded engine answers as the recorded real one did, and the adapter reads both.
+
+What was recorded, and from which versions: tests/contract/sglang/README.md.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from steps.adapters import exposition, sglang_bodies
+from steps.ports import Answer, EngineInfo, Refusal
+from steps.proof.counters import Counters, counters, kv_bytes_per_token
+from tests.pd_group import PdGroup, eventually, pd_group
+
+RECORDED = Path(__file__).parent / "sglang"
+CHAT = "/v1/chat/completions"
+QUESTION = {"model": "qwen3-32b", "messages": [{"role": "user", "content": "What is a keel?"}], "max_tokens": 4}
+NO_THINKING = {"chat_template_kwargs": {"enable_thinking": False}}
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def events(self) -> list[Any]:
+        return [
+            json.loads(line.removeprefix("data: ")) for line in self.body.splitlines() if line.startswith("data: {")
+        ]
+
+
+def recorded(name: str) -> Reply:
+    found = json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
+    return Reply(found["status"], {key.lower(): value for key, value in found["headers"].items()}, found["body"])
+
+
+@pytest.fixture(scope="module")
+def pd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PdGroup]:
+    parsers = 'serving.args=["--reasoning-parser","qwen3","--tool-call-parser","qwen25"]'
+    group = pd_group(tmp_path_factory.mktemp("pd"), None, parsers, "serving.servedModelName=qwen3-32b")
+    group.start_all()
+    eventually(group.serves, "the router sees every worker")
+    yield group
+    group.stop()
+
+
+def call(pd: PdGroup, name: str, path: str, body: Any = None, *, port: int = 0) -> Reply:
+    url = pd.url(name, port) + path
+    found = requests.get(url, timeout=10) if body is None else requests.post(url, json=body, timeout=10)
+    found.encoding = "utf-8"
+    return Reply(found.status_code, {key.lower(): value for key, value in found.headers.items()}, found.text)
+
+
+def shape(content: Any) -> Any:
+    """Names of fields and types of values; null fits every type, and an empty list every list."""
+    if isinstance(content, dict):
+        return {key: shape(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [shape(content[0])] if content else []
+    if isinstance(content, bool | str):
+        return type(content).__name__
+    return "null" if content is None else "number"
+
+
+def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
+    """Where two shapes do not fit."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        names = [f"{path}.{key}: only in one" for key in sorted(ours.keys() ^ theirs.keys())]
+        return names + [
+            line for key in ours.keys() & theirs.keys() for line in differences(ours[key], theirs[key], f"{path}.{key}")
+        ]
+    if isinstance(ours, list) and isinstance(theirs, list):
+        return differences(ours[0], theirs[0], f"{path}[]") if ours and theirs else []
+    fits = ours == theirs or "null" in (ours, theirs)
+    return [] if fits else [f"{path}: {ours} here, {theirs} there"]
+
+
+PLAIN = [
+    ("router-0", "/readiness", "router_readiness"),
+    ("router-0", "/v1/models", "router_v1_models"),
+    ("router-0", "/get_server_info", "router_get_server_info"),
+    ("router-0", "/get_loads", "router_get_loads"),
+    ("router-0", "/get_model_info", "router_get_model_info"),
+    ("prefill-0", "/model_info", "prefill0_model_info"),
+    ("prefill-0", "/get_model_info", "prefill0_model_info"),
+    ("decode-0", "/model_info", "decode0_model_info"),
+    ("prefill-0", "/v1/models", "prefill0_v1_models"),
+    ("prefill-0", "/v1/loads", "prefill0_v1_loads"),
+    ("decode-0", "/v1/loads", "decode0_v1_loads"),
+]
+
+
+@pytest.mark.parametrize(("name", "path", "record"), PLAIN)
+def test_facts_have_the_recorded_shape(pd: PdGroup, name: str, path: str, record: str) -> None:
+    ours, theirs = call(pd, name, path), recorded(record)
+    assert ours.status == theirs.status
+    assert differences(shape(ours.json), shape(theirs.json)) == []
+    assert ours.headers["content-type"] == theirs.headers["content-type"]
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "record"),
+    [
+        ("router-0", "/health", "router_health"),
+        ("router-0", "/liveness", "router_liveness"),
+        ("router-0", "/health_generate", "router_health_generate"),
+        ("prefill-0", "/health", "prefill0_health"),
+        ("prefill-0", "/ready", "prefill0_ready"),
+    ],
+)
+def test_probes_answer_as_recorded(pd: PdGroup, name: str, path: str, record: str) -> None:
+    ours, theirs = call(pd, name, path), recorded(record)
+    assert (ours.status, ours.body) == (theirs.status, theirs.body)
+
+
+def test_workers_of_the_router_have_the_recorded_shape(pd: PdGroup) -> None:
+    ours, theirs = call(pd, "router-0", "/workers").json, recorded("router_workers").json
+    for role in ("prefill", "decode"):
+        one, other = (
+            next(item for item in found["workers"] if item["worker_type"] == role) for found in (ours, theirs)
+        )
+        assert differences(shape(one), shape(other)) == []
+    assert ours["stats"] == theirs["stats"]
+    assert ours["total"] == theirs["total"]
+
+
+def test_the_bootstrap_server_answers_as_recorded(pd: PdGroup) -> None:
+    port = pd.release.service.serving.bootstrap_port
+    path = "/route?prefill_dp_rank=-1&prefill_cp_rank=-1&target_tp_rank=-1&target_pp_rank=-1"
+    ours, theirs = call(pd, "prefill-0", path, port=port), recorded("bootstrap_route")
+    assert differences(shape(ours.json), shape(theirs.json)) == []
+    assert {key: ours.json[key] for key in ("page_size", "kv_cache_dtype", "attn_tp_size")} == {
+        key: theirs.json[key] for key in ("page_size", "kv_cache_dtype", "attn_tp_size")
+    }
+    health = call(pd, "prefill-0", "/health", port=port)
+    assert (health.status, health.body) == (200, recorded("bootstrap_health").body)
+
+
+def test_server_info_says_nothing_that_the_real_one_does_not(pd: PdGroup) -> None:
+    for name, record in (("prefill-0", "prefill0_server_info"), ("decode-0", "decode0_server_info")):
+        ours, theirs = call(pd, name, "/server_info").json, recorded(record).json
+        known = {key: value for key, value in theirs.items() if key in ours}
+        assert ours.keys() == known.keys()
+        states = ours.pop("internal_states"), known.pop("internal_states")
+        assert states[0][0].keys() <= states[1][0].keys()
+        assert differences(shape(ours), shape(known)) == []
+
+
+def test_the_weights_checker_has_the_recorded_shape(pd: PdGroup) -> None:
+    ours, theirs = (
+        call(pd, "decode-0", "/weights_checker", {"action": "checksum"}).json,
+        recorded("prefill0_weights_checker").json,
+    )
+    for found in (ours, theirs):
+        checksums = found["ranks"][0].pop("checksums")
+        assert all(re.fullmatch("[0-9a-f]{16}", checksum) for checksum in checksums.values())
+        assert re.fullmatch("[0-9a-f]{64}", found["per_engine_checksum"])
+    assert differences(shape(ours), shape(theirs)) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "record"),
+    [({}, "chat"), (NO_THINKING, "chat_no_think"), ({"logprobs": True, "top_logprobs": 2}, "chat_logprobs")],
+)
+def test_a_chat_has_the_recorded_shape(pd: PdGroup, more: dict[str, Any], record: str) -> None:
+    ours, theirs = call(pd, "router-0", CHAT, {**QUESTION, **more}), recorded(record)
+    assert differences(shape(ours.json), shape(theirs.json)) == []
+    for found in (ours.json, theirs.json):
+        message, usage = found["choices"][0]["message"], found["usage"]
+        assert found["choices"][0]["finish_reason"] == "length"
+        thought = more != NO_THINKING
+        assert bool(message["reasoning_content"]) is thought
+        assert (message["content"] == "") is thought
+        assert usage["reasoning_tokens"] == (usage["completion_tokens"] if thought else 0)
+
+
+def test_a_stream_has_the_recorded_events(pd: PdGroup) -> None:
+    asked = {**QUESTION, "stream": True, "stream_options": {"include_usage": True}}
+    ours, theirs = call(pd, "router-0", CHAT, asked), recorded("chat_stream")
+    assert differences(shape(ours.events[0]), shape(theirs.events[0])) == []
+    assert differences(shape(ours.events[1]), shape(theirs.events[1])) == []
+    assert differences(shape(ours.events[-2]), shape(theirs.events[-2])) == []
+    assert differences(shape(ours.events[-1]), shape(theirs.events[-1])) == []
+    assert ours.headers["content-type"] == theirs.headers["content-type"]
+    assert ours.body.endswith("data: [DONE]\n\n")
+    assert theirs.body.endswith("data: [DONE]\n\n")
+
+
+def test_generate_has_the_recorded_shape(pd: PdGroup) -> None:
+    asked = {"text": "The keel of", "sampling_params": {"max_new_tokens": 4, "temperature": 0}, "return_logprob": True}
+    ours, theirs = call(pd, "router-0", "/generate", asked).json, recorded("generate").json
+    assert differences(shape(ours), shape(theirs)) == []
+    assert ours["meta_info"]["input_token_logprobs"][0][0] is theirs["meta_info"]["input_token_logprobs"][0][0] is None
+
+
+@pytest.mark.parametrize(("name", "record"), [("decode-0", "chat_direct_decode"), ("prefill-0", "chat_direct_prefill")])
+def test_a_chat_past_the_router_is_refused_as_recorded(pd: PdGroup, name: str, record: str) -> None:
+    def without_id(reply: Reply) -> dict[str, Any]:
+        return {**reply.json, "message": re.sub("'[0-9a-f]{32}'", "'…'", reply.json["message"])}
+
+    ours, theirs = call(pd, name, CHAT, QUESTION), recorded(record)
+    assert ours.status == theirs.status == 400
+    assert without_id(ours) == without_id(theirs)
+
+
+def test_in_a_stream_the_same_refusal_is_a_200(pd: PdGroup) -> None:
+    ours, theirs = call(pd, "decode-0", CHAT, {**QUESTION, "stream": True}), recorded("chat_direct_decode_stream")
+    assert ours.status == theirs.status == 200
+    for found in (ours, theirs):
+        (event,) = found.events
+        event["error"]["message"] = event["error"]["message"].partition("req.rid")[0]
+    assert ours.events[0]["error"].keys() == theirs.events[0]["error"].keys()
+    assert {**ours.events[0]["error"], "message": ""} == {**theirs.events[0]["error"], "message": ""}
+
+
+def test_a_prompt_that_is_too_long_is_refused_as_recorded(pd: PdGroup) -> None:
+    asked = {**QUESTION, "messages": [{"role": "user", "content": "keel " * 5000}]}
+    ours, theirs = call(pd, "router-0", CHAT, asked), recorded("chat_too_long")
+    assert ours.status == theirs.status == 400
+    assert ours.headers["x-smg-error-code"] == theirs.headers["x-smg-error-code"]
+    numbers = re.compile(r"\d+")
+    assert numbers.sub("n", ours.body) == numbers.sub("n", theirs.body)
+
+
+def families(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("name", "record"), [("prefill-0", "prefill0"), ("prefill-1", "prefill0"), ("decode-0", "decode0")]
+)
+def test_metrics_have_recorded_names_types_and_labels(pd: PdGroup, name: str, record: str) -> None:
+    for number in range(2):
+        call(pd, "router-0", CHAT, {**QUESTION, "messages": [{"role": "user", "content": f"question {number}"}]})
+    ours = call(pd, name, "/metrics").body
+    theirs = (RECORDED / f"metrics_after_{record}.txt").read_text(encoding="utf-8")
+    assert families(ours).items() <= families(theirs).items()
+    labels = {sample.name: frozenset(sample.labels) for sample in exposition.parse(theirs).samples}
+    for sample in exposition.parse(ours).samples:
+        assert labels[sample.name] == frozenset(sample.labels), sample.name
+
+
+def test_the_adapter_reads_recorded_facts() -> None:
+    info = sglang_bodies.engine_info(recorded("prefill0_model_info").body, recorded("prefill0_server_info").body)
+    assert isinstance(info, EngineInfo)
+    assert (info.version, info.disaggregation_mode, info.page_size, info.tp_size) == ("0.5.23", "prefill", 1, 1)
+    assert (info.transfer_backend, info.rdma_device, info.bootstrap_port) == ("mooncake", None, 41998)
+    assert "mooncake_tcp" in info.launch_command
+    routed = sglang_bodies.routed_workers(recorded("router_workers").body)
+    assert sorted(worker.role for worker in routed if worker.healthy) == ["decode", "prefill", "prefill"]
+    assert {worker.bootstrap_port for worker in routed} == {41998, 41999, None}
+    assert sglang_bodies.bootstrap_route(recorded("bootstrap_route").body).kv_cache_dtype == "auto"
+    assert sglang_bodies.weights_checksum(recorded("prefill0_weights_checker").body).startswith("906d8c49")
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        ("chat_direct_decode", "Disaggregated request received without bootstrap room id"),
+        ("chat_direct_decode_stream", "Disaggregated request received without bootstrap room id"),
+        ("chat_too_long", "decode_bad_request: The input (12018 tokens) is longer"),
+    ],
+)
+def test_the_adapter_sees_an_error_in_whatever_status_it_comes(record: str, says: str) -> None:
+    found = recorded(record)
+    refusal = sglang_bodies.chat(found.status, found.body)
+    assert isinstance(refusal, Refusal)
+    assert says in refusal.message
+
+
+def test_the_adapter_reads_a_recorded_chat() -> None:
+    answer = sglang_bodies.chat(200, recorded("chat").body)
+    assert isinstance(answer, Answer)
+    assert (answer.model, answer.finish_reason, answer.text) == ("qwen3-32b", "length", "")
+    assert (answer.prompt_tokens, answer.completion_tokens) == (32, 24)
+    assert answer.reasoning.startswith(" fox")
+
+
+def test_recorded_counters_prove_one_request() -> None:
+    def read(when: str, name: str) -> Counters:
+        return counters(exposition.parse((RECORDED / f"metrics_{when}_{name}.txt").read_text(encoding="utf-8")))
+
+    moved = {name: read("after", name) - read("before", name) for name in ("prefill0", "prefill1", "decode0")}
+    assert moved["prefill0"] == Counters(1, 32 * 512 / 2**20, 1, 32, 1)
+    assert moved["prefill1"] == Counters()
+    assert moved["decode0"] == Counters(0, 0, 1, 32, 24)
+
+
+@pytest.mark.parametrize("name", ["prefill0", "prefill1", "decode0"])
+def test_the_engine_itself_tells_the_bytes_of_one_token(name: str) -> None:
+    text = (RECORDED / f"metrics_after_{name}.txt").read_text(encoding="utf-8")
+    assert kv_bytes_per_token(exposition.parse(text)) == 512
