@@ -59,7 +59,8 @@ class Exchange:
     @property
     def settled(self) -> bool:
         """The counters have followed the answer, or had their time."""
-        return isinstance(self.reply, Refusal) or bool(self.givers and self.takers) or self.looks >= LOOKS
+        followed = bool(self.givers and self.takers) or any(by.went_back for by in self.moved.values())
+        return isinstance(self.reply, Refusal) or followed or self.looks >= LOOKS
 
     @property
     def trouble(self) -> bool:
