@@ -12,7 +12,7 @@ from workflows.rehearsal.cluster.admission import addressed, admit, undeclared
 from workflows.rehearsal.cluster.apply import apply
 from workflows.rehearsal.cluster.errors import ApiError, Cause, bad_request, invalid, not_found, stale
 from workflows.rehearsal.cluster.ownership import Owner
-from workflows.rehearsal.cluster.resources import NAMESPACES, NODES
+from workflows.rehearsal.cluster.resources import NAMESPACES, NODES, SERVICES
 from workflows.rehearsal.cluster.scales import scale_of, scaled, scaling
 from workflows.rehearsal.cluster.store import Manifest, Store, copied, now
 from workflows.rehearsal.cluster.targets import Target, unknown
@@ -75,8 +75,8 @@ class Writes:
         content = self._addressed(target, target.name, sent)
         with self._store.exclusive():
             live = self._live(target)
-            custom = self._store.registry.schema(target.resource) is not None
-            if custom and not content["metadata"].get("resourceVersion"):
+            blind = not content["metadata"].get("resourceVersion")
+            if blind and (self._is_custom(target) or target.resource == SERVICES):
                 wrong = Cause("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
                 raise invalid(target.resource, target.name, [wrong])
             return self._update(target, live, content, options, options.manager)
@@ -177,7 +177,7 @@ class Writes:
             return patches.merge(live, change)
         if kind == JSON_PATCH:
             return patches.json_patch(live, change)
-        custom = self._store.registry.schema(target.resource) is not None
+        custom = self._is_custom(target)
         if kind == STRATEGIC and not custom:
             return patches.strategic(live, change, self._store.registry.shape(target.resource))
         accepted = [JSON_PATCH, MERGE, *([] if custom else [STRATEGIC]), APPLY]
@@ -188,10 +188,12 @@ class Writes:
         )
 
     def _addressed(self, target: Target, name: str, sent: Any) -> Manifest:
-        custom = self._store.registry.schema(target.resource) is not None
-        if custom and isinstance(sent, dict) and not (sent.get("kind") and sent.get("apiVersion")):
+        if self._is_custom(target) and isinstance(sent, dict) and not (sent.get("kind") and sent.get("apiVersion")):
             raise bad_request(f"Object 'Kind' or 'apiVersion' is missing in a {target.resource.kind}")
         return addressed(target.resource, target.namespace, name, sent)
+
+    def _is_custom(self, target: Target) -> bool:
+        return self._store.registry.schema(target.resource) is not None
 
     def _live(self, target: Target) -> Manifest:
         if target.subresource and target.subresource not in target.resource.subresources:

@@ -1,0 +1,255 @@
+"""Kubernetes API servers for contract tests: the embedded one, and a real one where there is one."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import requests
+import yaml
+
+from steps.adapters.kube_access import api_access
+from steps.adapters.kubernetes import KubernetesCluster, connect
+from steps.ports import Manifest
+from steps.wiring import ENVIRONMENT
+from workflows.rehearsal.cluster.api import ApiServer
+from workflows.rehearsal.cluster.controllers.garbage import GarbageCollector
+from workflows.rehearsal.cluster.controllers.loop import Loop
+from workflows.rehearsal.cluster.controllers.volumes import VolumeBinder
+from workflows.rehearsal.cluster.controllers.world import World
+from workflows.rehearsal.cluster.store import Store
+
+REAL = ENVIRONMENT.get("SLIPWAY_TEST_KUBECONFIG", "")
+PATIENCE = 30.0  # seconds; a real controller-manager may need some to warm up
+LOOK = 0.05  # seconds between two looks at what controllers do in their own time
+
+APPLY = "application/apply-patch+yaml"
+JSON_PATCH = "application/json-patch+json"
+MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+WIDGETS = "/apis/contract.slipway.test/v1/namespaces/{namespace}/widgets"
+
+WIDGET_DEFINITION: Manifest = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "widgets.contract.slipway.test"},
+    "spec": {
+        "group": "contract.slipway.test",
+        "scope": "Namespaced",
+        "names": {"plural": "widgets", "kind": "Widget"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "subresources": {
+                    "status": {},
+                    "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"},
+                },
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "spec": {
+                                "type": "object",
+                                "required": ["size"],
+                                "properties": {
+                                    "size": {"type": "integer", "minimum": 1},
+                                    "replicas": {"type": "integer", "default": 1},
+                                    "mode": {"type": "string", "default": "fast", "enum": ["fast", "slow"]},
+                                    "code": {"type": "string", "pattern": "^[a-z]+$"},
+                                    "parts": {
+                                        "type": "array",
+                                        "x-kubernetes-list-type": "map",
+                                        "x-kubernetes-list-map-keys": ["name"],
+                                        "items": {
+                                            "type": "object",
+                                            "required": ["name"],
+                                            "properties": {
+                                                "name": {"type": "string"},
+                                                "colour": {"type": "string"},
+                                                "weight": {"type": "integer"},
+                                            },
+                                        },
+                                    },
+                                },
+                            },
+                            "status": {
+                                "type": "object",
+                                "properties": {"ready": {"type": "boolean"}, "replicas": {"type": "integer"}},
+                            },
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    content: Any
+
+    @property
+    def reason(self) -> str:
+        return str(self.content["reason"])
+
+    @property
+    def message(self) -> str:
+        return str(self.content["message"])
+
+    @property
+    def revision(self) -> str:
+        return str(self.content["metadata"]["resourceVersion"])
+
+
+class Api:
+    """The API as bytes on the wire: what a client library would hide shows here."""
+
+    def __init__(self, kubeconfig: Path, namespace: str) -> None:
+        self.kubeconfig = kubeconfig
+        self.namespace = namespace
+        self._access = api_access(kubeconfig)
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    def __call__(
+        self, method: str, path: str, body: Any = None, *, kind: str = "application/json", **query: Any
+    ) -> Answer:
+        """`{namespace}` in `path` is the namespace of these tests."""
+        response = self._session.request(
+            method,
+            self._access.url + path.format(namespace=self.namespace),
+            params=query,
+            data=None if body is None else json.dumps(body),
+            headers={**self._access.headers, "Content-Type": kind, "User-Agent": "contract-test/1"},
+            verify=self._access.verify,
+            timeout=30,
+        )
+        is_json = response.headers.get("Content-Type", "").startswith("application/json")
+        return Answer(response.status_code, response.json() if is_json and response.text else response.text)
+
+    def apply(self, path: str, content: Manifest, *, manager: str = "one", **query: Any) -> Answer:
+        return self("PATCH", path, content, kind=APPLY, fieldManager=manager, **query)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running API server with a volume binder and a garbage collector."""
+
+    kubeconfig: Path  # may do everything
+    powerless: Path  # may do nothing, except ask what it may do
+    namespace: str
+
+    def api(self) -> Api:
+        return Api(self.kubeconfig, self.namespace)
+
+    def cluster(self) -> KubernetesCluster:
+        return connect(self.kubeconfig)
+
+
+@contextmanager
+def embedded(folder: Path) -> Iterator[Server]:
+    store = Store(folder / "objects.db")
+    everything = ApiServer(store, token="all")
+    nothing = ApiServer(store, token="none", denied=lambda _verb, rule, *_: rule != "selfsubjectaccessreviews")
+    world = World(store)
+    controllers = Loop(world, store.subscribe(), (VolumeBinder(), GarbageCollector()))
+    for started in (controllers, everything, nothing):
+        started.start()
+    everything.write_kubeconfig(folder / "kubeconfig")
+    nothing.write_kubeconfig(folder / "powerless")
+    try:
+        with _furnished(folder) as namespace:
+            yield Server(folder / "kubeconfig", folder / "powerless", namespace)
+    finally:
+        for started in (nothing, everything, controllers):
+            started.stop()
+        store.close()
+
+
+@contextmanager
+def real(folder: Path) -> Iterator[Server]:
+    """The server of SLIPWAY_TEST_KUBECONFIG; what the tests make there is deleted afterwards."""
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.write_text(Path(REAL).read_text(encoding="utf-8"), encoding="utf-8")
+    with _furnished(folder) as namespace:
+        (folder / "powerless").write_text(_powerless(kubeconfig, namespace), encoding="utf-8")
+        yield Server(kubeconfig, folder / "powerless", namespace)
+
+
+@contextmanager
+def _furnished(folder: Path) -> Iterator[str]:
+    """A namespace and the Widget kind."""
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    namespace = f"contract-{os.getpid()}-{time.monotonic_ns() % 1_000_000}"
+    with Api(folder / "kubeconfig", namespace) as api:
+        assert api("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}}).status == 201
+        assert api("POST", definitions, WIDGET_DEFINITION).status in (201, 409)
+        until(lambda: api("GET", WIDGETS).status == 200)
+        until(lambda: api("GET", "/api/v1/namespaces/{namespace}/serviceaccounts").status == 200)
+        try:
+            yield namespace
+        finally:
+            api("DELETE", f"{definitions}/{WIDGET_DEFINITION['metadata']['name']}")
+            api("DELETE", f"/api/v1/namespaces/{namespace}")
+
+
+def _powerless(kubeconfig: Path, namespace: str) -> str:
+    """The kubeconfig of a service account without any rights."""
+    with Api(kubeconfig, namespace) as api:
+        accounts = "/api/v1/namespaces/{namespace}/serviceaccounts"
+        assert api("POST", accounts, {"metadata": {"name": "powerless"}}).status == 201
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}}
+        answer = api("POST", f"{accounts}/powerless/token", request)
+        assert answer.status == 201, answer
+    return with_token(kubeconfig, answer.content["status"]["token"])
+
+
+def with_token(kubeconfig: Path, token: str) -> str:
+    """The same kubeconfig with another token."""
+    config = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
+    config["users"][0]["user"] = {"token": token}
+    return yaml.safe_dump(config)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for what a controller does in its own time."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        threading.Event().wait(LOOK)
+
+
+def config_map(name: str, data: Mapping[str, str] | None = None, **labels: str) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "labels": labels} if labels else {"name": name},
+        "data": dict(data or {}),
+    }
+
+
+def widget(name: str, **spec: Any) -> Manifest:
+    return {
+        "apiVersion": "contract.slipway.test/v1",
+        "kind": "Widget",
+        "metadata": {"name": name},
+        "spec": {"size": 1, **spec},
+    }
