@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from steps.engine.report import size
 from steps.platform.fabric import healthy_nodes
 from steps.platform.facts import PlatformFacts
 from steps.platform.findings import Finding, Refusal, Well, Wrong
@@ -59,7 +60,7 @@ def gpu_memory(release: Release, facts: PlatformFacts) -> tuple[Finding, ...]:
         return ()  # gpu_slots says so
     per_gpu = facts.weight_bytes / release.service.serving.tensor_parallel
     if any(fits_memory(release, facts, room) for room in rooms):
-        return (Well(f"{per_gpu / GIGABYTE:.1f} GB of weights fit into each GPU"),)
+        return (Well(f"{size(int(per_gpu))} of weights fit into each GPU"),)
     largest = max(room.gpu_memory or 0 for room in rooms)
     return (
         Wrong(

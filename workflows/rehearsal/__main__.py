@@ -6,6 +6,7 @@ takes its services with it.
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
@@ -79,7 +80,9 @@ def _seed(service: ModelService) -> Seed:
 
 
 def _wait_for_end_of_input(ended: threading.Event) -> None:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin: its lock would be held by this thread when the interpreter ends.
+    while os.read(0, 1024):
+        pass
     ended.set()
 
 

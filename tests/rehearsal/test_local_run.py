@@ -1,0 +1,171 @@
+"""`python -m workflows run` takes the whole line to a proven service, survives kill -9 anywhere, and does nothing twice."""
+
+import hashlib
+import re
+import signal
+import socket
+import subprocess  # noqa: TID251  # a run is a process, and is killed as one
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from steps.adapters.oss import OssStore
+from steps.adapters.oss_credentials import StaticCredentials
+from steps.model import ModelFile
+from steps.ports import AccessKey
+from tests.samples import ROOT, service
+from workflows.pipeline import tasks
+from workflows.rehearsal.bucket import Bucket
+from workflows.rehearsal.tiny_model import SMALL, write_tiny_model
+
+pytestmark = pytest.mark.timeout(240)
+
+DEMO = service(name="demo")
+SECONDS = 180
+RECAP = re.compile(r"^RECAP (\S+): ok=(\d+) changed=(\d+) failed=(\d+) +[\d.]+ s$", re.MULTILINE)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state folder whose hub holds a model of one megabyte."""
+    write_tiny_model(tmp_path / "demo" / "hub" / DEMO.model.id, SMALL)
+    return tmp_path
+
+
+def start(state: Path, *more: str) -> "subprocess.Popen[str]":
+    words = [sys.executable, "-m", "workflows", "run", "manifests/services/demo.yaml", f"--state={state}", *more]
+    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run(state: Path, *more: str) -> tuple[int, str]:
+    process = start(state, *more)
+    said, _ = process.communicate(timeout=SECONDS)
+    return process.returncode, said
+
+
+def kill_at(state: Path, marker: str) -> None:
+    """`kill -9` of the run at the moment in which it says `marker`."""
+    with start(state) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith(marker):
+                process.kill()
+                break
+        else:
+            pytest.fail(f"the run ended before it said {marker!r}")
+
+
+def recaps(said: str) -> dict[str, tuple[int, int]]:
+    """changed= and failed= of each task in the summary."""
+    return {task: (int(changed), int(failed)) for task, _, changed, failed in RECAP.findall(said)}
+
+
+@contextmanager
+def bucket(state: Path) -> Iterator[OssStore]:
+    """What the run left in the bucket, seen through the adapter."""
+    key = AccessKey("id", "dummy")
+    server = Bucket(state / "demo" / "bucket", access_key_id=key.id, access_key_secret=key.secret)
+    server.start()
+    try:
+        yield OssStore(server.url, DEMO.store.region, DEMO.store.bucket, StaticCredentials(key))
+    finally:
+        server.stop()
+
+
+def at_the_hub(state: Path) -> set[ModelFile]:
+    folder = state / "demo" / "hub" / DEMO.model.id
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {ModelFile(str(path.relative_to(folder)), path.stat().st_size, sha256(path.read_bytes())) for path in files}
+
+
+def in_the_bucket(state: Path) -> set[ModelFile]:
+    with bucket(state) as store:
+        found = [item for item in store.scan("models/") if "/.slipway/" not in item.key]
+        return {ModelFile(item.key.split("/", 4)[4], item.size, sha256(store.get(item.key) or b"")) for item in found}
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_a_run_that_is_killed_in_download_upload_and_rollout_ends_well_and_then_has_nothing_to_do(state: Path) -> None:
+    for marker in ("download-model  ", "upload-model  ", "roll-out-service  "):
+        kill_at(state, marker)
+
+    code, said = run(state)
+    assert code == 0, said
+    assert recaps(said).keys() == {task.name for task in tasks(DEMO)} | {"finish-run"}
+    assert "simulated answer: " in said
+    assert in_the_bucket(state) == at_the_hub(state)
+    with bucket(state) as store:
+        assert store.uploads("") == []
+        assert [
+            item.key for item in store.scan("models/") if "/.slipway/" in item.key and "manifest" not in item.key
+        ] == []
+    assert not any((state / "demo" / "scratch").iterdir())
+
+    code, said = run(state)
+    assert code == 0, said
+    assert [task for task, (changed, _) in recaps(said).items() if changed] == []
+
+    code, said = run(state, "--set=serving.prefill.replicas=3")
+    assert code == 0, said
+    assert {task for task, (changed, _) in recaps(said).items() if changed} == {"roll-out-service", "promote-release"}
+    assert "spec.roles[prefill].replicas: 2 -> 3" in said
+    assert "prefill-2 -> decode-0 moved" in said
+
+
+def test_ctrl_c_ends_a_run_with_a_sentence_and_the_next_run_goes_on(state: Path) -> None:
+    with start(state) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("download-model  "):
+                process.send_signal(signal.SIGINT)
+                break
+        said = process.stdout.read()
+    assert process.returncode == 75
+    assert "Stopped. Nothing is lost: run it again" in said
+    assert "Traceback" not in said
+
+
+def test_a_release_that_cannot_come_up_ends_the_run_and_leaves_nothing_behind(state: Path) -> None:
+    code, said = run(state, "--set=serving.image=registry.example.com/does-not-exist:1")
+    assert code == 11, said
+    assert "does-not-exist:1" in said
+    assert "Next: correct serving.image" in said
+    assert recaps(said)["roll-out-service"][1] == 1
+    assert recaps(said)["finish-run"] == (recaps(said)["finish-run"][0], 0)
+    assert "Traceback" not in said
+
+    code, said = run(state)
+    assert code == 0, said
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "says"),
+    [
+        (["--set=serving.prefill.replicas=many"], 10, "serving.prefill.replicas: found 'many', allowed is: "),
+        (["--set=model.expectedDigest=sha256:" + "0" * 64], 11, "resolve-model"),
+        (["--set=serving.tensorParallel=8", "--set=serving.prefill.replicas=9"], 11, "GPU01 Free GPUs: found "),
+    ],
+)
+def test_what_cannot_end_well_is_refused_before_a_byte_moves(
+    state: Path, more: list[str], code: int, says: str
+) -> None:
+    found, said = run(state, *more)
+    assert found == code, said
+    assert says in said
+    assert "Traceback" not in said
+    assert "download-model" not in said
+
+
+def test_a_port_in_use_is_refused_with_a_sentence(state: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, said = run(state, f"--port={taken.getsockname()[1]}")
+    assert code == 11
+    assert "cannot listen on 127.0.0.1:" in said
+    assert "Next: stop the program that uses the port, or choose another port" in said
+    assert "Traceback" not in said
