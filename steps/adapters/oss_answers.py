@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 from xml.etree import ElementTree as ET
 
-from steps.adapters.oss_errors import ShortAnswerError, WrongSliceError
+from steps.adapters.oss_errors import ChecksumError, ShortAnswerError, WrongSliceError
 from steps.ports import StoredObject, StoredPart
 
 METADATA = "x-oss-meta-"
@@ -83,3 +83,13 @@ def fill(raw: Any, buffer: memoryview, speed: Speed) -> None:
 def written(wanted: StoredObject, answer: Any) -> StoredObject:
     """From the answer to a write, whose CRC-64 was compared."""
     return StoredObject(wanted.key, wanted.size, answer.etag, wanted.crc64, wanted.metadata)
+
+
+def compare(found: int | None, expected: int, request_id: str) -> None:
+    if found != expected:
+        raise ChecksumError(found, expected, request_id)
+
+
+def sendable(body: bytes | memoryview) -> bytes | memoryview:
+    """Requests sends a memoryview as it is, in one call; an empty one it would send in chunks."""
+    return body if len(body) else b""

@@ -200,7 +200,7 @@ def test_no_secret_of_sts_reaches_a_log_or_a_repr(
     sts.refuse(503, "ServiceUnavailable", times=100_000)
     now.seconds += 3600 - 600
     assert hasty_role.get_credentials() is key
-    assert "the key at hand is good for 600 s more" in caplog.text
+    assert "the key at hand is good for" in caplog.text
     for secret in (TOKEN, key.get_access_key_secret(), key.get_security_token()):
         assert secret not in caplog.text
         assert secret not in repr(hasty_role) + repr(vars(hasty_role))
