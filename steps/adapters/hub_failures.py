@@ -35,6 +35,10 @@ class Unreachable(Unanswered):
 class TooSlow(Unanswered):
     """Bytes come so slowly that another connection is the better bet."""
 
+    def __init__(self, reason: str, *, from_the_start: bool) -> None:
+        super().__init__(reason)
+        self.from_the_start = from_the_start  # then the bytes that came are no sign that it gets better
+
 
 class Doubtful(HubFailure):
     """An answer that is rarely better the next time, but sometimes is. Retried a few times only."""

@@ -72,6 +72,7 @@ class Pace:
         self._window = window
         self._since = time.monotonic()
         self._bytes = 0
+        self._was_fast = False
 
     def moved(self, count: int) -> None:
         """Raises TooSlow at the end of a window in which too little came."""
@@ -81,7 +82,9 @@ class Pace:
             return
         rate = self._bytes / seconds
         if rate < self._floor:
-            raise TooSlow(f"only {rate / 1000:.1f} kB/s, less than {self._floor / 1000:.0f} kB/s")
+            reason = f"only {rate / 1000:.1f} kB/s, less than {self._floor / 1000:.0f} kB/s"
+            raise TooSlow(reason, from_the_start=not self._was_fast)
+        self._was_fast = True
         self._since += seconds
         self._bytes = 0
 

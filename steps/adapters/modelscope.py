@@ -122,7 +122,8 @@ class ModelScopeSource:
             if link:
                 self._fetch(wanted, link)
         except HubFailure as failure:
-            if wanted.filled > before:
+            drips = isinstance(failure, TooSlow) and failure.from_the_start
+            if wanted.filled > before and not drips:
                 retries.progress()
                 wanted.setbacks = 0
             wanted.setbacks += 1
