@@ -211,6 +211,18 @@ def test_a_large_copy_goes_part_by_part(oss: OssStore, folder: str) -> None:
     assert (copied.crc64, copied.metadata) == (source.crc64, {"sha256": "ab"})
 
 
+def test_what_is_too_large_for_one_copy_is_copied_in_parts(
+    oss: OssStore, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("steps.adapters.oss.MAX_COPY", 6)
+    source = oss.put(folder + "a", b"content", metadata={"sha256": "ab"})
+    assert source is not None
+    copied = oss.copy(source, folder + "copy")
+    assert oss.get(folder + "copy") == b"content"
+    assert (copied.crc64, copied.metadata) == (source.crc64, {"sha256": "ab"})
+    assert copied.etag.endswith("-1")  # of an upload
+
+
 def test_a_large_copy_that_fails_leaves_no_upload(oss: OssStore, folder: str) -> None:
     source = StoredObject(folder + "absent", 2 * PART, "", 1)
     with pytest.raises(Blocked, match="cannot copy part 1"):

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +115,29 @@ def test_a_passing_fault_is_mended_by_trying_again(
     faults.script(request_part, kind, times=2)
     operation(oss)
     assert [kind for _, kind in faults.injected] == [kind, kind]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_bucket_that_fails_one_request_in_five_loses_nothing(tmp_path: Path, seed: int) -> None:
+    # Without the slow answers, which this test would have to wait for, and with keys that do not end.
+    passing = set(kinds.KINDS) - {kinds.SLOW, kinds.EXPIRED_TOKEN}
+    bodies = [os.urandom(110_000) for _ in range(3)]
+    with running(tmp_path, faults=Faults(0.2, seed=seed, kinds=sorted(passing), retry_after=0)) as bucket:
+        oss = store(bucket, patience=replace(HASTE, budget=60, checksum_errors=20))
+
+        def move(key: str) -> None:
+            started = oss.start_upload(key)
+            parts = [oss.upload_part(started, number, memoryview(body)) for number, body in enumerate(bodies, start=1)]
+            oss.complete_upload(started, parts, crc64=fastcrc.crc64.xz(b"".join(bodies)))
+            source = oss.head(key)
+            assert source is not None
+            oss.copy(source, f"{key}.copy")
+
+        keys = [f"k/{number}" for number in range(12)]
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(move, keys))
+        assert [found.key for found in oss.scan("k/")] == sorted(keys + [f"{key}.copy" for key in keys])
+        assert {oss.get(found.key) for found in oss.scan("k/")} == {b"".join(bodies)}
 
 
 def test_a_slow_answer_is_given_up_for_another_one(oss: OssStore, faults: Faults) -> None:
