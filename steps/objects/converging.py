@@ -95,7 +95,7 @@ def _plan_one(item: Look) -> Plan:
         Apply(item.wanted),
         before=presentable(item.live),
         after=presentable(item.preview, than=item.live),
-        last_writer=last_writer(item.live),
+        last_writer=last_writer(item.live, [difference.steps for difference in found]),
     )
     return Plan((change,))
 

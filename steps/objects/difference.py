@@ -7,7 +7,7 @@ API does it: https://github.com/kubernetes-sigs/cluster-api/pull/6710
 import copy
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from steps.ports import Manifest
@@ -23,7 +23,8 @@ _MOST_SHOWN = 3  # differences that a reason names
 
 @dataclass(frozen=True)
 class Difference:
-    path: str
+    steps: tuple[str, ...]  # keys from the top; an item of a list by its name
+    path: str  # the same for people: spec.roles[prefill].replicas
     before: Any
     after: Any
 
@@ -36,9 +37,9 @@ class Difference:
 
 def differences(live: Manifest, preview: Manifest) -> list[Difference]:
     """Every difference that an apply would make; an empty list means that the object is as wanted."""
-    found = list(_walk("", comparable(live), comparable(preview)))
+    found = list(_walk((), "", comparable(live), comparable(preview)))
     if live.get("kind") == "Secret":
-        return [Difference(difference.path, HIDDEN, "another value") for difference in found]
+        return [replace(difference, before=HIDDEN, after="another value") for difference in found]
     return found
 
 
@@ -79,22 +80,22 @@ def presentable(manifest: Manifest | None, *, than: Manifest | None = None) -> M
     return found
 
 
-def _walk(path: str, before: Any, after: Any) -> Iterator[Difference]:
+def _walk(steps: tuple[str, ...], path: str, before: Any, after: Any) -> Iterator[Difference]:
     if isinstance(before, dict) and isinstance(after, dict):
         for key in sorted({*before, *after}):
-            step = f"[{key}]" if "/" in key or "." in key else f".{key}" if path else key
-            yield from _walk(path + step, before.get(key, ABSENT), after.get(key, ABSENT))
+            shown = f"[{key}]" if "/" in key or "." in key else f".{key}" if path else key
+            yield from _walk((*steps, key), path + shown, before.get(key, ABSENT), after.get(key, ABSENT))
     elif _named_items(before) and _named_items(after):
-        yield from _walk_named(path, before, after)
+        yield from _walk_named(steps, path, before, after)
     elif before != after:
-        yield Difference(path, before, after)
+        yield Difference(steps, path, before, after)
 
 
-def _walk_named(path: str, before: list[Any], after: list[Any]) -> Iterator[Difference]:
+def _walk_named(steps: tuple[str, ...], path: str, before: list[Any], after: list[Any]) -> Iterator[Difference]:
     """Lists whose items have names are compared by name, as the server merges them."""
     old, new = {item["name"]: item for item in before}, {item["name"]: item for item in after}
     for name in [*old, *(name for name in new if name not in old)]:
-        yield from _walk(f"{path}[{name}]", old.get(name, ABSENT), new.get(name, ABSENT))
+        yield from _walk((*steps, name), f"{path}[{name}]", old.get(name, ABSENT), new.get(name, ABSENT))
 
 
 def _named_items(value: Any) -> bool:

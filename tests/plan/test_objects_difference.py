@@ -9,7 +9,7 @@ from steps.engine.plan import Change
 from steps.objects.converging import Apply, Delete, Look, deletion, plan_objects
 from steps.objects.difference import differences, reason
 from steps.objects.volume import secret
-from steps.objects.writers import last_writer
+from steps.objects.writers import last_writer, owns
 from steps.ports import AccessKey, Manifest
 from steps.release import FIELD_MANAGER
 from tests.group_world import absent, as_wanted, deleted, group_of, live
@@ -111,6 +111,42 @@ def test_absent_wanted_and_leaving_objects_are_planned_as_such() -> None:
 )
 def test_the_last_writer_is_the_newest_that_is_not_slipway(entries: list[dict[str, str]], writer: str) -> None:
     assert last_writer({"metadata": {"name": "x", "managedFields": entries}}) == writer
+
+
+FIELDS = {
+    "f:metadata": {"f:labels": {".": {}, "f:team": {}}},
+    "f:spec": {
+        "f:roles": {'k:{"name":"decode"}': {".": {}, "f:replicas": {}, "f:template": {}}},
+        "f:selector": {},
+        "f:ports": {'k:{"port":8000,"protocol":"TCP"}': {"f:targetPort": {}}},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "owned"),
+    [
+        (("metadata", "labels", "team"), True),
+        (("metadata", "labels", "other"), False),
+        (("spec", "roles", "decode", "replicas"), True),
+        (("spec", "roles", "decode", "name"), False),
+        (("spec", "roles", "decode", "template", "spec", "containers"), True),
+        (("spec", "roles", "prefill", "replicas"), False),
+        (("spec", "selector", "slipway/role"), True),
+        (("spec", "ports"), True),
+        (("data",), False),
+    ],
+)
+def test_ownership_of_a_field_is_read_as_the_server_writes_it(path: tuple[str, ...], owned: bool) -> None:
+    assert owns(FIELDS, path) is owned
+
+
+def test_who_wrote_the_field_is_named_before_who_wrote_last() -> None:
+    owner = {**managed("kubectl-scale", "2026-11-20T08:00:00Z"), "fieldsV1": FIELDS}
+    other = {**managed("webhook", "2026-11-20T09:00:00Z"), "fieldsV1": {"f:data": {}}}
+    found = {"metadata": {"name": "x", "managedFields": [other, owner]}}
+    assert last_writer(found, [("spec", "roles", "decode", "replicas")]).startswith("kubectl-scale")
+    assert last_writer(found, [("status",)]).startswith("webhook")
 
 
 def test_a_change_stays_the_same_change_however_it_is_undone() -> None:

@@ -1,0 +1,125 @@
+"""Steps against the embedded cluster: the real adapter over HTTP, controllers that act, containers that are toys."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from steps.adapters.kubernetes import connect
+from steps.create_volume import CreateVolume
+from steps.engine.converge import Outcome, Step, check, converge
+from steps.ports import AccessKey, Cluster, Manifest, Ref
+from steps.promote_release import PromoteRelease
+from steps.release import FIELD_MANAGER, Release
+from steps.roll_out_service import RollOutService
+from tests.fakes import FakeClock, RecordingReport
+from tests.toy_cluster import ToyRuntime
+from workflows.rehearsal.cluster.controllers.operator_style import V06, OperatorStyle
+from workflows.rehearsal.cluster.controllers.pace import FAST
+from workflows.rehearsal.cluster.embedded import EmbeddedCluster
+
+KEY = AccessKey("dummy-id", "dummy-secret")
+SABOTEUR = "saboteur"
+
+
+@dataclass
+class LiveCluster:
+    """An embedded cluster, and the port through which steps see it."""
+
+    embedded: EmbeddedCluster
+    port: Cluster
+    bucket: Path
+    frozen: bool = False
+    clock: FakeClock = field(init=False)
+
+    def __post_init__(self) -> None:
+        bell = self.embedded.store.subscribe()
+        # Waiting is waiting for the next change of any object; a frozen cluster has none, so time just passes.
+        self.clock = FakeClock(lambda _: None if self.frozen else bell.wait(0.05))
+
+    def store(self, release: Release) -> Release:
+        """Put the files of a release into the bucket, so that its volume can be mounted."""
+        (self.bucket / release.service.store.bucket / release.prefix).mkdir(parents=True, exist_ok=True)
+        return release
+
+    def volume(self, release: Release) -> CreateVolume:
+        return CreateVolume(self.store(release), self.port, KEY)
+
+    def rollout(self, release: Release) -> RollOutService:
+        return RollOutService(release, self.port)
+
+    def promotion(self, release: Release) -> PromoteRelease:
+        return PromoteRelease(release, self.port, self.clock)
+
+    def run(self, step: Step[Any]) -> tuple[RecordingReport, Outcome]:
+        report = RecordingReport()
+        return report, converge(step, report, self.clock)
+
+    def check(self, step: Step[Any]) -> RecordingReport:
+        report = RecordingReport()
+        check(step, report)
+        return report
+
+    def serve(self, release: Release) -> Release:
+        """Take a release all the way to the traffic."""
+        for step in (self.volume(release), self.rollout(release), self.promotion(release)):
+            self.run(step)
+        return release
+
+    def patch(self, ref: Ref, change: dict[str, Any], by: str = SABOTEUR) -> None:
+        """A merge patch by somebody else."""
+        resource = self.embedded.store.registry.kind(ref.kind.api_version, ref.kind.kind)
+        assert resource is not None
+        group = f"apis/{resource.group}" if resource.group else "api"
+        space = f"/namespaces/{ref.namespace}" if ref.namespace else ""
+        answer = requests.patch(
+            f"{self.embedded.url}/{group}/{resource.version}{space}/{resource.plural}/{ref.name}",
+            params={"fieldManager": by},
+            json=change,
+            headers={"Content-Type": "application/merge-patch+json"},
+            timeout=10,
+        )
+        assert answer.ok, answer.text
+
+    def objects(self) -> dict[str, Manifest]:
+        """Everything that Slipway wrote, without what controllers move."""
+        found = {}
+        for resource in self.embedded.store.registry.all():
+            for one in self.embedded.store.select(resource):
+                if any(entry["manager"] == FIELD_MANAGER for entry in one["metadata"].get("managedFields") or []):
+                    metadata = {key: one["metadata"].get(key) for key in ("uid", "generation", "labels", "annotations")}
+                    name = f"{resource.version}/{resource.kind}/{one['metadata']['name']}"
+                    found[name] = {**{key: one[key] for key in one if key != "status"}, "metadata": metadata}
+        return found
+
+    def names(self, kind: str) -> list[str]:
+        """Names of our objects of a kind."""
+        return sorted({path.split("/")[-1] for path in self.objects() if path.split("/")[1] == kind})
+
+    def settle(self, holds: Callable[[], bool], looks: int = 400) -> None:
+        """Wait for controllers."""
+        for _ in range(looks):
+            if holds():
+                return
+            self.clock.sleep(0.0)
+        raise AssertionError("the cluster did not settle")
+
+    def freeze(self) -> None:
+        """No controller acts any more; the API goes on."""
+        self.frozen = True
+        self.embedded._plane.stop()
+
+
+@contextmanager
+def live_cluster(folder: Path, operator: OperatorStyle = V06, **options: Any) -> Iterator[LiveCluster]:
+    embedded = EmbeddedCluster(
+        folder / "cluster", ToyRuntime(), folder / "bucket", pace=FAST, operator=operator, **options
+    )
+    embedded.start()
+    try:
+        yield LiveCluster(embedded, connect(embedded.kubeconfig), folder / "bucket" / "objects")
+    finally:
+        embedded.stop()
