@@ -18,6 +18,7 @@ from steps.mirror_model import MirrorModel
 from steps.ports import ModelStore
 from steps.release import Release
 from steps.transfer import bucket, hashing
+from steps.transfer.checkpoint import CheckpointRecord
 from steps.transfer.file_job import SAVE_PARTS
 from steps.transfer.layout import MIB
 from tests.fakes import FakeClock, RecordingReport
@@ -162,6 +163,26 @@ def test_a_part_that_somebody_replaced_is_noticed_before_the_file_is_made_whole(
     store, _ = unfinished()
     upload = next(found for found in store.open.values() if found.key.endswith("model-1.safetensors"))
     upload.parts[1] = bytes(MIB)
+    made: list[bool] = []
+
+    def look(operation: str, key: str) -> None:
+        if operation == "answer complete":
+            made.append(store.objects[key].body == FILES[key.rpartition("/")[2]])
+
+    store.hook = look
+    mirror(MemorySource(FILES), store)
+    assert_whole(store, FILES)
+    assert all(made)
+
+
+def test_an_object_that_its_own_upload_does_not_vouch_for_is_moved_again() -> None:
+    store = MemoryStore()
+    small = next(file for file in listing_of(FILES).files if file.path == "config.json")
+    state = CheckpointRecord(
+        path=small.path, sha256=small.sha256, size=small.size, part_size=MIB, parts=1, sha256_state="", crc64="1"
+    )
+    store.put(bucket.object_key(RELEASE, small.path), bytes(small.size), metadata={"sha256": small.sha256})
+    store.put(bucket.state_key(RELEASE, small.path), state.encode())
     mirror(MemorySource(FILES), store)
     assert_whole(store, FILES)
 
