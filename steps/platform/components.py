@@ -97,11 +97,11 @@ def service_names(release: Release, facts: PlatformFacts) -> tuple[Finding, ...]
         findings.append(
             Wrong(f"a Service {traffic} that Slipway did not make", f"a free name, or the label {SERVICE_LABEL}")
         )
-    for role in release.replicas:
-        if _named(f"{release.group}-{role}", facts.services) and not _is_headless(release, role, facts.services):
-            findings.append(
-                Wrong(f"a Service {release.group}-{role}", "no such Service: the RBG operator would adopt it")
-            )
+    findings += (
+        Wrong(f"a Service {release.group}-{role}", "no such Service: the RBG operator would adopt it")
+        for role in release.replicas
+        if _named(f"{release.group}-{role}", facts.services) and not _is_headless(release, role, facts.services)
+    )
     return tuple(findings) or (Well(f"the Service name {traffic} is free or ours"),)
 
 

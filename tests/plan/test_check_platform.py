@@ -174,7 +174,7 @@ def test_tcp_needs_no_erdma() -> None:
 
 def test_gpus_are_packed_node_by_node() -> None:
     """Six free GPUs, but only one pair of them on one node."""
-    nodes = tuple(node(f"gpu-{number}", gpus=1) for number in range(4)) + (node("gpu-4", gpus=2),)
+    nodes = (*tuple(node(f"gpu-{number}", gpus=1) for number in range(4)), node("gpu-4", gpus=2))
     devices = tuple(erdma_device(item["metadata"]["name"], "Ready") for item in nodes)
     assert _faults(healthy(nodes=nodes, erdma_devices=devices)) == ["GPU01"]
 

@@ -1,4 +1,4 @@
-"""`python -m workflows run` takes the whole line to a proven service, survives kill -9 anywhere, and does nothing twice."""
+"""A local run takes the whole line to a proven service, survives kill -9 anywhere, and does nothing twice."""
 
 import hashlib
 import re
