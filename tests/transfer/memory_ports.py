@@ -205,9 +205,10 @@ class MemoryStore:
 
     def _described(self, key: str) -> StoredObject:
         entry = self.objects[key]
-        etag = hashlib.md5(entry.body).hexdigest()
-        return StoredObject(key, len(entry.body), etag, crc(memoryview(entry.body)), entry.metadata)
+        checksum = crc(memoryview(entry.body))
+        return StoredObject(key, len(entry.body), f"{checksum:x}", checksum, entry.metadata)
 
 
 def _part(number: int, body: bytes) -> StoredPart:
-    return StoredPart(number, len(body), hashlib.md5(body).hexdigest(), crc(memoryview(body)))
+    checksum = crc(memoryview(body))
+    return StoredPart(number, len(body), f"{checksum:x}", checksum)

@@ -56,7 +56,7 @@ def move_one(found: FileJob, part: Part) -> bool:
     return found.move(part, memoryview(bytearray(PART)), lambda: None)
 
 
-@pytest.mark.parametrize("order", permutations(range(4)))
+@pytest.mark.parametrize("order", list(permutations(range(4))))
 def test_parts_may_move_in_any_order(order: tuple[int, ...]) -> None:
     sink = MemoryFile()
     found = job(4 * PART - 3, sink)

@@ -249,7 +249,7 @@ def test_a_stopped_download_goes_on_inside_a_file(tmp_path: Path) -> None:
     assert any("began in an earlier run" in line for line in report.of("changed"))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(kills=st.lists(st.integers(0, 60), min_size=1, max_size=3))
 def test_a_download_killed_at_any_file_operation_goes_on(kills: list[int]) -> None:
     source, store = MemorySource(files()), MemoryStore()
