@@ -8,6 +8,8 @@ from typing import Any
 
 from kubernetes.dynamic import DynamicClient, Resource
 
+from steps.adapters.kube_errors import Attempt, no_json
+
 
 class Discovery:
     """Discovery on demand for `DynamicClient(discoverer=Discovery)`; lives as long as the process."""
@@ -17,7 +19,8 @@ class Discovery:
         self._served: dict[str, dict[str, Resource]] = {}
 
     def get(self, api_version: str, kind: str, **request: Any) -> Resource | None:
-        """None if the kind is not in the list of what is served; raises NotFoundError if there is no such list.
+        """None if the kind is not in the list of what is served; raises NotFoundError if there is no such list,
+        and TransientError for an answer that is no JSON.
 
         What was not served is asked again each time: a CRD may be installed meanwhile.
         """
@@ -29,7 +32,10 @@ class Discovery:
     def _ask(self, api_version: str, **request: Any) -> dict[str, Resource]:
         group, _, version = api_version.rpartition("/")
         prefix = "apis" if group else "api"
-        found = self._client.request("get", f"/{prefix}/{api_version}", serializer=lambda _, plain: plain, **request)
+        path = f"/{prefix}/{api_version}"
+        found = self._client.request("get", path, serializer=lambda _, plain: plain, **request)
+        if not isinstance(found, dict):
+            raise no_json(Attempt("get", path), found)
         return {
             entry["kind"]: Resource(
                 prefix=prefix,

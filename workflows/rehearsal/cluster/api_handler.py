@@ -48,8 +48,8 @@ class ApiHandler(BodyHandler):
             self._route(parts.path)
         except ApiError as error:
             # What is left of a body that nobody read would be taken for the next request.
-            self.close_connection = self.close_connection or "/proxy" in parts.path
-            self.send_json(error.status, error.body(), self._retry_after(error))
+            unread = {"Connection": "close"} if "/proxy" in parts.path else {}
+            self.send_json(error.status, error.body(), self._retry_after(error) | unread)
 
     def _stumble(self) -> None:
         """Fail on purpose, if this request is planned to."""

@@ -64,11 +64,8 @@ class BodyHandler(Handler):
             raise ApiError(503, "ServiceUnavailable", f'no endpoints available for {kind[:-1]} "{name}" port {number}')
         parts = urlsplit(self.path)
         path = (parts.path.partition("/proxy")[2] or "/") + (f"?{parts.query}" if parts.query else "")
-        try:
-            response = proxy.forward(address, self.command, path, list(self.headers.items()), self._sent())
-        except (OSError, http.client.HTTPException) as error:
-            raise ApiError(503, "ServiceUnavailable", f"error trying to reach service: {error}") from error
-        self._relay(response)
+        with proxy.forward(address, self.command, path, list(self.headers.items()), self._sent()) as response:
+            self._relay(response)
 
     def _relay(self, response: http.client.HTTPResponse) -> None:
         headers = proxy.end_to_end(response)

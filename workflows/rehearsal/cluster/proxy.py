@@ -5,6 +5,7 @@ https://kubernetes.io/docs/tasks/access-application-cluster/access-cluster-servi
 
 import http.client
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from io import BufferedIOBase
 
 from workflows.rehearsal.cluster.errors import ApiError, bad_request
@@ -14,7 +15,7 @@ from workflows.rehearsal.runtime import Address
 ProxyTarget = Callable[[str, str, str, int], Address | None]
 """("pods" or "services", namespace, name, port) -> where it really listens; None while nothing does."""
 
-CONNECT_SECONDS = 600.0
+ANSWER_SECONDS = 600.0  # that the pod may be silent
 BLOCK = 1 << 16
 # RFC 9110 7.6.1: these speak about one connection only. Authorization is for the API server, never for the pod.
 _HOP_BY_HOP = frozenset(
@@ -54,16 +55,22 @@ def port_number(kind: str, content: Manifest, port: str) -> int:
     return ports[port] if port else next(iter(ports.values()))
 
 
+@contextmanager
 def forward(
     address: Address, method: str, path: str, headers: list[tuple[str, str]], body: Iterator[bytes] | None
-) -> http.client.HTTPResponse:
-    """Send the request on. Raises OSError and http.client.HTTPException if the other side does not answer."""
-    connection = http.client.HTTPConnection(*address, timeout=CONNECT_SECONDS)
-    kept = {name: value for name, value in headers if name.lower() not in _HOP_BY_HOP}
-    # Without a length the body goes on as it came: in chunks.
-    chunked = body is not None and "content-length" not in {name.lower() for name in kept}
-    connection.request(method, path, body=body, headers=kept, encode_chunked=chunked)
-    return connection.getresponse()
+) -> Iterator[http.client.HTTPResponse]:
+    """Send the request on. Raises ApiError 503 if the other side does not answer."""
+    with closing(http.client.HTTPConnection(*address, timeout=ANSWER_SECONDS)) as connection:
+        kept = {name: value for name, value in headers if name.lower() not in _HOP_BY_HOP}
+        # Without a length the body goes on as it came: in chunks.
+        chunked = body is not None and "content-length" not in {name.lower() for name in kept}
+        try:
+            connection.request(method, path, body=body, headers=kept, encode_chunked=chunked)
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise ApiError(503, "ServiceUnavailable", f"error trying to reach service: {error}") from error
+        with response:
+            yield response
 
 
 def end_to_end(response: http.client.HTTPResponse) -> list[tuple[str, str]]:

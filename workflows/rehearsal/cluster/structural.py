@@ -12,6 +12,8 @@ from workflows.rehearsal.cluster.errors import Cause, invalid_value, required, u
 
 Schema = Mapping[str, Any]
 
+_PRESERVE = "x-kubernetes-preserve-unknown-fields"
+
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "array": (list,),
     "boolean": (bool,),
@@ -26,12 +28,16 @@ def pruned(value: Any, schema: Schema) -> Any:
     """`value` without the fields that the schema does not know."""
     if isinstance(value, list):
         items = schema.get("items")
-        return [pruned(item, items) for item in value] if isinstance(items, Mapping) else value
+        if not isinstance(items, Mapping):
+            return value
+        # Said of a list, it holds for the maps in it: RBG says it of spec.roles.
+        inherited = {_PRESERVE: True} if schema.get(_PRESERVE) else {}
+        return [pruned(item, {**items, **inherited}) for item in value]
     if not isinstance(value, dict):
         return value
     properties = schema.get("properties") or {}
     others = schema.get("additionalProperties")
-    open_ended = bool(schema.get("x-kubernetes-preserve-unknown-fields")) or others is True
+    open_ended = bool(schema.get(_PRESERVE)) or others is True
     always = {"apiVersion", "kind", "metadata"} if schema.get("x-kubernetes-embedded-resource") else set()
     kept = {}
     for key, inner in value.items():

@@ -1,0 +1,161 @@
+"""How the Kubernetes adapter bears a server that stumbles, lies or is not there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.config import incluster_config
+
+from steps.adapters import kubernetes
+from steps.adapters.kube_access import api_access
+from steps.adapters.kubernetes import KubernetesCluster, connect
+from steps.engine.errors import Blocked, TransientError
+from steps.ports import Kind, Ref
+from tests.api_servers import config_map
+from workflows.rehearsal import faults
+from workflows.rehearsal.cluster.api import ApiServer
+from workflows.rehearsal.cluster.resources import CONFIG_MAPS
+from workflows.rehearsal.cluster.store import Store
+from workflows.rehearsal.faults import Faults
+from workflows.rehearsal.server import Handler, LoopbackServer
+
+REF = Ref(Kind("v1", "ConfigMap"), "a", "default")
+WANTED = {**config_map("a", {"n": "1"}), "metadata": {"name": "a", "namespace": "default"}}
+
+
+@contextmanager
+def stumbling(folder: Path, *script: tuple[str, str]) -> Iterator[tuple[KubernetesCluster, Faults, Store]]:
+    store, plan = Store(), Faults(script=script)
+    server = ApiServer(store, faults=plan)
+    server.start()
+    server.write_kubeconfig(folder / "kubeconfig")
+    yield connect(folder / "kubeconfig"), plan, store
+    server.stop()
+
+
+@pytest.mark.parametrize("kind", [faults.SERVER_ERROR, faults.UNAVAILABLE, faults.THROTTLED, faults.DROP])
+def test_a_read_outlives_answers_that_do_not_come(tmp_path: Path, kind: str) -> None:
+    with stumbling(tmp_path, *[("GET /api/v1/namespaces", kind)] * 2) as (cluster, plan, store):
+        store.create(CONFIG_MAPS, WANTED)
+        live = cluster.get(REF)
+        assert live is not None
+        assert live["data"] == {"n": "1"}
+        assert len(plan.injected) == 2
+
+
+def test_an_apply_whose_answer_is_lost_is_done_once(tmp_path: Path) -> None:
+    with stumbling(tmp_path, ("PATCH", faults.LOST_ANSWER)) as (cluster, plan, store):
+        cluster.apply(WANTED)
+        assert len(plan.injected) == 1
+        # One change, although it was asked for twice.
+        assert store.get(CONFIG_MAPS, "a", "default")["metadata"]["resourceVersion"] == str(store.revision)  # type: ignore[index]
+
+
+def test_a_delete_whose_answer_is_lost_is_done(tmp_path: Path) -> None:
+    with stumbling(tmp_path, ("DELETE", faults.LOST_ANSWER)) as (cluster, plan, store):
+        uid = store.create(CONFIG_MAPS, WANTED)["metadata"]["uid"]
+        cluster.delete(REF, uid)
+        assert cluster.get(REF) is None
+        assert len(plan.injected) == 1
+
+
+def test_a_server_that_never_answers_is_no_answer_after_some_attempts(tmp_path: Path) -> None:
+    always = [("/configmaps", faults.UNAVAILABLE)] * 50
+    with stumbling(tmp_path, *always) as (cluster, plan, _):
+        with pytest.raises(TransientError, match="no answer from the API server when asked to get configmaps a in"):
+            cluster.get(REF)
+        assert len(plan.injected) == kubernetes.ATTEMPTS
+
+
+def test_a_refusal_is_not_asked_again(tmp_path: Path) -> None:
+    with stumbling(tmp_path, ("/configmaps", faults.FORBIDDEN)) as (cluster, plan, _):
+        with pytest.raises(Blocked, match="not allowed to get configmaps a in namespace default"):
+            cluster.get(REF)
+        assert len(plan.injected) == 1
+
+
+def test_a_server_that_is_down_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubernetes, "ATTEMPTS", 2)
+    with stumbling(tmp_path) as (cluster, _, _):
+        pass
+    with pytest.raises(TransientError, match="no answer from the API server"):
+        cluster.get(REF)
+
+
+class Portal(Handler):
+    """What stands in front of a cluster when the VPN is off: everything is an HTML page."""
+
+    def do_GET(self) -> None:  # noqa: N802  # http.server wants this name
+        self.send_body(200, b"<html>please log in</html>", "text/html")
+
+    do_PATCH = do_GET  # noqa: N815  # http.server wants these names
+
+
+def test_a_page_instead_of_json_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubernetes, "ATTEMPTS", 1)
+    portal = LoopbackServer(Portal)
+    portal.start()
+    kubeconfig(tmp_path / "kubeconfig", portal.url)
+    with pytest.raises(TransientError, match="not JSON"):
+        connect(tmp_path / "kubeconfig").get(REF)
+    portal.stop()
+
+
+def kubeconfig(path: Path, url: str, **user: Any) -> Path:
+    lines = [
+        "clusters: [{name: a, cluster: {server: '" + url + "'}}]",
+        f"users: [{{name: a, user: {user or '{}'}}}]",
+        "contexts: [{name: a, context: {cluster: a, user: a}}]",
+        "current-context: a",
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_an_absent_kubeconfig_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Blocked, match=r"there is no kubeconfig at .*absent") as caught:
+        connect(tmp_path / "absent")
+    assert "KUBECONFIG" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "clusters: 5", "just words", "a: [", "current-context: nowhere\nclusters: []\ncontexts: []\nusers: []"],
+)
+def test_an_unusable_kubeconfig_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(Blocked, match=r"kubeconfig .* is unusable"):
+        connect(path)
+
+
+def test_outside_a_cluster_there_is_no_service_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(Blocked, match="cannot use the service account of this pod") as caught:
+        connect(None)
+    assert "KUBECONFIG" in caught.value.hint
+
+
+def test_inside_a_cluster_the_service_account_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("token", "ca.crt"):
+        (tmp_path / name).write_text(f"dummy-{name}", encoding="utf-8")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    access = api_access(None)
+    assert (access.url, access.verify, access.cert) == ("https://10.96.0.1:443", str(tmp_path / "ca.crt"), None)
+    assert access.headers == {"Authorization": "bearer dummy-token"}
+
+
+def test_access_carries_the_token_and_never_shows_it(tmp_path: Path) -> None:
+    access = api_access(kubeconfig(tmp_path / "kubeconfig", "https://example.test:6443/", token="dummy-token"))
+    assert (access.url, access.verify, access.cert) == ("https://example.test:6443", True, None)
+    assert access.headers == {"Authorization": "Bearer dummy-token"}
+    assert "dummy-token" not in repr(access)
+
+
+def test_access_without_a_token_sends_none(tmp_path: Path) -> None:
+    assert api_access(kubeconfig(tmp_path / "kubeconfig", "http://127.0.0.1:1")).headers == {}
