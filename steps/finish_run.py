@@ -174,7 +174,7 @@ def plan(service: ModelService, run: RunResult, facts: Facts, *, tells: bool) ->
 
 
 def verdict(facts: Facts) -> str:
-    """What became of the service: `kept`, `removed` (a failed release) or `put back` (the recorded one)."""
+    """What was done: `kept` (nothing), `removed` (a release that serves nobody) or `put back` (the recorded one)."""
     return "put back" if "put back" in facts.done else "removed" if "removed" in facts.done else "kept"
 
 
@@ -184,7 +184,7 @@ def summary(service: ModelService, run: RunResult, facts: Facts) -> str:
     serves = f"{service.name} serves release {current.release}" if current else f"{service.name} serves no release yet"
     what = {
         "kept": "nothing had to be put back",
-        "removed": "the failed release was removed",
+        "removed": "a release that is neither recorded nor serving was removed",
         "put back": "the recorded release was put back",
     }[verdict(facts)]
     name = f"run {run.name}" if run.name else "the run"
@@ -206,7 +206,9 @@ def _way_back(service: ModelService, run: RunResult, facts: Facts) -> Plan:
     keep = {services.serving_release(facts.traffic)} if promotion_pending(facts) else set()
     if facts.record.current:
         keep.add(facts.record.current.release)
-    removals = deletions(superseded(facts.found, service, keep), "the run that made it failed; it serves nobody")
+    removals = deletions(
+        superseded(facts.found, service, keep), "neither recorded nor serving, so it would hold GPUs for nobody"
+    )
     return Plan(removals) + _restoration(run, facts)
 
 

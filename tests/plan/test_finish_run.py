@@ -193,7 +193,7 @@ def test_each_failed_task_is_in_the_recap() -> None:
     ("run", "done", "words"),
     [
         (SUCCEEDED, (), "run nightly-7: Succeeded; nothing to put back"),
-        (FAILED, ("removed",), "the failed release was removed"),
+        (FAILED, ("removed",), "a release that is neither recorded nor serving was removed"),
         (FAILED, ("removed", "put back"), "the recorded release was put back"),
         (RunResult("", "Error"), (), "the run: Error; nothing had to be put back"),
     ],

@@ -1,0 +1,338 @@
+"""A release from its volume to the traffic, its successors, and the ways back, on an embedded cluster over HTTP."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steps.engine.errors import Blocked, TransientError
+from steps.finish_run import FinishRun, RunResult
+from steps.objects import record, services, volume
+from steps.objects.kinds import POD, SERVICE
+from steps.ports import Manifest, Notifier, Ref
+from steps.release import HASH_LABEL, Release
+from tests.live_cluster import LiveCluster, live_cluster
+from tests.samples import release
+from tests.toy_cluster import ABSENT_IMAGE, CRASHING_IMAGE
+from workflows.rehearsal.cluster.controllers.operator_style import OPERATOR_STYLES
+
+OLD = release(digest="sha256:" + "2" * 64)
+NEW = release(digest="sha256:" + "3" * 64)
+BROKEN = release(f"serving.image={ABSENT_IMAGE}", digest=OLD.model_digest)
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[LiveCluster]:
+    with live_cluster(tmp_path) as found:
+        yield found
+
+
+def failed(task: str) -> RunResult:
+    return RunResult.of("nightly-7", "Failed", json.dumps([{"displayName": task, "message": "it failed"}]))
+
+
+def finish(live: LiveCluster, run: RunResult, of: Release = OLD, notifier: Notifier | None = None) -> FinishRun:
+    return FinishRun(of.service, live.port, notifier, run)
+
+
+def pods(live: LiveCluster, role: str) -> dict[str, Manifest]:
+    found = live.port.select(POD, "default", {"slipway/role": role})
+    return {pod["metadata"]["name"]: pod for pod in found}
+
+
+def uids(live: LiveCluster, role: str) -> dict[str, str]:
+    return {name: pod["metadata"]["uid"] for name, pod in pods(live, role).items()}
+
+
+def traffic_to(live: LiveCluster) -> str:
+    return services.serving_release(live.port.get(services.traffic_service_ref(OLD.service)))
+
+
+def recorded(live: LiveCluster) -> record.Record:
+    return record.read(live.port.get(record.record_ref(OLD.service)))
+
+
+@pytest.mark.parametrize("style", OPERATOR_STYLES)
+def test_every_operator_brings_a_release_up_and_scales_it(tmp_path: Path, style: str) -> None:
+    with live_cluster(tmp_path, OPERATOR_STYLES[style]) as live:
+        live.serve(OLD)
+        scaled = release("serving.prefill.replicas=3", digest=OLD.model_digest)
+        _, outcome = live.run(live.rollout(scaled))
+        assert (outcome.outputs.group, outcome.outputs.ready_pods) == (OLD.group, 5)
+        router = pods(live, "router")[f"{OLD.group}-router-0"]
+        headless = {one["metadata"]["name"] for one in live.port.select(SERVICE, "default")}
+        urls = [one for one in router["spec"]["containers"][0]["args"] if one.startswith("http://")]
+        assert len(urls) == 4
+        for url in urls:
+            pod, _, service = url.removeprefix("http://").removesuffix(":8000").partition(".")
+            assert pod in pods(live, "prefill") | pods(live, "decode")
+            assert service in headless
+
+
+def test_a_first_release_takes_the_traffic_and_is_recorded(live: LiveCluster) -> None:
+    live.serve(OLD)
+    assert traffic_to(live) == OLD.id
+    found = recorded(live)
+    assert found.current is not None
+    assert (found.current.release, found.current.volume, found.previous) == (OLD.id, OLD.volume_name, None)
+    assert found.promoted_at.startswith("20")
+    assert live.embedded.service_address("default", "sglang-pd", 8000) is not None
+
+
+def test_a_newer_release_replaces_an_older_one_and_keeps_its_volume(live: LiveCluster) -> None:
+    live.serve(OLD)
+    live.serve(NEW)
+    live.settle(lambda: not live.port.select(POD, "default", {"slipway/release": OLD.id}))
+    assert traffic_to(live) == NEW.id
+    assert live.names("RoleBasedGroup") == [NEW.group]
+    assert live.names("Service") == sorted([NEW.group, "sglang-pd"])
+    assert live.names("PersistentVolume") == sorted([OLD.volume_name, NEW.volume_name])
+    third = live.serve(release(digest="sha256:" + "4" * 64))
+    live.settle(lambda: live.names("PersistentVolume") == sorted([NEW.volume_name, third.volume_name]))
+    previous = recorded(live).previous
+    assert previous is not None
+    assert previous.release == NEW.id
+
+
+def test_scaling_keeps_every_worker_and_replaces_the_router(live: LiveCluster) -> None:
+    live.serve(OLD)
+    workers, router = uids(live, "prefill") | uids(live, "decode"), uids(live, "router")
+    report, _ = live.run(live.rollout(release("serving.prefill.replicas=3", digest=OLD.model_digest)))
+    assert len(report.of("changed")) == 1
+    assert "spec.roles[prefill].replicas: 2 -> 3" in report.of("changed")[0]
+    assert (uids(live, "prefill") | uids(live, "decode")).items() >= workers.items()
+    assert uids(live, "router") != router
+
+
+def test_the_gate_does_not_open_for_the_pods_of_an_older_template(live: LiveCluster) -> None:
+    """The operator calls the group Ready at its new generation while its only router is still the old one."""
+    live.serve(OLD)
+    before = {pod["metadata"]["labels"][HASH_LABEL] for pod in pods(live, "router").values()}
+    live.run(live.rollout(release("serving.decode.replicas=2", digest=OLD.model_digest)))
+    after = {pod["metadata"]["labels"][HASH_LABEL] for pod in pods(live, "router").values()}
+    assert len(pods(live, "decode")) == 2
+    assert before.isdisjoint(after)
+
+
+class DyingAfter:
+    """The port of a process that dies after a number of changes."""
+
+    def __init__(self, live: LiveCluster, changes: int) -> None:
+        self._port = live.port
+        self._left = changes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._port, name)
+
+    def apply(self, wanted: Manifest) -> None:
+        self._die()
+        self._port.apply(wanted)
+
+    def delete(self, ref: Ref, uid: str) -> None:
+        self._die()
+        self._port.delete(ref, uid)
+
+    def _die(self) -> None:
+        if not self._left:
+            raise TransientError("killed")
+        self._left -= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        (0, "removed"),  # nothing was promoted, so the candidate goes
+        (1, "kept"),  # the traffic is on the new release, which nobody recorded: the next run does
+        (2, "removed"),  # recorded and serving, so the old release goes
+        (3, "removed"),
+    ],
+)
+def test_a_promotion_killed_anywhere_is_finished_by_the_next_run(live: LiveCluster, changes: int, verdict: str) -> None:
+    live.serve(OLD)
+    for step in (live.volume(NEW), live.rollout(NEW)):
+        live.run(step)
+    honest, live.port = live.port, DyingAfter(live, changes)
+    with pytest.raises(TransientError):
+        live.run(live.promotion(NEW))
+    live.port = honest
+    # Whatever was done, the traffic goes to a release that exists, and the end of the run breaks nothing.
+    assert traffic_to(live) in {group.removeprefix("qwen3-32b-") for group in live.names("RoleBasedGroup")}
+    _, outcome = live.run(finish(live, failed("promote-release")))
+    assert outcome.outputs.verdict == verdict
+    for step in (live.rollout(NEW), live.promotion(NEW)):
+        live.run(step)
+    current, previous = recorded(live).current, recorded(live).previous
+    assert current is not None
+    assert previous is not None
+    assert (traffic_to(live), current.release, previous.release) == (NEW.id, NEW.id, OLD.id)
+    assert live.names("RoleBasedGroup") == [NEW.group]
+
+
+@pytest.mark.parametrize(("image", "words"), [(ABSENT_IMAGE, "cannot be pulled"), (CRASHING_IMAGE, "exit code 3")])
+def test_pods_that_cannot_come_up_end_the_rollout_and_their_group_is_removed(
+    live: LiveCluster, image: str, words: str
+) -> None:
+    live.serve(OLD)
+    broken = release(f"serving.image={image}", digest=OLD.model_digest)
+    with pytest.raises(Blocked, match=words):
+        live.run(live.rollout(broken))
+    assert len(live.names("RoleBasedGroup")) == 2
+    _, outcome = live.run(finish(live, failed("roll-out-service")))
+    assert outcome.outputs.verdict == "removed"
+    assert live.names("RoleBasedGroup") == [OLD.group]
+    assert live.names("Service") == sorted([OLD.group, "sglang-pd"])
+    assert traffic_to(live) == OLD.id
+
+
+def test_a_volume_that_cannot_be_mounted_says_why(live: LiveCluster) -> None:
+    unstored = release("store.bucket=no-such-bucket")
+    live.run(live.volume(OLD))
+    for manifest in (volume.persistent_volume(unstored, "1Ti"), volume.claim(unstored, "1Ti")):
+        live.port.apply(manifest)
+    with pytest.raises(Blocked, match="the bucket or path does not exist"):
+        live.run(live.rollout(unstored))
+
+
+def test_a_failed_first_release_leaves_no_gpu_behind(live: LiveCluster) -> None:
+    live.run(live.volume(BROKEN))
+    with pytest.raises(Blocked):
+        live.run(live.rollout(BROKEN))
+    _, outcome = live.run(finish(live, failed("roll-out-service")))
+    assert outcome.outputs.verdict == "removed"
+    assert live.names("RoleBasedGroup") == []
+    assert live.names("PersistentVolumeClaim") == [BROKEN.volume_name]
+
+
+def test_a_failed_recreate_is_put_back_and_serves(live: LiveCluster) -> None:
+    live.serve(OLD)
+    broken = release(f"serving.image={ABSENT_IMAGE}", "rollout.strategy=Recreate", digest=OLD.model_digest)
+    with pytest.raises(Blocked):
+        live.run(live.rollout(broken))
+    assert live.names("RoleBasedGroup") == [broken.group]
+    report, outcome = live.run(finish(live, failed("roll-out-service")))
+    assert outcome.outputs.verdict == "put back"
+    assert any("ready" in line for line in report.of("waiting"))
+    assert live.names("RoleBasedGroup") == [OLD.group]
+    assert live.embedded.service_address("default", "sglang-pd", 8000) is not None
+
+
+def test_recreate_never_runs_two_releases_at_once(live: LiveCluster) -> None:
+    live.serve(OLD)
+    new = live.store(release("rollout.strategy=Recreate", digest=NEW.model_digest))
+    live.run(live.volume(new))
+    report, _ = live.run(live.rollout(new))
+    assert report.of("changed")[0].startswith(f"delete RoleBasedGroup/default/{OLD.group}")
+    lines = [text for word, text in report.lines if word in ("changed", "waiting")]
+    gone = max(index for index, text in enumerate(lines) if "to be gone" in text)
+    assert gone < lines.index(f"create RoleBasedGroup/default/{new.group} (absent)")
+
+
+def test_a_failed_scaling_is_taken_back(live: LiveCluster) -> None:
+    live.serve(OLD)
+    too_many = release("serving.prefill.replicas=13", "rollout.deadlineMinutes=1", digest=OLD.model_digest)
+    with pytest.raises(Exception, match="Unschedulable"):
+        live.run(live.rollout(too_many))
+    _, outcome = live.run(finish(live, failed("roll-out-service")))
+    assert outcome.outputs.verdict == "put back"
+    assert len(pods(live, "prefill")) == 2
+
+
+def test_a_failure_before_the_rollout_leaves_even_drift_alone(live: LiveCluster) -> None:
+    live.serve(OLD)
+    live.patch(services.traffic_service_ref(OLD.service), {"metadata": {"labels": {"hand-made": "yes"}}})
+    before = live.objects()
+    _, outcome = live.run(finish(live, failed("download-model")))
+    assert outcome.outputs.verdict == "kept"
+    assert live.objects() == before
+
+
+class Recorder:
+    def __init__(self, error: Blocked | None = None) -> None:
+        self.messages: list[Mapping[str, Any]] = []
+        self._error = error
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        if self._error:
+            raise self._error
+        self.messages.append(message)
+
+
+def test_people_are_told_once_even_if_the_end_is_run_twice(live: LiveCluster) -> None:
+    live.serve(OLD)
+    people = Recorder()
+    for _ in range(2):
+        live.run(finish(live, failed("smoke-test"), notifier=people))
+    assert [message["run"] for message in people.messages] == ["nightly-7"]
+    report, _ = live.run(live.promotion(OLD))
+    assert not report.of("changed")  # the record keeps both what it says of the release and who was told
+
+
+def test_people_hear_of_a_run_that_never_got_a_release(live: LiveCluster) -> None:
+    people = Recorder()
+    for _ in range(2):
+        live.run(finish(live, failed("resolve-model"), notifier=people))
+    assert len(people.messages) == 1
+    live.serve(OLD)
+    assert recorded(live).notified_run == "nightly-7"
+
+
+def test_a_webhook_that_refuses_fails_nothing(live: LiveCluster) -> None:
+    live.serve(OLD)
+    report, outcome = live.run(finish(live, failed("smoke-test"), notifier=Recorder(Blocked("410 Gone"))))
+    assert report.of("note") == ["warning: nobody was told how the run ended: 410 Gone"]
+    assert outcome.outputs.verdict == "kept"
+    people = Recorder()
+    live.run(finish(live, failed("smoke-test"), notifier=people))
+    assert len(people.messages) == 1
+
+
+def test_a_released_volume_is_made_anew_and_binds(live: LiveCluster) -> None:
+    live.run(live.volume(OLD))
+    claim = live.port.get(volume.claim_ref(OLD))
+    assert claim is not None
+    live.port.delete(volume.claim_ref(OLD), claim["metadata"]["uid"])
+
+    def released() -> bool:
+        found = live.port.get(volume.volume_ref(OLD)) or {}
+        return bool((found.get("status") or {}).get("phase") == "Released")
+
+    live.settle(released)
+    report, _ = live.run(live.volume(OLD))
+    assert [line.partition(" (")[0] for line in report.of("changed")] == [
+        f"delete PersistentVolume/{OLD.volume_name}",
+        f"create PersistentVolume/{OLD.volume_name}",
+        f"create PersistentVolumeClaim/default/{OLD.volume_name}",
+    ]
+    assert live.run(live.volume(OLD))[1].changes == ()
+
+
+def test_a_lost_claim_is_a_fault_with_its_command(live: LiveCluster) -> None:
+    live.run(live.volume(OLD))
+    found = live.port.get(volume.volume_ref(OLD))
+    assert found is not None
+    live.patch(volume.volume_ref(OLD), {"metadata": {"finalizers": None}})
+    live.port.delete(volume.volume_ref(OLD), found["metadata"]["uid"])
+    live.patch(volume.volume_ref(OLD), {"metadata": {"finalizers": None}})
+    live.settle(lambda: (live.port.get(volume.claim_ref(OLD)) or {})["status"]["phase"] == "Lost")
+    with pytest.raises(Blocked, match=f"kubectl delete pvc {OLD.volume_name} -n default"):
+        live.run(live.volume(OLD))
+
+
+def test_a_rotated_key_is_written_without_a_new_volume(live: LiveCluster) -> None:
+    live.run(live.volume(OLD))
+    step = live.volume(OLD)
+    rotated = type(step)(step.release, step.cluster, type(live.volume(OLD).access_key)("dummy-id", "rotated-dummy"))
+    report, _ = live.run(rotated)
+    assert report.of("changed") == ["update Secret/default/qwen3-32b-oss (data.akSecret: (hidden) -> another value)"]
+
+
+def test_an_account_that_may_not_read_events_still_learns_from_the_pods(tmp_path: Path) -> None:
+    def denied(_verb: str, resource: str, _namespace: str, _name: str) -> bool:
+        return resource in ("events", "pods/log")
+
+    with live_cluster(tmp_path, denied=denied) as live:
+        live.run(live.volume(BROKEN))
+        with pytest.raises(Blocked, match="cannot be pulled"):
+            live.run(live.rollout(BROKEN))
