@@ -1,14 +1,13 @@
 """`python -m workflows run | render | schema`: everything around the steps."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from steps.engine.errors import Exit
-from steps.service import DocumentError, json_schema
+from steps.service import DocumentError
 
-REFERENCE = "manifests/services/qwen3-32b.yaml"
+ROOT = Path(__file__).parents[1]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,8 +32,25 @@ def _run(options: argparse.Namespace) -> int:
         return Exit.BLOCKED
 
 
+def _render(options: argparse.Namespace) -> int:
+    from workflows import render  # noqa: PLC0415  # hera alone costs half a second
+
+    if options.service:
+        written = render.write(render.render(options.service, options.argo), options.out)
+    elif options.check:
+        drifted = render.drift(ROOT)
+        sys.stderr.writelines(f"{name} is not what it would be generated as. Next: make render\n" for name in drifted)
+        return Exit.BUG if drifted else Exit.DONE
+    else:
+        written = render.write_all(ROOT)
+    sys.stdout.writelines(f"{path}\n" for path in written)
+    return Exit.DONE
+
+
 def _schema(_options: argparse.Namespace) -> int:
-    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
+    from workflows.render import schema_text  # noqa: PLC0415
+
+    sys.stdout.write(schema_text())
     return Exit.DONE
 
 
@@ -50,6 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--keep", action="store_true", help="keep serving after the run, until Ctrl-C")
     run.add_argument("--port", type=int, default=0, help="port of the Service on this machine; default any free one")
     run.set_defaults(act=_run)
+    render = commands.add_parser("render", help="write the Argo manifests of a document, or all generated files again")
+    render.add_argument("service", type=Path, nargs="?", help="the ModelService document; default: the committed files")
+    render.add_argument("--argo", default="3.5", metavar="3.5…4.1", help="the Argo of the cluster (`argo version`)")
+    render.add_argument("--out", type=Path, default=Path("build/argo"), metavar="DIR", help="folder to write to")
+    render.add_argument("--check", action="store_true", help="write nothing; fail if a committed file has drifted")
+    render.set_defaults(act=_render)
     schema = commands.add_parser("schema", help="print the JSON Schema of the document")
     schema.set_defaults(act=_schema)
     return parser
