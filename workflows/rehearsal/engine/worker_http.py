@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-from workflows.rehearsal.engine import bodies
+from workflows.rehearsal.engine import bodies, self_description
 from workflows.rehearsal.engine.language import Generation, Sampling, render, tokens
 from workflows.rehearsal.engine.worker import Request, RequestError, Worker
 from workflows.rehearsal.server import Handler
@@ -73,20 +73,20 @@ class _WorkerHandler(StreamingHandler):
         return self._empty(200 if self.worker.status == "ready" else 503)
 
     def model_info(self) -> int:
-        return self._json(bodies.model_info(self.worker))
+        return self._json(self_description.model_info(self.worker))
 
     def server_info(self) -> int:
-        return self._json(bodies.server_info(self.worker))
+        return self._json(self_description.server_info(self.worker))
 
     def models(self) -> int:
-        return self._json(bodies.models(self.worker))
+        return self._json(self_description.models(self.worker))
 
     def loads(self) -> int:
-        return self._json(bodies.loads(self.worker))
+        return self._json(self_description.loads(self.worker))
 
     def weights(self) -> int:
         self.read_body()
-        return self._json(bodies.weights(self.worker))
+        return self._json(self_description.weights(self.worker))
 
     def metrics(self) -> int:
         if not self.worker.flags.metrics:
