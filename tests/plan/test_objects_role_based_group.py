@@ -17,6 +17,7 @@ from steps.objects.role_based_group import adopted_services, role_based_group
 from steps.ports import Kind, Manifest
 from steps.release import HASH_LABEL, RENDERING, Release
 from tests.samples import ROOT, release
+from workflows.rehearsal.engine.flags import UsageError, parse_router, parse_worker
 
 SCHEMAS = ROOT / "tests" / "schemas" / "rbg"
 GOLDEN = ROOT / "tests" / "plan" / "golden"
@@ -304,3 +305,24 @@ def test_no_container_is_privileged_and_no_pod_holds_a_token() -> None:
             assert found["securityContext"]["allowPrivilegeEscalation"] is False
             assert "privileged" not in found["securityContext"]
             assert all(mount.get("readOnly") for mount in found.get("volumeMounts", []) if mount["name"] == "model")
+
+
+@pytest.mark.parametrize("document", ["reference", "demo", "tcp", "everything"])
+def test_the_engine_takes_every_flag(document: str) -> None:
+    """An unknown flag is a crash loop, an hour after the transfer began. The flags are those of SGLang 0.5.23."""
+    manifest = role_based_group(DOCUMENTS[document], GroupOperator(V1ALPHA1, "s-"))
+    prefill, decode = (parse_worker(container(manifest, role)["args"]) for role in ("prefill", "decode"))
+    assert (prefill.mode, decode.mode) == ("prefill", "decode")
+    assert prefill.tp_size == decode.tp_size == DOCUMENTS[document].service.serving.tensor_parallel
+    assert prefill.metrics
+    assert decode.metrics
+    router = parse_router(container(manifest, "router")["args"])
+    assert len(router.prefill) == DOCUMENTS[document].replicas["prefill"]
+    assert {port for _, port in router.prefill} == {prefill.bootstrap_port}
+    assert len(router.decode) == DOCUMENTS[document].replicas["decode"]
+
+
+def test_a_flag_that_the_engine_lost_is_found() -> None:
+    manifest = role_based_group(release("serving.args=[--disaggregation-decode-tp, '2']"), GroupOperator(V1ALPHA1, ""))
+    with pytest.raises(UsageError, match="disaggregation-decode-tp"):
+        parse_worker(container(manifest, "decode")["args"])
