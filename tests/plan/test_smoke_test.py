@@ -207,6 +207,8 @@ def test_traffic_of_others_hides_who_fed_whom_only_where_there_is_a_choice() -> 
         after={**both.after, "decode-1": Counters(requests=2)},
     )
     assert busy.pairs == set()
+    one_giver = replace(busy, after={**busy.after, "prefill-1": Counters()})
+    assert one_giver.pairs == set()  # the other taker may have been fed before the first reading
 
 
 def test_the_router_is_asked_first_then_the_pairs_that_it_never_took() -> None:
