@@ -249,6 +249,26 @@ def test_a_stopped_download_goes_on_inside_a_file(tmp_path: Path) -> None:
     assert any("began in an earlier run" in line for line in report.of("changed"))
 
 
+def test_a_checkpoint_whose_draft_is_damaged_starts_the_file_over(tmp_path: Path) -> None:
+    big = {"model.safetensors": content("big", 20 * MIB)}
+    reads: list[str] = []
+
+    def give_up(operation: str, key: str) -> None:
+        reads.append(key)
+        if operation == "read" and len(reads) > 15:
+            raise TransientError("no answer")
+
+    source, store = MemorySource(big, hook=give_up), MemoryStore()
+    with pytest.raises(TransientError):
+        download(source, store, tmp_path)
+    folder, file = Scratch(folder_of(source, tmp_path)), listing_of(big).files[0]
+    assert folder.checkpoint(file).exists()
+    os.truncate(folder.draft(file), MIB)
+    source.hook = nothing
+    download(source, store, tmp_path)
+    assert_staged(source, tmp_path)
+
+
 @settings(max_examples=20, deadline=None)
 @given(kills=st.lists(st.integers(0, 60), min_size=1, max_size=3))
 def test_a_download_killed_at_any_file_operation_goes_on(kills: list[int]) -> None:
