@@ -97,6 +97,11 @@ def _unknown_caller(attempt: Attempt, words: str) -> Blocked:
 
 
 def _not_allowed(attempt: Attempt, words: str) -> Blocked:
+    if " cannot " not in words:
+        # Not a matter of rights: a quota, an admission policy, or a namespace that is being deleted.
+        return Blocked(
+            f"the cluster refuses to {attempt}: {words}", "its words say which rule; make room or ask its owner"
+        )
     return Blocked(
         f"not allowed to {attempt}: {words}",
         f"grant `{attempt.verb}` on `{attempt.resource}` to the account that runs the steps (manifests/install)",

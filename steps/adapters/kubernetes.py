@@ -27,7 +27,7 @@ from steps.ports import Kind, Manifest, Ref, Right
 from steps.release import FIELD_MANAGER
 
 REQUEST_TIMEOUT = (5.0, 30.0)  # seconds to connect, and between two reads
-ATTEMPTS = 5
+ATTEMPTS = 8  # about 8 seconds in all: a restart of the API server is not the end of a step
 RETRY_BUDGET = 20.0  # seconds after which no new attempt starts; Argo retries the step for minutes
 PAGE = 500  # objects in one answer, as kubectl asks
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -186,7 +186,7 @@ class KubernetesCluster:
         retrying = Retrying(
             retry=retry_if_exception_type(TransientError),
             stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(RETRY_BUDGET),
-            wait=wait_random_exponential(multiplier=0.1, max=3),
+            wait=wait_random_exponential(multiplier=0.2, max=4),
             reraise=True,
         )
         return retrying(_once, attempt, call, absent)

@@ -16,7 +16,7 @@ from steps.ports import Kind, Ref
 from tests.api_servers import config_map
 from workflows.rehearsal import faults
 from workflows.rehearsal.cluster.api import ApiServer
-from workflows.rehearsal.cluster.resources import CONFIG_MAPS
+from workflows.rehearsal.cluster.resources import CONFIG_MAPS, NAMESPACES
 from workflows.rehearsal.cluster.store import Store
 from workflows.rehearsal.faults import Faults
 from workflows.rehearsal.server import Handler, LoopbackServer
@@ -61,12 +61,15 @@ def test_a_delete_whose_answer_is_lost_is_done(tmp_path: Path) -> None:
         assert len(plan.injected) == 1
 
 
-def test_a_server_that_never_answers_is_no_answer_after_some_attempts(tmp_path: Path) -> None:
+def test_a_server_that_never_answers_is_no_answer_after_some_attempts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes, "ATTEMPTS", 3)
     always = [("/configmaps", faults.UNAVAILABLE)] * 50
     with stumbling(tmp_path, *always) as (cluster, plan, _):
         with pytest.raises(TransientError, match="no answer from the API server when asked to get configmaps a in"):
             cluster.get(REF)
-        assert len(plan.injected) == kubernetes.ATTEMPTS
+        assert len(plan.injected) == 3
 
 
 def test_a_refusal_is_not_asked_again(tmp_path: Path) -> None:
@@ -74,6 +77,14 @@ def test_a_refusal_is_not_asked_again(tmp_path: Path) -> None:
         with pytest.raises(Blocked, match="not allowed to get configmaps a in namespace default"):
             cluster.get(REF)
         assert len(plan.injected) == 1
+
+
+def test_a_rule_of_the_cluster_is_not_taken_for_a_missing_right(tmp_path: Path) -> None:
+    with stumbling(tmp_path) as (cluster, _, store):
+        store.create(NAMESPACES, {"metadata": {"name": "ending"}, "spec": {"finalizers": ["kubernetes"]}})
+        store.delete(NAMESPACES, "ending")
+        with pytest.raises(Blocked, match=r"refuses to patch configmaps a in namespace ending: .*being terminated"):
+            cluster.apply({**WANTED, "metadata": {"name": "a", "namespace": "ending"}})
 
 
 def test_a_server_that_is_down_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -385,6 +385,17 @@ class TestLogs:
         assert words in answer.message
 
 
+def test_an_object_of_an_unforeseen_shape_is_answered_and_nothing_is_stored(tmp_path: Path) -> None:
+    store = planted("rbg-v0.6.0")
+    groups = "/apis/workloads.x-k8s.io/v1alpha1/namespaces/{namespace}/rolebasedgroups"
+    head = {"apiVersion": GROUPS.api_version, "kind": GROUPS.kind, "metadata": {"name": "odd"}}
+    with serving(tmp_path, store) as api:
+        for spec in ([], {"roles": "many"}, {"roles": ["one"]}, {"roles": [{"no": "name"}]}, "words"):
+            assert api.apply(f"{groups}/odd", {**head, "spec": spec}).status in (422, 500)
+            assert api("POST", groups, {**head, "spec": spec}).status == 422
+        assert api("GET", f"{groups}/odd").status == 404
+
+
 class TestRights:
     def test_a_script_decides_by_verb_resource_namespace_and_name(self, tmp_path: Path) -> None:
         asked: list[tuple[str, ...]] = []

@@ -23,7 +23,7 @@ _FAULTS: Mapping[str, ApiError] = {
     faults.SERVER_ERROR: ApiError(500, "InternalError", "Internal error occurred: etcdserver: leader changed"),
     faults.UNAVAILABLE: ApiError(503, "ServiceUnavailable", "the server is currently unable to handle the request"),
     faults.THROTTLED: ApiError(429, "TooManyRequests", "too many requests, please try again later"),
-    faults.FORBIDDEN: ApiError(403, "Forbidden", "forbidden: by script"),
+    faults.FORBIDDEN: ApiError(403, "Forbidden", "forbidden: the script says that you cannot do this"),
 }
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 
@@ -47,9 +47,15 @@ class ApiHandler(BodyHandler):
             self._authenticate()
             self._route(parts.path)
         except ApiError as error:
-            # What is left of a body that nobody read would be taken for the next request.
-            unread = {"Connection": "close"} if "/proxy" in parts.path else {}
-            self.send_json(error.status, error.body(), self._retry_after(error) | unread)
+            self._refuse(error)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # An object of a shape that no rule foresaw. Real servers answer so after a panic, too.
+            self._refuse(ApiError(500, "InternalError", f"Internal error occurred: {error!r}"))
+
+    def _refuse(self, error: ApiError) -> None:
+        # What is left of a body that nobody read would be taken for the next request.
+        unread = {"Connection": "close"} if "/proxy" in self.path else {}
+        self.send_json(error.status, error.body(), self._retry_after(error) | unread)
 
     def _stumble(self) -> None:
         """Fail on purpose, if this request is planned to."""

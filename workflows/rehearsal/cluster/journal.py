@@ -18,6 +18,7 @@ create table if not exists objects (
 create table if not exists revision (only integer primary key check (only = 1), number integer not null);
 insert or ignore into revision values (1, 100);
 """
+_DELETE = "delete from objects where (api_group, plural, namespace, name) = (?, ?, ?, ?)"
 
 
 class JournalError(Exception):
@@ -51,17 +52,25 @@ class Journal:
     def write(
         self, shelf: tuple[str, str], place: tuple[str, str], content: dict[str, Any] | None, revision: int
     ) -> None:
-        """Put one object, or with None remove it, together with the revision that this made."""
-        self._db.execute("begin")
-        if content is None:
-            self._db.execute(
-                "delete from objects where (api_group, plural, namespace, name) = (?, ?, ?, ?)", shelf + place
-            )
-        else:
-            text = json.dumps(content, separators=(",", ":"))
-            self._db.execute("insert or replace into objects values (?, ?, ?, ?, ?)", (*shelf, *place, text))
-        self._db.execute("update revision set number = ?", (revision,))
-        self._db.execute("commit")
+        """Put one object, or with None remove it, together with the revision that this made.
+
+        Raises JournalError, and then nothing was written.
+        """
+        text = None if content is None else json.dumps(content, separators=(",", ":"))
+        try:
+            self._db.execute("begin")
+            if text is None:
+                self._db.execute(_DELETE, shelf + place)
+            else:
+                self._db.execute("insert or replace into objects values (?, ?, ?, ?, ?)", (*shelf, *place, text))
+            self._db.execute("update revision set number = ?", (revision,))
+            self._db.execute("commit")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("rollback")
+            raise JournalError(
+                f"cannot keep the state of the embedded cluster: {error}. Next: is the disk full?"
+            ) from error
 
     def close(self) -> None:
         self._db.close()

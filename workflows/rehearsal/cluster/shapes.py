@@ -40,7 +40,7 @@ class Shape:
 
     def element(self, item: Any) -> str:
         """How fieldsV1 names an item of a list: by its keys, or by its value if the list is a set."""
-        if self.list_type == "set":
+        if self.list_type == "set" or not isinstance(item, Mapping):
             return f"v:{_compact(item)}"
         keys = {key: self._key(item, key) for key in sorted(self.node["x-kubernetes-list-map-keys"])}
         return f"k:{_compact(keys)}"

@@ -10,38 +10,25 @@ import threading
 import uuid
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from workflows.rehearsal.cluster.definitions import establish
-from workflows.rehearsal.cluster.errors import ApiError, already_exists, conflict, forbidden, not_found, stale
+from workflows.rehearsal.cluster.errors import ApiError, already_exists, conflict, forbidden, not_found
 from workflows.rehearsal.cluster.events import Event, EventLog, EventType, Subscription
 from workflows.rehearsal.cluster.journal import Journal
 from workflows.rehearsal.cluster.labels import Selector
+from workflows.rehearsal.cluster.manifests import Manifest, copied, now, rendered
 from workflows.rehearsal.cluster.ownership import Owner, recorded
+from workflows.rehearsal.cluster.replacement import check_same, declared, merged, other_uid, timeless
 from workflows.rehearsal.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS, Registry, Resource
 
 FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 # Suffixes of generateName cannot spell words. https://github.com/kubernetes/apimachinery/blob/master/pkg/util/rand/rand.go
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
-# What the server owns in metadata; writers send it back as they read it, and it stays as it is.
-_SYSTEM_METADATA = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
+__all__ = ["CONTROLLERS", "Manifest", "Store", "copied", "now"]
 
 CONTROLLERS = "kube-controller-manager"  # field manager of writes that name none
-
-Manifest = dict[str, Any]
-
-
-def copied(content: Any) -> Any:
-    """A deep copy of JSON, several times faster than copy.deepcopy."""
-    if isinstance(content, dict):
-        return {key: copied(value) for key, value in content.items()}
-    return [copied(item) for item in content] if isinstance(content, list) else content
-
-
-def now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Store:
@@ -152,13 +139,13 @@ class Store:
         sent = obj["metadata"]
         with self._lock:
             live = self._live(resource, sent["name"], sent.get("namespace", ""))
-            _check_same(resource, live, sent)
-            content = _merged(resource, live, copied(dict(obj)), subresource)
+            check_same(resource, live, sent)
+            content = merged(resource, live, copied(dict(obj)), subresource)
             if manager:
                 self._record(resource, live, content, manager, subresource)
-            if _timeless(content) == _timeless(live):
+            if timeless(content) == timeless(live):
                 return rendered(resource, live)
-            if resource.counts_generations and _declared(resource, content) != _declared(resource, live):
+            if resource.counts_generations and declared(resource, content) != declared(resource, live):
                 content["metadata"]["generation"] = live["metadata"].get("generation", 0) + 1
             if resource.key == CUSTOM_RESOURCE_DEFINITIONS.key:
                 content = establish(content, now())
@@ -189,7 +176,7 @@ class Store:
             live = self._live(resource, name, namespace)
             metadata = live["metadata"]
             if uid and uid != metadata["uid"]:
-                raise conflict(resource, name, _other_uid(uid, metadata["uid"]))
+                raise conflict(resource, name, other_uid(uid, metadata["uid"]))
             if dry_run:
                 return rendered(resource, live)
             seconds = _grace(resource, live, grace)
@@ -269,56 +256,6 @@ class Store:
                 f'{resource.kind} "" is invalid: metadata.name: Required value: name or generateName is required',
             )
         return str(prefix) + "".join(random.choices(_SUFFIX, k=5))  # noqa: S311  # a name, not a secret
-
-
-def rendered(resource: Resource, content: Manifest) -> Manifest:
-    """A copy of a stored object in the version of `resource`. Versions differ in name only: conversion is identity."""
-    return {**copied(content), "apiVersion": resource.api_version, "kind": resource.kind}
-
-
-def _merged(resource: Resource, live: Manifest, sent: Manifest, subresource: str) -> Manifest:
-    separate = "status" in resource.subresources
-    if subresource == "status":
-        content = {**live, "status": sent.get("status", {})}
-        content["metadata"] = dict(live["metadata"])
-        content["metadata"]["managedFields"] = sent["metadata"].get("managedFields", [])
-        return content
-    content = dict(sent)
-    if separate:
-        content.pop("status", None)
-        content |= {"status": live["status"]} if "status" in live else {}
-    kept = {field: live["metadata"][field] for field in _SYSTEM_METADATA if field in live["metadata"]}
-    metadata = {key: value for key, value in sent["metadata"].items() if key not in _SYSTEM_METADATA}
-    content["metadata"] = {**metadata, **kept, "resourceVersion": live["metadata"]["resourceVersion"]}
-    return {**content, "apiVersion": live["apiVersion"], "kind": live["kind"]}
-
-
-def _timeless(content: Manifest) -> Manifest:
-    """An object that differs in times of managedFields only is the same object.
-
-    https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/apiserver/pkg/endpoints/handlers/fieldmanager/equality.go
-    """
-    entries = content["metadata"].get("managedFields") or []
-    timeless = [{**entry, "time": ""} for entry in entries]
-    return {**content, "metadata": {**content["metadata"], "managedFields": timeless}}
-
-
-def _declared(resource: Resource, content: Manifest) -> Manifest:
-    """What a generation is about."""
-    aside = {"metadata", "apiVersion", "kind"} | ({"status"} if "status" in resource.subresources else set())
-    return {key: value for key, value in content.items() if key not in aside}
-
-
-def _check_same(resource: Resource, live: Manifest, sent: Manifest) -> None:
-    metadata = live["metadata"]
-    if sent.get("uid", metadata["uid"]) != metadata["uid"]:
-        raise conflict(resource, metadata["name"], _other_uid(sent["uid"], metadata["uid"]))
-    if sent.get("resourceVersion") and sent["resourceVersion"] != metadata["resourceVersion"]:
-        raise stale(resource, metadata["name"])
-
-
-def _other_uid(expected: str, found: str) -> str:
-    return f"Precondition failed: UID in precondition: {expected}, UID in object meta: {found}"
 
 
 def _grace(resource: Resource, live: Manifest, asked: int | None) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 from workflows.rehearsal.cluster.errors import ApiError
 from workflows.rehearsal.cluster.events import Event
 from workflows.rehearsal.cluster.lists import Filter
-from workflows.rehearsal.cluster.store import Store, rendered
+from workflows.rehearsal.cluster.manifests import rendered
+from workflows.rehearsal.cluster.store import Store
 
 BOOKMARK_SECONDS = 30.0
 LONGEST_SECONDS = 1800.0
