@@ -171,7 +171,8 @@ def _moves(release: Release, decision: Decision, inventory: Inventory) -> list[C
 
 def _why_moved(move: Move, inventory: Inventory) -> str:
     if move.resume:
-        return f"{size(inventory.unfinished[move.file.path].bytes_there)} arrived in an earlier run"
+        there = inventory.unfinished[move.file.path].bytes_there
+        return f"{size(there)} arrived in an earlier run" if there else "begun in an earlier run"
     if move.replace:
         return f"differs: {inventory.mistrusted[move.file.path]}"
     return "absent at OSS"
