@@ -1,0 +1,118 @@
+"""Our objects on an API server with a volume binder, embedded and real: applied once, then never different.
+
+The embedded server answers `make test`; a real one proves that merging, defaults and binding are what we think.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from steps.adapters.kubernetes import KubernetesCluster
+from steps.create_volume import CreateVolume
+from steps.engine.clock import SystemClock
+from steps.engine.converge import converge
+from steps.objects import record, services, volume
+from steps.objects.converging import look, plan_objects
+from steps.objects.group_operator import GroupOperator, ask
+from steps.objects.record import Entry, Record
+from steps.objects.role_based_group import role_based_group
+from steps.ports import AccessKey, Manifest, Ref
+from steps.release import Release
+from steps.service import Serving
+from tests.api_servers import Server, until
+from tests.fakes import RecordingReport
+from tests.samples import ROOT, release
+
+pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # of a test server
+
+GROUPS = "workloads.x-k8s.io_rolebasedgroups.yaml"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+@pytest.fixture
+def here(server: Server, cluster: KubernetesCluster) -> Iterator[Release]:
+    """A release in the namespace of these tests; its volume, which has no namespace, is removed afterwards."""
+    found = release(f"metadata.namespace={server.namespace}", "metadata.annotations={owner: search@example.com}")
+    yield found
+    for ref in (volume.claim_ref(found), volume.volume_ref(found)):
+        live = cluster.get(ref)
+        if live is not None:
+            cluster.delete(ref, live["metadata"]["uid"])
+
+
+@pytest.fixture(scope="module")
+def operator(server: Server) -> Iterator[GroupOperator]:
+    path = ROOT / "workflows" / "rehearsal" / "cluster" / "crds" / "rbg-v0.6.0" / GROUPS
+    definition = yaml.safe_load(path.read_text(encoding="utf-8"))
+    with server.api() as api:
+        assert api("POST", DEFINITIONS, definition).status == 201
+        until(lambda: ask(server.cluster()) is not None)
+        found = ask(server.cluster())
+        assert found is not None
+        yield found
+        api("DELETE", f"{DEFINITIONS}/{definition['metadata']['name']}")
+
+
+def run(step: CreateVolume) -> list[str]:
+    report = RecordingReport()
+    converge(step, report, SystemClock())
+    return report.of("changed")
+
+
+def at_rest(cluster: KubernetesCluster, *manifests: Manifest) -> bool:
+    return plan_objects([look(cluster, manifest) for manifest in manifests]).converged
+
+
+def test_a_volume_is_bound_and_stays_as_it_is(cluster: KubernetesCluster, here: Release) -> None:
+    step = CreateVolume(here, cluster, AccessKey("dummy-id", "dummy-secret"))
+    assert len(run(step)) == 3
+    assert run(step) == []
+    assert run(CreateVolume(here, cluster, AccessKey("dummy-id", "rotated"))) == [
+        f"update Secret/{here.service.namespace}/qwen3-32b-oss (data.akSecret: (hidden) -> another value)"
+    ]
+
+
+def test_a_retained_volume_without_its_claim_is_made_anew(cluster: KubernetesCluster, here: Release) -> None:
+    step = CreateVolume(here, cluster, None)
+    run(step)
+    claim = cluster.get(volume.claim_ref(here))
+    assert claim is not None
+    cluster.delete(volume.claim_ref(here), claim["metadata"]["uid"])
+    until(lambda: (cluster.get(volume.volume_ref(here)) or {})["status"]["phase"] == "Released")
+    assert [line.split(" ")[0] for line in run(step)] == ["delete", "create", "create"]
+    assert run(step) == []
+
+
+def test_every_object_of_a_release_is_applied_once(
+    cluster: KubernetesCluster, here: Release, operator: GroupOperator
+) -> None:
+    group = role_based_group(here, operator)
+    objects = [group, services.release_service(here), services.traffic_service(here)]
+    objects.append(record.record(here.service, Record(Entry.of(here, objects), notified_run="nightly-7")))
+    for manifest in objects:
+        cluster.apply(manifest)
+    assert at_rest(cluster, *objects)
+    assert record.read(cluster.get(record.record_ref(here.service))).current == Entry.of(here, objects[:3])
+    # A moved Service selects the other release, and nothing of the first is left in its selector.
+    other = release(f"metadata.namespace={here.service.namespace}", "serving.port=9000")
+    cluster.apply(services.traffic_service(other))
+    moved = cluster.get(services.traffic_service_ref(here.service))
+    assert moved is not None
+    assert moved["spec"]["selector"] == services.traffic_service(other)["spec"]["selector"]
+    assert [port["port"] for port in moved["spec"]["ports"]] == [9000]
+
+
+def test_a_scaled_group_differs_in_its_replicas_and_its_router(
+    cluster: KubernetesCluster, here: Release, operator: GroupOperator
+) -> None:
+    cluster.apply(role_based_group(here, operator))
+    scaled = Release(here.service.model_copy(update={"serving": three_prefills()}), here.model_digest)
+    (change,) = plan_objects([look(cluster, role_based_group(scaled, operator))]).changes
+    router = "spec.roles[router].template.spec.containers[router].args differs"
+    assert change.reason == f"spec.roles[prefill].replicas: 2 -> 3; {router}"
+    assert change.target == str(Ref.of(role_based_group(here, operator)))
+
+
+def three_prefills() -> Serving:
+    return release("serving.prefill.replicas=3").service.serving
