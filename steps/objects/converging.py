@@ -10,6 +10,8 @@ from steps.objects.kinds import being_deleted
 from steps.objects.writers import last_writer
 from steps.ports import Cluster, Manifest, Ref
 
+LOOKS_AGAIN = 3  # at an object that is being written all the time; then it is taken as it came
+
 
 @dataclass(frozen=True)
 class Look:
@@ -40,11 +42,17 @@ class Delete:
 
 
 def look(cluster: Cluster, wanted: Manifest) -> Look:
-    """Read one object and preview it. An object on its way out is not previewed: the server may refuse that."""
-    live = cluster.get(Ref.of(wanted))
-    if live is not None and being_deleted(live):
-        return Look(wanted, live, None)
-    return Look(wanted, live, cluster.preview(wanted))
+    """Read one object and preview it. An object on its way out is not previewed: the server may refuse that.
+
+    A controller may write between the two (a binder fills claimRef.uid), and its write would look like a difference.
+    A dry run names the revision that it started from, so a pair of two revisions is read again.
+    """
+    found = _look_once(cluster, wanted)
+    for _ in range(LOOKS_AGAIN):
+        if found.preview is None or _revision(found.live) == _revision(found.preview):
+            break
+        found = _look_once(cluster, wanted)
+    return found
 
 
 def plan_objects(looks: Iterable[Look]) -> Plan:
@@ -76,6 +84,16 @@ def apply_changes(cluster: Cluster, changes: Iterable[Change], report: Report) -
         else:
             cluster.apply(change.payload.manifest)
         report.changed(change)
+
+
+def _look_once(cluster: Cluster, wanted: Manifest) -> Look:
+    live = cluster.get(Ref.of(wanted))
+    leaving = live is not None and being_deleted(live)
+    return Look(wanted, live, None if leaving else cluster.preview(wanted))
+
+
+def _revision(manifest: Manifest | None) -> str:
+    return str((manifest or {}).get("metadata", {}).get("resourceVersion", ""))
 
 
 def _plan_one(item: Look) -> Plan:

@@ -118,3 +118,17 @@ def test_a_scaled_group_differs_in_its_replicas_and_its_router(
 
 def three_prefills() -> Serving:
     return release("serving.prefill.replicas=3").service.serving
+
+
+def test_a_preview_names_the_revision_that_it_started_from(cluster: KubernetesCluster, here: Release) -> None:
+    """Or else a look could not tell a difference from what a controller wrote between its two reads."""
+    one, other = services.traffic_service(here), {**services.traffic_service(here)}
+    other["metadata"] = {**one["metadata"], "labels": {**one["metadata"]["labels"], "team": "search"}}
+    assert not cluster.preview({**one, "metadata": {**one["metadata"], "name": "not-yet"}})["metadata"].get(
+        "resourceVersion"
+    )
+    cluster.apply(one)
+    live = cluster.get(Ref.of(one))
+    assert live is not None
+    for preview in (cluster.preview(one), cluster.preview(other)):
+        assert preview["metadata"]["resourceVersion"] == live["metadata"]["resourceVersion"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from steps.engine.plan import Change
-from steps.objects.converging import Apply, Delete, Look, deletion, plan_objects
+from steps.objects.converging import Apply, Delete, Look, deletion, look, plan_objects
 from steps.objects.difference import differences, reason
 from steps.objects.volume import secret
 from steps.objects.writers import last_writer, owns
@@ -159,3 +159,31 @@ def test_a_change_stays_the_same_change_however_it_is_undone() -> None:
     assert deletion(live(wanted, uid="1"), "") == deletion(live(wanted, uid="2"), "")
     assert Change("update", "x", payload=Apply({"a": 1})) != Change("update", "x", payload=Apply({"a": 2}))
     assert isinstance(deletion(live(wanted, uid="1"), "").payload, Delete)
+
+
+class Busy:
+    """A cluster in which a controller writes between a read and a preview, a number of times."""
+
+    def __init__(self, writes: int) -> None:
+        self.revision = 1
+        self.writes = writes
+
+    def get(self, _ref: Any) -> Manifest:
+        return self._object()
+
+    def preview(self, _wanted: Manifest) -> Manifest:
+        if self.writes:
+            self.writes -= 1
+            self.revision += 1
+        return self._object()
+
+    def _object(self) -> Manifest:
+        metadata = {"name": "x", "resourceVersion": str(self.revision)}
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"uid": str(self.revision)}}
+
+
+@pytest.mark.parametrize(("writes", "differs"), [(0, False), (1, False), (3, False), (99, True)])
+def test_what_a_controller_writes_between_two_reads_is_no_difference(writes: int, differs: bool) -> None:
+    wanted = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}
+    cluster: Any = Busy(writes)
+    assert bool(plan_objects([look(cluster, wanted)]).changes) is differs
