@@ -17,6 +17,7 @@ from tests.live_cluster import LiveCluster, live_cluster
 from tests.samples import release
 from tests.toy_cluster import ABSENT_IMAGE, CRASHING_IMAGE
 from workflows.rehearsal.cluster.controllers.operator_style import OPERATOR_STYLES
+from workflows.rehearsal.cluster.resources import PERSISTENT_VOLUMES
 
 OLD = release(digest="sha256:" + "2" * 64)
 NEW = release(digest="sha256:" + "3" * 64)
@@ -310,11 +311,11 @@ def test_a_released_volume_is_made_anew_and_binds(live: LiveCluster) -> None:
 
 def test_a_lost_claim_is_a_fault_with_its_command(live: LiveCluster) -> None:
     live.run(live.volume(OLD))
-    found = live.port.get(volume.volume_ref(OLD))
-    assert found is not None
-    live.patch(volume.volume_ref(OLD), {"metadata": {"finalizers": None}})
-    live.port.delete(volume.volume_ref(OLD), found["metadata"]["uid"])
-    live.patch(volume.volume_ref(OLD), {"metadata": {"finalizers": None}})
+    with live.embedded.store.exclusive():  # or the binder would protect the volume again
+        found = live.embedded.store.get(PERSISTENT_VOLUMES, OLD.volume_name)
+        assert found is not None
+        live.embedded.store.replace(PERSISTENT_VOLUMES, {**found, "metadata": {**found["metadata"], "finalizers": []}})
+        live.embedded.store.delete(PERSISTENT_VOLUMES, OLD.volume_name)
     live.settle(lambda: (live.port.get(volume.claim_ref(OLD)) or {})["status"]["phase"] == "Lost")
     with pytest.raises(Blocked, match=f"kubectl delete pvc {OLD.volume_name} -n default"):
         live.run(live.volume(OLD))
