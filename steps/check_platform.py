@@ -10,7 +10,7 @@ from typing import ClassVar, TypeVar
 from steps.engine.errors import Blocked
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
-from steps.platform import checks, facts
+from steps.platform import checks, facts, rights
 from steps.platform.components import OSS_DRIVER
 from steps.platform.facts import PlatformFacts
 from steps.platform.findings import Refusal
@@ -39,7 +39,8 @@ class CheckPlatform:
     cluster: Cluster
     store: ModelStore
     source: ModelSource
-    changes_things: bool = True  # this account also runs the steps that change things, as on a laptop
+    # Each step has an account of its own, as in a pod; otherwise one account runs them all, as on a laptop.
+    own_accounts: bool = False
 
     deadline: ClassVar[float] = 300.0  # seconds; a component that restarts gets the time to come back
 
@@ -59,10 +60,7 @@ class CheckPlatform:
             services=self._select(facts.SERVICE, namespace),
             weight_bytes=weights,
             bucket=bucket,
-            rights={
-                right: self.cluster.allows(right)
-                for right in needed_rights(self.release, all_steps=self.changes_things)
-            },
+            rights={right: self.cluster.allows(right) for right in self._rights()},
         )
 
     def plan(self, found: PlatformFacts) -> Plan:
@@ -73,6 +71,10 @@ class CheckPlatform:
 
     def outputs(self, _found: PlatformFacts) -> Outputs:
         return Outputs(checks=len(checks.CHECKS))
+
+    def _rights(self) -> tuple[Right, ...]:
+        service = self.release.service
+        return rights.rights_of_accounts(service) if self.own_accounts else rights.rights_of_one(service)
 
     def _get(self, ref: Ref) -> Manifest | Refusal | None:
         return _look(lambda: self.cluster.get(ref))
@@ -95,6 +97,8 @@ class CheckPlatform:
         service = self.release.service
         if not isinstance(service.store.credentials, SecretCredentials):
             return None
+        if self.own_accounts:
+            return Refusal("the account of this step reads no Secret; the kubelet hands each step its keys")
         return self._get(Ref(facts.SECRET, service.store.credentials.secret, service.workflow.namespace))
 
     def _model(self) -> tuple[int | Refusal, str | Refusal]:
@@ -111,33 +115,6 @@ class CheckPlatform:
         """Starting an upload and forgetting it proves the right to write, and leaves nothing."""
         self.store.abort_upload(self.store.start_upload(f"{self.release.prefix}/{WRITE_PROBE}"))
         return f"{where} can be written"
-
-
-def needed_rights(release: Release, *, all_steps: bool) -> tuple[Right, ...]:
-    """What the steps do at the API server; `all_steps` if one account runs them all, as on a laptop."""
-    namespace = release.service.namespace
-    look = (
-        Right("list", "", "nodes"),
-        Right("list", "", "pods"),
-        Right("list", "apps", "deployments"),
-        Right("list", "apps", "daemonsets"),
-        Right("get", "storage.k8s.io", "csidrivers"),
-    )
-    if not all_steps:
-        return look
-    change = [
-        Right(verb, group, resource, namespace)
-        for group, resource in (
-            ("", "secrets"),
-            ("", "persistentvolumeclaims"),
-            ("", "services"),
-            ("", "configmaps"),
-            ("workloads.x-k8s.io", "rolebasedgroups"),
-        )
-        for verb in ("get", "create", "patch", "delete")
-    ]
-    volumes = [Right(verb, "", "persistentvolumes") for verb in ("get", "create", "patch", "delete")]
-    return (*look, *change, *volumes, Right("get", "", "pods/log", namespace))
 
 
 def _look(read: Callable[[], Fact]) -> Fact | Refusal:

@@ -48,18 +48,20 @@ class Ref:
 
 @dataclass(frozen=True)
 class Right:
-    """One thing a step must be allowed to do, for SelfSubjectAccessReview."""
+    """One thing that an account must be allowed to do, for an access review."""
 
     verb: str
     group: str
     resource: str  # plural, "pods" or "pods/log"
     namespace: str = ""
     name: str = ""
+    user: str = ""  # whose right, as the API server calls accounts; empty: the caller's own
 
     def __str__(self) -> str:
         where = f" in namespace {self.namespace}" if self.namespace else ""
         name = f" {self.name}" if self.name else ""
-        return f"{self.verb} {self.resource}{'.' + self.group if self.group else ''}{name}{where}"
+        whose = f" for {self.user}" if self.user else ""
+        return f"{self.verb} {self.resource}{'.' + self.group if self.group else ''}{name}{where}{whose}"
 
 
 class Cluster(Protocol):
@@ -83,7 +85,9 @@ class Cluster(Protocol):
 
     def serves(self, kind: Kind) -> bool: ...
 
-    def allows(self, right: Right) -> bool: ...
+    def allows(self, right: Right) -> bool:
+        """Whether the caller, or the user that the right names, has it."""
+        ...
 
     def pod_log(self, namespace: str, pod: str, container: str, *, previous: bool = False, lines: int = 20) -> str:
         """The last lines of a container's log; empty if there is none."""

@@ -15,6 +15,7 @@ SERVICE_LABEL = "slipway/service"
 RELEASE_LABEL = "slipway/release"
 ROLE_LABEL = "slipway/role"
 HASH_LABEL = "slipway/spec-hash"
+TRIGGER_LABEL = "slipway/trigger"  # of a run: manual, schedule or ci
 FIELD_MANAGER = "slipway"
 # Counts the changes to how a release is rendered: another rendering is another release, never an edit of a live one.
 RENDERING = 1
@@ -67,7 +68,7 @@ class Release:
     @property
     def volume_secret(self) -> str:
         """Secret that the CSI driver reads. Not named by content: a rotated key must not need a new volume."""
-        return f"{self.service.name}-oss"
+        return volume_secret_name(self.service)
 
     @property
     def id(self) -> str:
@@ -100,6 +101,16 @@ class Release:
 def record_name(service: ModelService) -> str:
     """ConfigMap that says which release takes the traffic and how it looked when it was proved."""
     return f"{service.name}-release"
+
+
+def volume_secret_name(service: ModelService) -> str:
+    """Secret that the CSI driver reads."""
+    return f"{service.name}-oss"
+
+
+def writer_lease_name(service: ModelService) -> str:
+    """Lease that says which run may change the service now."""
+    return f"{service.name}-writer"
 
 
 _REPLICAS = {"prefill": {"replicas"}, "decode": {"replicas"}}

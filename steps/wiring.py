@@ -70,7 +70,8 @@ def _check_platform(invocation: Invocation) -> Step[Any]:
     from steps.check_platform import CheckPlatform
 
     service = invocation.service
-    return CheckPlatform(_release(invocation), _cluster(), _store(service), _source(service))
+    in_pod = _kubeconfig() is None
+    return CheckPlatform(_release(invocation), _cluster(), _store(service), _source(service), own_accounts=in_pod)
 
 
 def _download_model(invocation: Invocation) -> Step[Any]:

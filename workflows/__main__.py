@@ -1,10 +1,10 @@
-"""`python -m workflows run | render | schema`: everything around the steps."""
+"""`python -m workflows run | render | submit | status | schema`: everything around the steps."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from steps.engine.errors import Exit
+from steps.engine.errors import Exit, StepError
 from steps.service import DocumentError
 
 ROOT = Path(__file__).parents[1]
@@ -17,6 +17,9 @@ def main(arguments: list[str] | None = None) -> int:
     except DocumentError as error:
         sys.stderr.write(f"{error}\n")
         return Exit.DOCUMENT
+    except StepError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -36,7 +39,7 @@ def _render(options: argparse.Namespace) -> int:
     from workflows import render  # noqa: PLC0415  # hera alone costs half a second
 
     if options.service:
-        written = render.write(render.render(options.service, options.argo), options.out)
+        written = render.write(render.bundle(options.service, options.argo), options.out)
     elif options.check:
         drifted = render.drift(ROOT)
         sys.stderr.writelines(f"{name} is not what it would be generated as. Next: make render\n" for name in drifted)
@@ -45,6 +48,28 @@ def _render(options: argparse.Namespace) -> int:
         written = render.write_all(ROOT)
     sys.stdout.writelines(f"{path}\n" for path in written)
     return Exit.DONE
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from workflows.runs import commands  # noqa: PLC0415  # no Hera for who only starts a run
+
+    start = commands.Start(
+        target=options.target,
+        overrides=tuple(options.set),
+        run_id=options.run_id,
+        trigger="ci" if options.event else options.trigger,
+        wait=not options.no_wait,
+        minutes=options.timeout,
+        recap=options.recap,
+    )
+    return commands.submit(start, commands.Place(options.namespace, options.argo_server, options.event))
+
+
+def _status(options: argparse.Namespace) -> int:
+    from workflows.runs import commands  # noqa: PLC0415  # no Hera for who only looks at runs
+
+    place = commands.Place(options.namespace, options.argo_server)
+    return commands.status(options.target, place, follow=options.follow, last=options.last)
 
 
 def _schema(_options: argparse.Namespace) -> int:
@@ -72,9 +97,52 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--out", type=Path, default=Path("build/argo"), metavar="DIR", help="folder to write to")
     render.add_argument("--check", action="store_true", help="write nothing; fail if a committed file has drifted")
     render.set_defaults(act=_render)
+    _add_runs(commands)
     schema = commands.add_parser("schema", help="print the JSON Schema of the document")
     schema.set_defaults(act=_schema)
     return parser
+
+
+def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument("-n", "--namespace", default="", help="of the workflow; default: as in the document, or slipway")
+    place.add_argument(
+        "--argo-server",
+        default="",
+        metavar="URL",
+        help="ask Argo Server, with the bearer token in ARGO_TOKEN; default: the Kubernetes API of the kubeconfig",
+    )
+    submit = commands.add_parser(
+        "submit",
+        parents=[place],
+        help="start a run on a cluster and follow it",
+        description="Start a run from the WorkflowTemplate of a service and follow it. Ctrl-C ends the following, not "
+        "the run.",
+        epilog="Exit codes: 0 the run succeeded, 10 an override or the document is wrong, 11 the run failed or could "
+        "not be started, 13 gave up waiting, 75 no answer, or stopped following.",
+    )
+    submit.add_argument(
+        "target", metavar="SERVICE", help="name of the WorkflowTemplate, or the document of the service"
+    )
+    submit.add_argument(
+        "-p", "--set", action="append", default=[], metavar="NAME=VALUE", help="override one parameter; may repeat"
+    )
+    submit.add_argument(
+        "--run-id", default="", metavar="ID", help="end of the name of the run; the same starts one run"
+    )
+    submit.add_argument("--trigger", choices=("manual", "ci"), default="manual", help="label of the run")
+    submit.add_argument("--event", action="store_true", help="start it by the event binding instead of submitting it")
+    submit.add_argument("--no-wait", action="store_true", help="start it and leave")
+    submit.add_argument("--timeout", type=float, metavar="MINUTES", help="give up following after this time")
+    submit.add_argument("--recap", type=Path, metavar="FILE", help="write the recap of all tasks as Markdown")
+    submit.set_defaults(act=_submit)
+    status = commands.add_parser("status", parents=[place], help="show a run with its tasks, or the last runs")
+    status.add_argument("target", nargs="?", default="", metavar="RUN|SERVICE", help="default: all services")
+    status.add_argument(
+        "--follow", action="store_true", help="follow the run to its end, with the exit codes of submit"
+    )
+    status.add_argument("--last", type=int, default=10, metavar="N", help="how many runs to list")
+    status.set_defaults(act=_status)
 
 
 if __name__ == "__main__":

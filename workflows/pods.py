@@ -62,11 +62,6 @@ PODS: Mapping[str, Pod] = {
 }
 
 
-def account(step: str) -> str:
-    """The service account of a step: one each, so that each may do only what it does."""
-    return f"slipway-{step}"
-
-
 def deadline_seconds(step: str, service: ModelService) -> int:
     """When the kubelet ends one attempt of the step."""
     return 60 * (PODS[step].minutes(service) + MARGIN_MINUTES)

@@ -11,10 +11,14 @@ import yaml
 from steps.service import DocumentError, json_schema, load
 from workflows.argo import cron_workflow, event_binding, workflow_template
 from workflows.compat import LINES, for_line, line
+from workflows.install import KUSTOMIZATION, base, kustomization, permissions_page, policy
 
 REFERENCE = Path("manifests/services/qwen3-32b.yaml")
 ARGO = Path("manifests/argo")
+INSTALL = Path("manifests/install")
+PERMISSIONS = Path("docs/permissions.md")
 SCHEMA = Path("manifests/schema/model-service.schema.json")
+DEFAULT_LINE = "3.5"  # what ACK ships
 MODELINE = re.compile(r"^# yaml-language-server:.*\n", re.MULTILINE)  # its path means nothing inside a cluster
 
 
@@ -32,6 +36,14 @@ def render(service_path: Path, argo_version: str) -> dict[Path, str]:
     }
     head = f"# Rendered from {service_path.name} by `python -m workflows render`; change that, not this.\n"
     return {Path(name): head + _as_yaml(for_line(manifest, wanted)) for name, manifest in manifests.items()}
+
+
+def bundle(service_path: Path, argo_version: str) -> dict[Path, str]:
+    """`render`, and the namespaces, accounts and roles that it needs: `kubectl apply -k` sets it all up."""
+    origin, service = service_path.name, load(service_path)
+    files = {**base(service, origin), **render(service_path, argo_version)}
+    files[KUSTOMIZATION] = kustomization(origin, files)
+    return files | {Path("policy") / path: text for path, text in policy(service, origin).items()}
 
 
 def write(files: Mapping[Path, str], folder: Path) -> list[Path]:
@@ -55,7 +67,25 @@ def committed(root: Path) -> dict[Path, str]:
     for version, wanted in LINES.items():
         rendered = render(root / REFERENCE, version)
         files |= {ARGO / wanted.folder / path: text for path, text in rendered.items()}
-    return files
+        files[ARGO / wanted.folder / KUSTOMIZATION] = kustomization(REFERENCE.name, rendered)
+    return files | _installation(root)
+
+
+def _installation(root: Path) -> dict[Path, str]:
+    """manifests/install, with one overlay for each line of Argo, and the page about permissions."""
+    origin, service = REFERENCE.name, load(root / REFERENCE)
+    parts = base(service, origin)
+    files = {INSTALL / "base" / path: text for path, text in parts.items()}
+    files[INSTALL / "base" / KUSTOMIZATION] = kustomization(origin, parts)
+    files |= {INSTALL / "policy" / path: text for path, text in policy(service, origin).items()}
+    for folder in {wanted.folder for wanted in LINES.values()}:
+        # A kustomization may name another one wherever it lies, but no file outside of its own folder.
+        if folder == line(DEFAULT_LINE).folder:
+            files[INSTALL / KUSTOMIZATION] = kustomization(origin, ("base", f"../argo/{folder}"))
+        else:
+            overlay = kustomization(origin, ("../base", f"../../argo/{folder}"))
+            files[INSTALL / f"argo-{folder}" / KUSTOMIZATION] = overlay
+    return files | {PERMISSIONS: permissions_page(service)}
 
 
 def write_all(root: Path) -> list[Path]:
@@ -73,7 +103,7 @@ def drift(root: Path) -> list[str]:
 
 
 def _strays(root: Path) -> list[Path]:
-    found = {path.relative_to(root) for path in (root / ARGO).rglob("*.yaml")}
+    found = {path.relative_to(root) for folder in (ARGO, INSTALL) for path in (root / folder).rglob("*.yaml")}
     return sorted(found - set(committed(root)))
 
 

@@ -13,9 +13,10 @@ from hera.workflows import models as m
 
 from steps.engine.errors import Exit
 from steps.engine.outputs import file_name
+from steps.platform.rights import account
 from steps.service import ModelService
 from workflows.pipeline import OVERRIDES, Output, Places, Task, arguments, command, outputs
-from workflows.pods import PODS, account, deadline_seconds, memory_mebibytes, secret_variables
+from workflows.pods import PODS, deadline_seconds, memory_mebibytes, secret_variables
 
 PLACES = Places(document="/service/service.yaml", outputs="/tmp/outputs", scratch="/scratch")  # noqa: S108  # a volume of the pod's own
 DOCUMENT = "service"  # parameter of the workflow and artifact of every template

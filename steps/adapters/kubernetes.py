@@ -14,6 +14,7 @@ from steps.adapters.kube_access import client_configuration
 from steps.adapters.kube_discovery import Discovery
 from steps.adapters.kube_errors import (
     Attempt,
+    exists_already,
     is_absent,
     is_conflict,
     is_no_log,
@@ -30,7 +31,11 @@ REQUEST_TIMEOUT = (5.0, 30.0)  # seconds to connect, and between two reads
 ATTEMPTS = 8  # about 8 seconds in all: a restart of the API server is not the end of a step
 RETRY_BUDGET = 20.0  # seconds after which no new attempt starts; Argo retries the step for minutes
 PAGE = 500  # objects in one answer, as kubectl asks
-REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+REVIEWS = "/apis/authorization.k8s.io/v1"
+# What the authenticator adds to a token of a service account; roles may be bound to these groups.
+# https://kubernetes.io/docs/reference/access-authn-authz/rbac/#referring-to-subjects
+ACCOUNT = "system:serviceaccount:"
+ACCOUNT_GROUPS = ("system:serviceaccounts", "system:authenticated")
 
 T = TypeVar("T")
 
@@ -78,6 +83,16 @@ class KubernetesCluster:
     def apply(self, wanted: Manifest) -> None:
         self._apply(wanted)
 
+    def create(self, wanted: Manifest) -> bool:
+        """A plain POST, for who may create and not patch. False if there is an object of this name already.
+
+        Also after a lost answer, so names must be unique enough that such an object can only be the same one.
+        """
+        ref = Ref.of(wanted)
+        resource = self._resource(ref.kind)
+        call = partial(self._client.create, resource, body=wanted, namespace=ref.namespace or None)
+        return self._object(_attempt("create", resource, ref), call, absent=exists_already) is not None
+
     def delete(self, ref: Ref, uid: str) -> None:
         resource = self._resource(ref.kind)
         attempt = _attempt("delete", resource, ref)
@@ -107,13 +122,14 @@ class KubernetesCluster:
             "namespace": right.namespace,
             "name": right.name,
         }
-        review = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
-        }
-        attempt = Attempt("create", "selfsubjectaccessreviews.authorization.k8s.io")
-        answer = self._object(attempt, partial(self._client.request, "post", REVIEWS, body=review)) or {}
+        spec: dict[str, Any] = {"resourceAttributes": {key: value for key, value in attributes.items() if value}}
+        if right.user:
+            spec |= {"user": right.user, "groups": _groups(right.user)}
+        kind = "SubjectAccessReview" if right.user else "SelfSubjectAccessReview"
+        review = {"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec}
+        plural = f"{kind.lower()}s"
+        call = partial(self._client.request, "post", f"{REVIEWS}/{plural}", body=review)
+        answer = self._object(Attempt("create", f"{plural}.authorization.k8s.io"), call) or {}
         return bool(answer["status"]["allowed"])
 
     def pod_log(self, namespace: str, pod: str, container: str, *, previous: bool = False, lines: int = 20) -> str:
@@ -208,6 +224,13 @@ def _once(attempt: Attempt, call: Callable[[], T], absent: Absent | None) -> T |
 
 def _attempt(verb: str, resource: Resource, ref: Ref) -> Attempt:
     return Attempt(verb, _plural(resource), ref.namespace, ref.name)
+
+
+def _groups(user: str) -> list[str]:
+    if not user.startswith(ACCOUNT):
+        return ["system:authenticated"]
+    namespace = user.removeprefix(ACCOUNT).partition(":")[0]
+    return [*ACCOUNT_GROUPS, f"system:serviceaccounts:{namespace}"]
 
 
 def _plural(resource: Resource) -> str:

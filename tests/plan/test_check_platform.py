@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from steps.check_platform import needed_rights, plan
+from steps.check_platform import plan
 from steps.engine.plan import Plan
 from steps.platform.checks import CHECKS
 from steps.platform.facts import PlatformFacts
 from steps.platform.findings import Refusal
 from steps.platform.nodes import quantity
+from steps.platform.rights import rights_of_accounts, rights_of_one
 from steps.ports import Manifest
 from steps.release import Release
 from tests.samples import ROOT, release
@@ -74,7 +75,7 @@ def healthy(**changes: Any) -> PlatformFacts:
         services=(),
         weight_bytes=QWEN3_32B_WEIGHTS,
         bucket="oss://llm-models/models can be written",
-        rights=dict.fromkeys(needed_rights(release(), all_steps=True), True),
+        rights=dict.fromkeys(rights_of_one(release().service), True),
     )
     return dataclasses.replace(facts, **changes)
 
@@ -211,10 +212,19 @@ def test_only_recreate_counts_the_gpus_of_the_release_that_it_replaces(strategy:
 
 
 def test_every_denied_permission_is_named() -> None:
-    rights = {right: right.resource != "rolebasedgroups" for right in needed_rights(release(), all_steps=True)}
+    rights = {right: right.resource != "rolebasedgroups" for right in rights_of_one(release().service)}
     faults = plan(release(), healthy(rights=rights)).faults
-    assert len(faults) == 4
+    assert len(faults) == 5
     assert "permission to patch rolebasedgroups.workloads.x-k8s.io in namespace default" in "".join(faults)
+
+
+def test_a_permission_that_the_account_of_another_step_lacks_is_named_before_any_byte_moves() -> None:
+    rights = {right: right.resource != "persistentvolumes" for right in rights_of_accounts(release().service)}
+    faults = plan(release(), healthy(rights=rights)).faults
+    assert (
+        "permission to delete persistentvolumes for system:serviceaccount:slipway:slipway-create-volume. Next: "
+        in faults[3]
+    )
 
 
 def test_a_secret_that_this_account_may_not_read_is_not_taken_for_absent() -> None:

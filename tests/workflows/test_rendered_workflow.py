@@ -13,13 +13,14 @@ import pytest
 from steps import wiring
 from steps.__main__ import _parser
 from steps.engine.errors import Exit
+from steps.platform.rights import account
 from steps.release import Release
 from steps.service import ModelService
 from tests.samples import DIGEST, SERVICES
 from tests.workflows.rendered import LINES, VARIANTS, dag_tasks, objects, sample, templates, workflow_spec
 from workflows import pipeline
 from workflows.compat import for_line, line
-from workflows.pods import PODS, account, deadline_seconds
+from workflows.pods import PODS, deadline_seconds
 from workflows.templates import PLACES, RETRY_EXPRESSION
 
 KUBECONFIG = """

@@ -37,9 +37,13 @@ class ApiServer:
         pod_log: PodLog = _no_log,
         faults: Faults | None = None,
         token: str = "",
+        reviewed: Denied | None = None,
     ) -> None:
-        """With `token`, clients without it get 401. Raises PortInUseError."""
-        self._served = Served(store, Writes(store), proxy_target, denied, pod_log, faults or Faults(), token)
+        """With `token`, clients without it get 401. `reviewed` answers access reviews where they differ from `denied`.
+
+        Raises PortInUseError.
+        """
+        self._served = Served(store, Writes(store), proxy_target, denied, pod_log, faults or Faults(), token, reviewed)
         self._server = LoopbackServer(type("BoundApiHandler", (ApiHandler,), {"served": self._served}), port)
 
     @property

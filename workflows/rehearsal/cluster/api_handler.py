@@ -10,12 +10,12 @@ from workflows.rehearsal.cluster.bodies import BodyHandler
 from workflows.rehearsal.cluster.discovery import document
 from workflows.rehearsal.cluster.errors import ApiError, bad_request, forbidden, not_found
 from workflows.rehearsal.cluster.lists import Filter, listing
-from workflows.rehearsal.cluster.resources import ACCESS_REVIEWS
+from workflows.rehearsal.cluster.resources import REVIEWS
 from workflows.rehearsal.cluster.scales import scale_of, scaling
 from workflows.rehearsal.cluster.serving import Served
 from workflows.rehearsal.cluster.targets import Target, find, unknown
 from workflows.rehearsal.cluster.watches import changes
-from workflows.rehearsal.cluster.writes import Options, parsed_json
+from workflows.rehearsal.cluster.writes import APPLY, Options, parsed_json
 
 _TRUE = ("1", "true", "True")
 _HEALTH = ("/healthz", "/livez", "/readyz")
@@ -99,7 +99,7 @@ class ApiHandler(BodyHandler):
             self.proxy(target)
         elif target.subresource == "log":
             self.pod_log(target)
-        elif target.resource == ACCESS_REVIEWS and verb == "create":
+        elif target.resource in REVIEWS and verb == "create":
             self._review()
         else:
             getattr(self, f"_do_{verb}")(target)
@@ -149,6 +149,8 @@ class ApiHandler(BodyHandler):
 
     def _do_patch(self, target: Target) -> None:
         kind = self.headers.get("Content-Type", "").partition(";")[0].strip()
+        if kind == APPLY and self.served.store.get(target.resource, target.name, target.namespace) is None:
+            self._check_rights("create", target)  # an apply that would create is authorized for both, with the name
         created, content = self.served.writes.patch(target, kind, self.body, self._options())
         self.send_json(201 if created else 200, content)
 
@@ -166,12 +168,13 @@ class ApiHandler(BodyHandler):
         self.send_json(200, found)
 
     def _review(self) -> None:
-        """SelfSubjectAccessReview: may the caller do this?"""
+        """May the caller do this, or the user that a SubjectAccessReview names?"""
         review = parsed_json(self.body)
         asked = (review.get("spec") or {}).get("resourceAttributes") or {}
         below = f"/{asked['subresource']}" if asked.get("subresource") else ""
         rule = asked.get("resource", "") + below
-        denied = self.served.denied(asked.get("verb", ""), rule, asked.get("namespace", ""), asked.get("name", ""))
+        decide = self.served.reviewed or self.served.denied
+        denied = decide(asked.get("verb", ""), rule, asked.get("namespace", ""), asked.get("name", ""))
         self.send_json(201, {**review, "metadata": {}, "status": {"allowed": not denied}})
 
     def _options(self) -> Options:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from workflows.rehearsal.cluster.resources import ACCESS_REVIEWS, PODS, SERVICES, Registry, Resource
+from workflows.rehearsal.cluster.resources import PODS, REVIEWS, SERVICES, Registry, Resource
 
 VERSION = {
     "major": "1",
@@ -85,7 +85,7 @@ def _entries(resource: Resource) -> list[dict[str, Any]]:
         "singularName": resource.kind.lower(),
         "namespaced": resource.namespaced,
         "kind": resource.kind,
-        "verbs": ["create"] if resource == ACCESS_REVIEWS else _VERBS,
+        "verbs": ["create"] if resource in REVIEWS else _VERBS,
     }
     below = {
         name: {"group": "autoscaling", "version": "v1", "kind": "Scale"} if name == "scale" else {"kind": resource.kind}

@@ -93,6 +93,9 @@ CUSTOM_RESOURCE_DEFINITIONS = Resource(
 ACCESS_REVIEWS = Resource(
     "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
 )
+SUBJECT_ACCESS_REVIEWS = Resource(
+    "authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False
+)
 
 BUILT_IN = (
     NAMESPACES,
@@ -123,7 +126,9 @@ BUILT_IN = (
     CLUSTER_ROLE_BINDINGS,
     CUSTOM_RESOURCE_DEFINITIONS,
     ACCESS_REVIEWS,
+    SUBJECT_ACCESS_REVIEWS,
 )
+REVIEWS = (ACCESS_REVIEWS, SUBJECT_ACCESS_REVIEWS)
 BUILT_IN_SHELVES = frozenset(resource.key for resource in BUILT_IN)
 
 

@@ -25,4 +25,5 @@ class Served:
     pod_log: PodLog
     faults: Faults
     token: str
+    reviewed: Denied | None = None  # what access reviews answer; None: as `denied` decides
     stopping: threading.Event = field(default_factory=threading.Event)

@@ -5,10 +5,10 @@ https://kubernetes.io/docs/concepts/architecture/garbage-collection/
 
 from workflows.rehearsal.cluster.controllers.world import World, is_going
 from workflows.rehearsal.cluster.resources import (
-    ACCESS_REVIEWS,
     CUSTOM_RESOURCE_DEFINITIONS,
     EVENTS,
     NAMESPACES,
+    REVIEWS,
     Resource,
 )
 from workflows.rehearsal.cluster.store import Manifest
@@ -43,7 +43,7 @@ class GarbageCollector:
 
 def _resources(world: World) -> list[Resource]:
     """Each kind once, whatever versions of it are served."""
-    skipped = {EVENTS.key, ACCESS_REVIEWS.key, CUSTOM_RESOURCE_DEFINITIONS.key}
+    skipped = {EVENTS.key, *(review.key for review in REVIEWS), CUSTOM_RESOURCE_DEFINITIONS.key}
     shelves = {resource.key: resource for resource in world.store.registry.all()}
     return [resource for key, resource in shelves.items() if key not in skipped]
 

@@ -1,0 +1,110 @@
+"""Everything that `kubectl apply -k` sets up for one service, and the page that says who may do what."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from steps.platform.rights import EXECUTOR, Grant, any_name
+from steps.service import ModelService
+from workflows import admission, permissions
+from workflows.permissions import EXECUTOR_ROLE, PEOPLE, Manifest
+
+KUSTOMIZATION = Path("kustomization.yaml")
+BASE: Mapping[str, Callable[[ModelService], list[Manifest]]] = {
+    "namespaces.yaml": permissions.namespaces,
+    "accounts.yaml": permissions.accounts,
+    "permissions.yaml": permissions.steps,
+    "ci.yaml": permissions.continuous_integration,
+    "people.yaml": permissions.people,
+}
+_HEAD = "# Generated from {origin} by `python -m workflows render`; change that, not this.\n"
+
+
+def base(service: ModelService, origin: str) -> dict[Path, str]:
+    """Namespaces, accounts and roles: file name -> text."""
+    return {Path(name): _documents(origin, make(service)) for name, make in BASE.items()}
+
+
+def policy(service: ModelService, origin: str) -> dict[Path, str]:
+    """What needs Kubernetes 1.30: the policy that holds CI to one template."""
+    text = _documents(origin, admission.policy(service))
+    return {Path("policy.yaml"): text, KUSTOMIZATION: kustomization(origin, ["policy.yaml"])}
+
+
+def kustomization(origin: str, resources: Iterable[object]) -> str:
+    content = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [str(resource) for resource in resources],
+    }
+    return _documents(origin, [content])
+
+
+def permissions_page(service: ModelService) -> str:
+    """docs/permissions.md: the table of the roles, for people."""
+    parts = [_INTRODUCTION.format(service=service.name)]
+    parts.append(_rows((account, grant) for account, grant in permissions.table(service)))
+    parts.append(_PEOPLE)
+    parts.append(_rows((name, grant) for name, granted in PEOPLE.items() for grant in granted if _own(name, grant)))
+    return "\n".join(parts).replace("@EXECUTOR@", f"`{EXECUTOR_ROLE}` ({', '.join(EXECUTOR.verbs)})") + "\n"
+
+
+def _own(name: str, grant: Grant) -> bool:
+    """The operator's table says only what it adds to the viewer's."""
+    return name == permissions.VIEWER or grant not in PEOPLE[permissions.VIEWER]
+
+
+def _rows(rows: Iterable[tuple[str, Grant]]) -> str:
+    lines = ["| account | verbs | resource | where | why |", "|---|---|---|---|---|"]
+    before = ""
+    for account, grant in rows:
+        resource = f"{grant.resource}.{grant.group}" if grant.group else grant.resource
+        only = "; it works without" if grant.explains else ""
+        shown = f"`{account}`" if account != before else ""
+        where = grant.scope + (", by name" if grant.names is not any_name else "")
+        lines.append(f"| {shown} | {', '.join(grant.verbs)} | `{resource}` | {where} | {grant.why}{only} |")
+        before = account
+    return "\n".join(lines) + "\n"
+
+
+_INTRODUCTION = """# Who may do what
+
+Generated from `steps/platform/rights.py` and `workflows/permissions.py` by `python -m workflows render`, as the roles
+in `manifests/install/base` are; here for the document {service}. Tests hold every step against it: each uses all of
+its rights and no other, and with one of them missing its error names the verb and the resource.
+
+Where: *serving* is the namespace of the document, *workflow* is `workflow.namespace`. *By name*: only the objects
+that the document names, such as the release record; it holds for `create` too, since a server-side apply is
+authorized with the name of what it would create. Names that end with a hash of their content cannot be said
+beforehand.
+
+Every step has its own account, and beside the rows below the role @EXECUTOR@ on `workflowtaskresults.argoproj.io` in
+the namespace of the workflow, for Argo's executor. `slipway-resolve-model`, `slipway-download-model`,
+`slipway-upload-model` and `slipway-mirror-model` have nothing else: their keys come from the kubelet as environment
+variables. The value of a Secret is read by `slipway-create-volume` alone, of the one Secret that it writes.
+
+`preflight` asks for all of it with `SubjectAccessReview`, as API01 of [the checks](checks.md), before any byte moves.
+From a laptop, one account runs all steps; it needs the sum, and `get`, `create` on `pods/proxy` and `services/proxy`.
+
+**Whoever may create a Workflow may run pods under every account of its namespace.** So the namespace of the workflow
+holds nothing else, and CI is held to one template by the admission policy in `manifests/install/policy` (Kubernetes
+1.30 and later): `arguments` and `workflowTemplateRef`, and no other field. On older clusters no rule can say that:
+let CI hold no token there, but send [signed webhooks](https://argo-workflows.readthedocs.io/en/latest/webhooks/) to
+Argo Server.
+"""
+_PEOPLE = """
+## People
+
+Roles without bindings, in both namespaces; bind them to your groups: `kubectl -n slipway create rolebinding on-call
+--role=slipway-operator-qwen3-32b --group=on-call`. The operator may do what the viewer may, and:
+"""
+
+
+def _documents(origin: str, manifests: Iterable[Manifest]) -> str:
+    return _HEAD.format(origin=origin) + "---\n".join(_as_yaml(manifest) for manifest in manifests)
+
+
+def _as_yaml(manifest: dict[str, Any]) -> str:
+    return yaml.safe_dump(manifest, sort_keys=False, width=1000)
