@@ -59,6 +59,10 @@ def is_conflict(error: ApiException) -> bool:
     return bool(error.status == HTTPStatus.CONFLICT)
 
 
+def exists_already(error: ApiException) -> bool:
+    return bool(body_of(error).get("reason") == "AlreadyExists")
+
+
 def refusal(attempt: Attempt, error: ApiException) -> StepError:
     """The error of the step for an answer that is no success. Total: every status has its meaning."""
     status = int(error.status or 0)
