@@ -21,7 +21,7 @@ from workflows.rehearsal.cluster.seed import Secret, Seed
 from workflows.rehearsal.engine import SglangRuntime
 from workflows.rehearsal.hub import Hub
 from workflows.rehearsal.launch import Addresses
-from workflows.rehearsal.server import PortInUseError
+from workflows.rehearsal.server import LOOPBACK, PortInUseError
 from workflows.rehearsal.tiny_model import write_tiny_model
 
 # Not a secret: the key of a bucket that exists on this machine only, for as long as a run.
@@ -36,30 +36,37 @@ def main(arguments: list[str] | None = None) -> int:
         "--set", action="append", default=[], metavar="PATH=VALUE", help="override one field; may repeat"
     )
     parser.add_argument("--port", type=int, default=0, help="port of the Service on this machine; default any free one")
+    parser.add_argument(
+        "--host",
+        default=LOOPBACK,
+        metavar="ADDRESS",
+        help="address of this machine for hub, bucket and Kubernetes API, so that containers and pods reach them",
+    )
     options = parser.parse_args(arguments)
     try:
-        serve(load(options.service, options.set), options.state, options.port)
+        serve(load(options.service, options.set), options.state, options.port, options.host)
     except PortInUseError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
 
 
-def serve(service: ModelService, state: Path, port: int) -> None:
+def serve(service: ModelService, state: Path, port: int, host: str = LOOPBACK) -> None:
     """Serve until standard input ends or SIGTERM arrives. Raises PortInUseError."""
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: ended.set())
     threading.Thread(target=_wait_for_end_of_input, args=(ended,), daemon=True).start()
     write_tiny_model(state / "hub" / service.model.id)
-    hub = Hub(state / "hub")
+    hub = Hub(state / "hub", host=host)
     bucket = Bucket(
         state / "bucket",
+        host=host,
         access_key_id=ACCESS_KEY.id,
         access_key_secret=ACCESS_KEY.secret,
         buckets=(service.store.bucket,),
         region=service.store.region,
     )
-    cluster = EmbeddedCluster(state / "cluster", SglangRuntime(), state / "bucket", seed=_seed(service))
+    cluster = EmbeddedCluster(state / "cluster", SglangRuntime(), state / "bucket", host=host, seed=_seed(service))
     endpoint = cluster.expose(service.namespace, service.serving.service_name, service.serving.port, port)
     for server in (hub, bucket, cluster):
         server.start()

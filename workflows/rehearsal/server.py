@@ -1,4 +1,4 @@
-"""What the embedded services share: an HTTP/1.1 server on loopback, in threads."""
+"""What the embedded services share: an HTTP/1.1 server, on loopback unless told otherwise, in threads."""
 
 import json
 import socket
@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+LOOPBACK = "127.0.0.1"
+
 
 class PortInUseError(Exception):
-    """Another program listens on the port that was asked for."""
+    """Another program listens on the port that was asked for, or this machine has no such address."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -77,15 +79,19 @@ class _Threads(ThreadingHTTPServer):
 
 
 class LoopbackServer:
-    """Serves `handler` on 127.0.0.1 from `start` to `stop`; port 0 takes any free one."""
+    """Serves `handler` from `start` to `stop`; port 0 takes any free one.
 
-    def __init__(self, handler: type[BaseHTTPRequestHandler], port: int = 0) -> None:
+    Another `host` is an address of this machine that containers and pods reach, too.
+    """
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler], port: int = 0, host: str = LOOPBACK) -> None:
+        self._host = host
         try:
-            self._server = _Threads(("127.0.0.1", port), handler)
+            self._server = _Threads((host, port), handler)
         except OSError as error:
             raise PortInUseError(
-                f"cannot listen on 127.0.0.1:{port}: {error.strerror}. Next: stop the program that uses the port, "
-                "or choose another port"
+                f"cannot listen on {host}:{port}: {error.strerror}. Next: stop the program that uses the port, "
+                "or choose another port; the host must be an address of this machine"
             ) from error
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
@@ -95,7 +101,7 @@ class LoopbackServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self._host}:{self.port}"
 
     def start(self) -> None:
         self._thread.start()

@@ -12,7 +12,7 @@ from workflows.rehearsal.bucket.objects import Objects
 from workflows.rehearsal.bucket.store import Keep, Store
 from workflows.rehearsal.bucket.uploads import Uploads
 from workflows.rehearsal.faults import Faults
-from workflows.rehearsal.server import LoopbackServer, PortInUseError
+from workflows.rehearsal.server import LOOPBACK, LoopbackServer, PortInUseError
 
 
 class Bucket:
@@ -32,6 +32,7 @@ class Bucket:
         access_key_id: str,
         access_key_secret: str,
         port: int = 0,
+        host: str = LOOPBACK,
         faults: Faults | None = None,
         buckets: Iterable[str] = (),
         region: str = "",
@@ -46,7 +47,7 @@ class Bucket:
             self._store.objects.create_bucket(name, clock())
         handler = type("_BoundHandler", (BucketHandler,), {"context": self._context})
         try:
-            self._server = LoopbackServer(handler, port)
+            self._server = LoopbackServer(handler, port, host)
         except PortInUseError:
             self._index.close()
             raise

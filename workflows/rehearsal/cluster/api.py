@@ -9,7 +9,7 @@ from workflows.rehearsal.cluster.serving import Denied, PodLog, Served
 from workflows.rehearsal.cluster.store import Store
 from workflows.rehearsal.cluster.writes import Writes
 from workflows.rehearsal.faults import Faults
-from workflows.rehearsal.server import LoopbackServer
+from workflows.rehearsal.server import LOOPBACK, LoopbackServer
 
 
 def _nothing_listens(_kind: str, _namespace: str, _name: str, _port: int) -> None:
@@ -27,11 +27,12 @@ def _no_log(_namespace: str, _pod: str, _container: str, _previous: bool) -> Non
 class ApiServer:
     """Serves a store on loopback, from `start` to `stop`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # keywords: one for each thing that a rehearsal varies
         self,
         store: Store,
         *,
         port: int = 0,
+        host: str = LOOPBACK,
         proxy_target: ProxyTarget = _nothing_listens,
         denied: Denied = _everything_allowed,
         pod_log: PodLog = _no_log,
@@ -44,7 +45,8 @@ class ApiServer:
         Raises PortInUseError.
         """
         self._served = Served(store, Writes(store), proxy_target, denied, pod_log, faults or Faults(), token, reviewed)
-        self._server = LoopbackServer(type("BoundApiHandler", (ApiHandler,), {"served": self._served}), port)
+        handler = type("BoundApiHandler", (ApiHandler,), {"served": self._served})
+        self._server = LoopbackServer(handler, port, host)
 
     @property
     def url(self) -> str:

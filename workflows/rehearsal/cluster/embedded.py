@@ -12,6 +12,7 @@ from workflows.rehearsal.cluster.serving import Denied
 from workflows.rehearsal.cluster.store import Store
 from workflows.rehearsal.faults import Faults
 from workflows.rehearsal.runtime import Address, ContainerRuntime
+from workflows.rehearsal.server import LOOPBACK
 
 
 class EmbeddedCluster:
@@ -24,6 +25,7 @@ class EmbeddedCluster:
         buckets: Path,
         *,
         port: int = 0,
+        host: str = LOOPBACK,
         operator: OperatorStyle = V06,
         seed: Seed | None = None,
         pace: Pace | None = None,
@@ -42,6 +44,7 @@ class EmbeddedCluster:
         self._api = ApiServer(
             self._store,
             port=port,
+            host=host,
             proxy_target=self._proxy_target,
             denied=denied or _nothing,
             pod_log=self._plane.pod_log,

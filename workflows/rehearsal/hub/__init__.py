@@ -17,7 +17,7 @@ from workflows.rehearsal.hub.cdn import Blobs, CdnHandler
 from workflows.rehearsal.hub.gateway import GatewayHandler
 from workflows.rehearsal.hub.links import Links
 from workflows.rehearsal.hub.repository import Shelf
-from workflows.rehearsal.server import LoopbackServer
+from workflows.rehearsal.server import LOOPBACK, LoopbackServer
 
 InternalLink = Literal["serves", "refuses", "crawls", "unreachable", "absent"]
 REMEMBERED: Final = 20_000  # requests
@@ -43,11 +43,12 @@ class Hub:
     region gets an internal link, which behaves as `internal_link` says.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # keywords: one for each thing that a rehearsal varies
         self,
         folder: Path,
         *,
         port: int = 0,
+        host: str = LOOPBACK,
         faults: Faults | None = None,
         private: Mapping[str, str] | None = None,
         link_seconds: float = 1800.0,
@@ -64,13 +65,13 @@ class Hub:
             "internal_link": internal_link,
         }
         gateway = self._bound(GatewayHandler, shared | {"shelf": shelf, "private": private or {}})
-        self._gateway = LoopbackServer(gateway, port)  # first, because its port may be in use
-        self._cdn = LoopbackServer(self._bound(CdnHandler, shared))
+        self._gateway = LoopbackServer(gateway, port, host)  # first, because its port may be in use
+        self._cdn = LoopbackServer(self._bound(CdnHandler, shared), host=host)
         # A port that is taken but not listened on: whoever connects is refused, and nobody else can get it.
         self._closed = socket.socket()
-        self._closed.bind(("127.0.0.1", 0))
+        self._closed.bind((host, 0))
         gateway.cdn_url = self._cdn.url
-        gateway.unreachable_url = f"http://127.0.0.1:{self._closed.getsockname()[1]}"
+        gateway.unreachable_url = f"http://{host}:{self._closed.getsockname()[1]}"
 
     @property
     def url(self) -> str:
