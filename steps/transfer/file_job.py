@@ -15,8 +15,7 @@ from steps.transfer.checkpoint import Checkpoint
 from steps.transfer.layout import Layout, Part
 from steps.transfer.sink import Corrupted, FileSink, Move, WrongContent
 
-# A checkpoint is a small object or file. It is saved after so many parts or seconds, whichever comes first, so a killed
-# process moves again at most these parts and the ones that were in its buffers.
+# A checkpoint is a small object or file. It is saved after so many parts or seconds, whichever comes first.
 SAVE_PARTS = 8
 SAVE_SECONDS = 5.0
 
@@ -45,8 +44,15 @@ class _Progress:
 
 
 class FileJob:
-    def __init__(self, file: ModelFile, layout: Layout, source: ModelSource, sink: FileSink, clock: Clock) -> None:
+    """No part is handed out that lies more than `window` parts beyond the saved checkpoint: however long one part is
+    held up while others go on, a killed process moves at most so many parts of a file again.
+    """
+
+    def __init__(
+        self, file: ModelFile, layout: Layout, source: ModelSource, sink: FileSink, clock: Clock, window: int
+    ) -> None:
         self.file = file
+        self._window = window
         self.layout = layout
         self.moved = 0  # bytes that this process stored
         self._source = source
@@ -66,6 +72,11 @@ class FileJob:
     @property
     def has_parts_left(self) -> bool:
         return self._now.handed_out < self.layout.parts
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether the next part lies within the window."""
+        return self._now.handed_out < self._now.saved + self._window
 
     @property
     def percent(self) -> int:
@@ -160,12 +171,8 @@ class FileJob:
         self._now = _Progress(saved_at=self._clock.now())
 
     def save_if_due(self) -> None:
-        now = self._now
-        due = now.frontier - now.saved >= SAVE_PARTS or (
-            now.frontier > now.saved and self._clock.now() - now.saved_at >= SAVE_SECONDS
-        )
-        # Whoever finds a save under way leaves it to that thread; the next part looks again.
-        if due and self._saving.acquire(blocking=False):
+        # Whoever finds a save under way leaves it to that thread, which looks again when it is done.
+        while self._is_due() and self._saving.acquire(blocking=False):
             try:
                 self._save()
             finally:
@@ -179,10 +186,19 @@ class FileJob:
     def close(self) -> None:
         self._sink.close()
 
+    @property
+    def _safe(self) -> int:
+        """Leading parts of which a checkpoint may be saved. Only `complete` may say all: it means the sum was right."""
+        return min(self._now.frontier, self.layout.parts - 1)
+
+    def _is_due(self) -> bool:
+        behind = self._safe - self._now.saved
+        late = self._clock.now() - self._now.saved_at >= SAVE_SECONDS
+        return behind >= SAVE_PARTS or (behind > 0 and late)
+
     def _save(self) -> None:
-        # A checkpoint of all parts means that the SHA-256 was right, which only `complete` may say.
         with self._lock:
-            parts = min(self._now.frontier, self.layout.parts - 1)
+            parts = self._safe
             checkpoint = self._now.checkpoints.get(parts)
         if checkpoint is None or parts <= self._now.saved:
             return

@@ -14,7 +14,7 @@ from steps.engine.errors import DeadlineExceeded, StepError
 from steps.engine.report import Report
 from steps.model import ModelFile
 from steps.ports import ModelSource
-from steps.transfer.file_job import FileJob
+from steps.transfer.file_job import SAVE_PARTS, FileJob
 from steps.transfer.layout import layout
 from steps.transfer.meter import Meter
 from steps.transfer.schedule import Schedule, Task
@@ -81,7 +81,8 @@ class Mover:
 
     def _job(self, move: Move) -> FileJob:
         parts = layout(move.file.size, self._limits.part_size)
-        return FileJob(move.file, parts, self._source, self._sink.open(move, parts.part_size), self._clock)
+        sink = self._sink.open(move, parts.part_size)
+        return FileJob(move.file, parts, self._source, sink, self._clock, SAVE_PARTS + 2 * self._limits.workers)
 
     def _watch(self, crew: "_Crew") -> None:
         until = self._clock.now() + self._limits.deadline
@@ -166,6 +167,7 @@ class _Crew:
         self._meter.add(part.length)
         if not last:
             job.save_if_due()
+            self.schedule.advanced()
         return last
 
     def _prepare(self, job: FileJob) -> bool:

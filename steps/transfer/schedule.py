@@ -1,7 +1,8 @@
 """Who moves what next: files in turn, part by part, with a bounded number of buffers.
 
 A buffer is taken together with the part that will use it, under one lock. Parts of a file are handed out in order, so
-the oldest part that is not hashed always owns a buffer and always goes on: waiting for buffers cannot deadlock.
+the oldest part that is not hashed always owns a buffer and always goes on: waiting for buffers cannot deadlock. A file
+whose next part lies too far beyond its checkpoint waits until that is saved, while other files go on.
 """
 
 import threading
@@ -61,6 +62,11 @@ class Schedule:
             self._free.append(buffer)
             self._changed.notify()
 
+    def advanced(self) -> None:
+        """A part was stored, or a checkpoint saved: a file that had to wait may go on."""
+        with self._changed:
+            self._changed.notify_all()
+
     def again(self, job: FileJob) -> None:
         """The file starts over."""
         with self._changed:
@@ -96,13 +102,17 @@ class Schedule:
             self._preparing += 1
             self._moving[id(job)] = job
             return Task(job)
-        if not self._open or not (self._free or self._unmade):
+        if not (self._free or self._unmade):
             return None
-        job = self._open.popleft()
-        part = job.hand_out()
-        if job.has_parts_left:
+        for _ in range(len(self._open)):
+            job = self._open.popleft()
+            if job.may_go_on:
+                part = job.hand_out()
+                if job.has_parts_left:
+                    self._open.append(job)
+                return Task(job, part, self._buffer())
             self._open.append(job)
-        return Task(job, part, self._buffer())
+        return None
 
     def _buffer(self) -> bytearray:
         if self._free:

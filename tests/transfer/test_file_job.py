@@ -1,10 +1,12 @@
+from functools import partial
 from itertools import permutations
 
 import pytest
 
 from steps.transfer.checkpoint import Checkpoint
-from steps.transfer.file_job import FileJob
+from steps.transfer.file_job import SAVE_PARTS, FileJob
 from steps.transfer.layout import Layout, Part
+from steps.transfer.schedule import Schedule
 from steps.transfer.sink import Corrupted, Move
 from tests.fakes import FakeClock
 from tests.transfer.memory_ports import MemorySource, content, listing_of
@@ -46,10 +48,10 @@ class MemoryFile:
         pass
 
 
-def job(size: int, sink: MemoryFile, *, flips: int = 0) -> FileJob:
+def job(size: int, sink: MemoryFile, *, flips: int = 0, window: int = 100) -> FileJob:
     source = MemorySource({"model": content("model", size)})
     source.flips["model"] = flips
-    return FileJob(listing_of(source.files).files[0], Layout(size, PART), source, sink, FakeClock())
+    return FileJob(listing_of(source.files).files[0], Layout(size, PART), source, sink, FakeClock(), window)
 
 
 def move_one(found: FileJob, part: Part) -> bool:
@@ -114,3 +116,38 @@ def test_a_buffer_is_given_back_once_it_is_hashed_and_stored() -> None:
     assert given_back == [], "the second part waits to be hashed after the first"
     found.move(first, memoryview(bytearray(PART)), lambda: given_back.append(1))
     assert sorted(given_back) == [1, 2]
+
+
+def test_a_part_that_is_held_up_lets_others_go_on_only_within_the_window() -> None:
+    sink = MemoryFile()
+    found = job(60 * PART, sink, window=SAVE_PARTS + 4)
+    schedule = Schedule([found], buffers=4, buffer_size=PART)
+    schedule.take()
+    found.prepare(Move(found.file))
+    schedule.ready(found)
+    held_up = [schedule.take()]
+
+    def go_on() -> int:
+        moved = 0
+        while task := schedule._next():
+            assert task.part is not None
+            assert task.buffer is not None
+            found.move(task.part, memoryview(task.buffer), partial(schedule.give_back, task.buffer))
+            found.save_if_due()
+            moved += 1
+        return moved
+
+    # The held-up part was hashed, so the others need no buffer for long; nothing but the window stops them.
+    slow = held_up[0]
+    assert slow is not None
+    assert slow.part is not None
+    assert slow.buffer is not None
+    body = memoryview(slow.buffer)
+    found._source.read(found.file, 0, body)
+    found._hash_in_order(1, body, lambda: None)
+    assert go_on() == SAVE_PARTS + 4 - 1
+    found._store(slow.part)
+    found.save_if_due()
+    assert go_on() == 60 - (SAVE_PARTS + 4)
+    found.complete()
+    assert sink.finished is not None

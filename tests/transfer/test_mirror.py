@@ -10,6 +10,8 @@ from steps.engine.converge import Outcome, converge
 from steps.engine.errors import Blocked, TransientError
 from steps.mirror_model import MirrorModel
 from steps.release import Release
+from steps.transfer.bucket import state_key
+from steps.transfer.checkpoint import CheckpointRecord
 from steps.transfer.layout import MIB
 from tests.fakes import FakeClock, RecordingReport
 from tests.samples import service
@@ -185,6 +187,21 @@ def test_an_object_that_nobody_proved_is_replaced(wrong: bytes) -> None:
     mirror(source, store, report=report)
     assert_whole(store, release, source.files)
     assert any("update" in line and "differs" in line for line in report.of("changed"))
+
+
+def test_a_copy_takes_the_place_of_an_object_that_its_upload_does_not_vouch_for() -> None:
+    source, store = MemorySource(files()), MemoryStore()
+    mirror(source, store)
+    source.files["config.json"] = b"{}"
+    release = release_of(source)
+    same = next(file for file in listing_of(source.files).files if file.path == "model-2.safetensors")
+    state = CheckpointRecord(
+        path=same.path, sha256=same.sha256, size=same.size, part_size=MIB, parts=3, sha256_state="", crc64="1"
+    )
+    store.put(f"{release.prefix}/{same.path}", bytes(same.size), metadata={"sha256": same.sha256})
+    store.put(state_key(release, same.path), state.encode())
+    mirror(source, store)
+    assert_whole(store, release, source.files)
 
 
 def test_a_file_that_is_not_of_the_model_is_not_hidden() -> None:

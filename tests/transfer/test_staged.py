@@ -173,7 +173,13 @@ def test_what_another_revision_has_is_neither_downloaded_nor_uploaded(tmp_path: 
 def test_a_run_on_an_empty_disk_fetches_only_what_the_bucket_lacks(tmp_path: Path) -> None:
     source, store = MemorySource(files()), MemoryStore()
     download(source, store, tmp_path / "first host")
-    store.hook = KillAt(20)
+
+    def die_after_a_file(operation: str, key: str) -> None:
+        if operation == "delete":
+            store.objects.pop(key)
+            raise Killed
+
+    store.hook = die_after_a_file
     with pytest.raises(Killed):
         upload(source, store, tmp_path / "first host")
     store.hook = nothing
