@@ -16,7 +16,7 @@ from workflows.rehearsal.cluster.store import Store
 from workflows.rehearsal.runtime import Address, Container, Dial, Exit
 from workflows.rehearsal.server import Handler, LoopbackServer
 
-PATIENCE = 10.0  # seconds; what is waited for takes far less
+PATIENCE = 30.0  # seconds; what is waited for takes far less, but machines are shared
 ABSENT_IMAGE = "registry.example.com/absent:1"
 CRASHING_IMAGE = "registry.example.com/crashing:1"
 NEVER_READY_IMAGE = "registry.example.com/never-ready:1"

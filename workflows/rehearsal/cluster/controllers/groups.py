@@ -12,15 +12,13 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from workflows.rehearsal.cluster.controllers.operator_style import OperatorStyle
-from workflows.rehearsal.cluster.controllers.ordered import is_healthy, ordinal, revision_of
 from workflows.rehearsal.cluster.controllers.pace import Pace
-from workflows.rehearsal.cluster.controllers.role_instance_sets import scaled
+from workflows.rehearsal.cluster.controllers.partitions import partition
 from workflows.rehearsal.cluster.controllers.roles import Role, workload_name
 from workflows.rehearsal.cluster.controllers.world import World, condition, is_going, is_true, owned
 from workflows.rehearsal.cluster.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
-    PODS,
     SERVICES,
     STATEFUL_SETS,
     Resource,
@@ -215,7 +213,7 @@ def _reconcile_role(world: World, role: Role) -> None:
 def _update(world: World, resource: Resource, role: Role, live: Manifest) -> None:
     wanted = role.manifest(world, replicas=role.replicas, partition=0)
     if resource == STATEFUL_SETS:
-        wanted["spec"]["updateStrategy"]["rollingUpdate"]["partition"] = _partition(world, role, live, wanted)
+        wanted["spec"]["updateStrategy"]["rollingUpdate"]["partition"] = partition(world, role, live, wanted)
     spec = {**live["spec"], **wanted["spec"], "selector": live["spec"]["selector"]}
     metadata = copied(live["metadata"])
     metadata["labels"] = {**(metadata.get("labels") or {}), **wanted["metadata"]["labels"]}
@@ -232,46 +230,6 @@ def _update(world: World, resource: Resource, role: Role, live: Manifest) -> Non
             f"Failed to construct role {role.name} status: sts generation not equal to observed generation",
             source=_SOURCE,
         )
-
-
-def _partition(world: World, role: Role, live: Manifest, wanted: Manifest) -> int:
-    """How far down a StatefulSet may replace pods now."""
-    revision = role.style.revision_label.format(role=role.name)
-    changed = (
-        wanted["spec"]["template"] != live["spec"]["template"]
-        or live["metadata"]["labels"].get(revision) != role.revision
-    )
-    width = live["spec"]["replicas"]
-    if changed:
-        return min(role.replicas, int(width))
-    current = int(live["spec"]["updateStrategy"]["rollingUpdate"]["partition"])
-    if current == 0 or width != role.replicas:
-        return min(current, role.replicas)
-    rolling = (role.spec.get("rolloutStrategy") or {}).get("rollingUpdate") or {}
-    step = max(1, scaled(rolling.get("maxUnavailable", 1), role.replicas))
-    newest = (live.get("status") or {}).get("updateRevision")
-    states = [(False, False)] * role.replicas
-    for pod in owned(world.all(PODS, role.namespace), live):
-        if ordinal(pod) < role.replicas:
-            states[ordinal(pod)] = (is_healthy(pod), revision_of(pod) == newest)
-    return next_partition(states, step, current)
-
-
-def next_partition(states: list[tuple[bool, bool]], step: int, current: int) -> int:
-    """The partition after `current`, for pods as (ready, updated) in order of their ordinals; it only ever falls."""
-    done = 0
-    for ready, updated in reversed(states):
-        if not (ready and updated):
-            break
-        done += 1
-    lowest = max(0, len(states) - done - step)
-    partition = lowest + sum(not ready for ready, _ in states[:lowest])
-    for index in range(min(partition, len(states) - 1), lowest - 1, -1):
-        ready, updated = states[index]
-        if ready and not updated:
-            break
-        partition = index
-    return min(partition, current)
 
 
 def _reconcile_config(world: World, role: Role) -> None:

@@ -94,8 +94,9 @@ class ContainerWorker:
         return _LOOK if wait is None else min(wait, _LOOK)
 
     def stop(self) -> None:
-        if self._running is not None:
-            self._running.stop()
+        running = self._running  # another thread may ask, while the loop takes note of its end
+        if running is not None:
+            running.stop()
 
     def status(self) -> Manifest:
         status: Manifest = {

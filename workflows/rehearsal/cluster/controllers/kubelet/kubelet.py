@@ -72,7 +72,8 @@ class Kubelet:
             return None
         if previous:
             return worker.previous_log or None
-        return worker.running.log() if worker.running else worker.previous_log or None
+        running = worker.running  # this thread is not the loop's
+        return running.log() if running else worker.previous_log or None
 
     def is_up(self, uid: str) -> bool:
         """True if this very process runs all containers of a pod, and their probes pass."""

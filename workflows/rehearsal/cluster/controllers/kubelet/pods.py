@@ -52,7 +52,8 @@ class PodWorker:
 
     def address(self, port: int) -> Address | None:
         """Where a port of the pod really listens."""
-        found = (worker.running.address(port) for worker in self.containers.values() if worker.running)
+        running = [worker.running for worker in self.containers.values()]
+        found = (one.address(port) for one in running if one is not None)
         return next((address for address in found if address), None)
 
     def sync(self, world: World, pod: Manifest) -> float | None:
