@@ -63,6 +63,7 @@ def _run(options: argparse.Namespace, report: StreamReport, clock: SystemClock) 
             run_name=options.run_name,
             run_status=options.run_status,
             run_failures=options.run_failures,
+            check=options.check,
         ),
     )
     if options.check:
@@ -90,7 +91,9 @@ def _parser() -> argparse.ArgumentParser:
         "--scratch", type=Path, default=Path("/scratch"), metavar="DIR", help="scratch volume of a transfer"
     )
     parser.add_argument("--outputs", type=Path, metavar="DIR", help="write outputs here, one file each")
-    parser.add_argument("--run-name", default="", help="finish-run: name of the run")
+    parser.add_argument(
+        "--run-name", default="", help="name of the run, in whose name the service is changed; default: this step alone"
+    )
     parser.add_argument("--run-status", default="", help="finish-run: Succeeded, Failed or Error")
     parser.add_argument(
         "--run-failures", default="", metavar="JSON", help="finish-run: what Argo calls workflow.failures"

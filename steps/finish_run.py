@@ -3,6 +3,7 @@
 It never hides a failure: the run stays failed, and this step only says what it did about it. What it does:
 
 - a run that succeeded, or whose status is unknown: nothing;
+- a run whose service another run changes by now: nothing;
 - a release that neither is recorded nor takes the traffic: its group and Service are removed, since the group holds
   GPUs. That is the failed BlueGreen candidate, and also the very first release if it failed: it served nobody. Volumes
   stay: they hold no bytes and no GPU, a retried roll-out needs them, and the next promotion collects them;
@@ -14,7 +15,7 @@ It never hides a failure: the run stays failed, and this step only says what it 
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,6 +81,7 @@ class Facts:
     looks: tuple[Look, ...] = ()  # recorded objects: group, its Service, traffic Service
     group: GroupLook = field(default_factory=lambda: GroupLook(None))  # the recorded group
     before: Signature | None = None  # of the look before this one
+    other_writer: str = ""  # which other run changes the service now
     done: tuple[str, ...] = ()  # what this step did already: "removed", "put back", "told"
 
 
@@ -102,6 +104,7 @@ class FinishRun:
     cluster: Cluster
     notifier: Notifier | None
     run: RunResult
+    other_writer: Callable[[], str] = lambda: ""
     _done: list[str] = field(default_factory=list, init=False, compare=False, repr=False)
     _seen: list[Signature] = field(default_factory=list, init=False, compare=False, repr=False)
 
@@ -119,6 +122,7 @@ class FinishRun:
             facts,
             traffic=self.cluster.get(services.traffic_service_ref(self.service)),
             found=groups_and_services(self.cluster, self.service, operator.kind if operator else None),
+            other_writer=self.other_writer(),
         )
         if found.current is None or operator is None or promotion_pending(facts):
             return facts
@@ -157,7 +161,7 @@ class FinishRun:
             report.note(f"warning: nobody was told how the run ended: {error}")
             return
         report.changed(change)
-        if self.run.name:
+        if self.run.name and not self.other_writer():
             found = record.read(self.cluster.get(record.record_ref(self.service)))
             self.cluster.apply(record.record(self.service, replace(found, notified_run=self.run.name)))
 
@@ -187,6 +191,8 @@ def summary(service: ModelService, run: RunResult, facts: Facts) -> str:
         "removed": "a release that is neither recorded nor serving was removed",
         "put back": "the recorded release was put back",
     }[verdict(facts)]
+    if facts.other_writer:
+        what = "nothing was put back, because another run changes the service"
     name = f"run {run.name}" if run.name else "the run"
     failures = "; ".join(map(str, run.failures))
     ended = f"{name}: {run.status or 'no status'}" + (f" ({failures})" if failures else "")
@@ -203,6 +209,9 @@ def promotion_pending(facts: Facts) -> bool:
 def _way_back(service: ModelService, run: RunResult, facts: Facts) -> Plan:
     if not run.failed:
         return Plan()
+    if facts.other_writer:
+        # This run lost the service or never had it, and what is half made there is being made by the other one.
+        return Plan(kept=(f"nothing is put back: {facts.other_writer}",))
     keep = {services.serving_release(facts.traffic)} if promotion_pending(facts) else set()
     if facts.record.current:
         keep.add(facts.record.current.release)

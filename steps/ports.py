@@ -94,6 +94,16 @@ class Cluster(Protocol):
         ...
 
 
+class Locks(Protocol):
+    """Objects of which one writer must know what another one wrote."""
+
+    def get(self, ref: Ref) -> Manifest | None: ...
+
+    def swap(self, wanted: Manifest) -> bool:
+        """Create it; or, with a resourceVersion in it, replace that very version. False if somebody was quicker."""
+        ...
+
+
 class ModelSource(Protocol):
     """One revision of one model, to be read."""
 

@@ -5,19 +5,25 @@ Adapters and steps are imported inside the functions, so that a step loads no SD
 # ruff: noqa: PLC0415
 
 import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from steps.engine.clock import SystemClock
 from steps.engine.converge import Step
 from steps.engine.errors import Blocked
-from steps.ports import AccessKey, Cluster, ModelSource, ModelStore, Notifier
+from steps.ports import AccessKey, Locks, ModelSource, ModelStore, Notifier
 from steps.release import Release
 from steps.service import ModelService
 
 if TYPE_CHECKING:
+    from steps.adapters.kubernetes import KubernetesCluster
+    from steps.objects.writer_lease import WriterLease
     from steps.ports import Inference
+
+Facts = TypeVar("Facts")
 
 ENVIRONMENT = os.environ  # noqa: TID251  # this module is the one place that reads it
 
@@ -29,6 +35,10 @@ WEBHOOK_URL = "SLIPWAY_WEBHOOK_URL"
 # Set by local runs and tests, to reach embedded services with the document as it is.
 HUB_ENDPOINT = "SLIPWAY_MODELSCOPE_ENDPOINT"
 STORE_ENDPOINT = "SLIPWAY_OSS_ENDPOINT"
+
+# Between two steps of a run that hold the Lease of the writer, pods start and are tried again, and a smoke test runs.
+BETWEEN_STEPS = 30 * 60  # seconds, beside the deadline of the smoke test
+WITHIN_A_STEP = 120  # seconds; the loop of a step renews it every few
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,7 @@ class Invocation:
     run_status: str = ""
     run_failures: str = ""
     shard: int = 0
+    check: bool = False  # nothing will be changed
 
 
 def progress_file() -> Path | None:
@@ -97,14 +108,16 @@ def _mirror_model(invocation: Invocation) -> Step[Any]:
 def _create_volume(invocation: Invocation) -> Step[Any]:
     from steps.create_volume import CreateVolume
 
-    needs_key = invocation.service.store.credentials.kind == "secret"
-    return CreateVolume(_release(invocation), _cluster(), _access_key() if needs_key else None)
+    needs_key, cluster = invocation.service.store.credentials.kind == "secret", _cluster()
+    step = CreateVolume(_release(invocation), cluster, _access_key() if needs_key else None)
+    return _guarded(invocation, step, _lease(invocation, cluster))
 
 
 def _roll_out_service(invocation: Invocation) -> Step[Any]:
     from steps.roll_out_service import RollOutService
 
-    return RollOutService(_release(invocation), _cluster())
+    cluster = _cluster()
+    return _guarded(invocation, RollOutService(_release(invocation), cluster), _lease(invocation, cluster))
 
 
 def _smoke_test(invocation: Invocation) -> Step[Any]:
@@ -116,14 +129,18 @@ def _smoke_test(invocation: Invocation) -> Step[Any]:
 def _promote_release(invocation: Invocation) -> Step[Any]:
     from steps.promote_release import PromoteRelease
 
-    return PromoteRelease(_release(invocation), _cluster())
+    cluster = _cluster()
+    return _guarded(invocation, PromoteRelease(_release(invocation), cluster), _lease(invocation, cluster))
 
 
 def _finish_run(invocation: Invocation) -> Step[Any]:
     from steps.finish_run import FinishRun, RunResult
 
     run = RunResult.of(invocation.run_name, invocation.run_status, invocation.run_failures)
-    return FinishRun(invocation.service, _cluster(), _notifier(invocation.service), run)
+    cluster, notifier = _cluster(), _notifier(invocation.service)
+    lease = _lease(invocation, cluster, last=True)
+    step = FinishRun(invocation.service, cluster, notifier, run, other_writer=lease.other_writer)
+    return _guarded(invocation, step, lease)
 
 
 STEPS: Mapping[str, Callable[[Invocation], Step[Any]]] = {
@@ -181,7 +198,24 @@ def _access_key() -> AccessKey:
     )
 
 
-def _cluster() -> Cluster:
+def _guarded(invocation: Invocation, step: Step[Facts], lease: "WriterLease") -> Step[Any]:
+    from steps.objects.writer_lease import Guarded
+
+    return step if invocation.check else Guarded(step, lease)
+
+
+def _lease(invocation: Invocation, locks: Locks, *, last: bool = False) -> "WriterLease":
+    """A step of a run writes in the name of the run; one that was started by hand, for itself alone."""
+    from steps.objects.writer_lease import Writer, WriterLease
+
+    run = "" if "{{" in invocation.run_name else invocation.run_name
+    stays = bool(run) and not last
+    seconds = BETWEEN_STEPS + 60 * invocation.service.smoke.deadline_minutes if stays else WITHIN_A_STEP
+    writer = Writer(run or f"a step by hand on {socket.gethostname()}, process {os.getpid()}", seconds, stays)
+    return WriterLease(invocation.service, locks, writer, SystemClock())
+
+
+def _cluster() -> "KubernetesCluster":
     from steps.adapters.kubernetes import connect
 
     return connect(_kubeconfig())

@@ -10,16 +10,16 @@ import json
 from typing import Any
 
 from steps.service import ModelService
+from workflows.argo import workflow_template
 from workflows.permissions import ARGO, Manifest, account_of_ci
-from workflows.pipeline import OVERRIDES
-from workflows.templates import DOCUMENT
 
 ADMISSION = "admissionregistration.k8s.io"
 
 
 def validations(service: ModelService) -> list[dict[str, str]]:
     """CEL over the Workflow that CI sends; all must be true."""
-    parameters = [*(override.parameter for override in OVERRIDES), DOCUMENT]
+    declared = workflow_template(service, document="")["spec"]["arguments"]["parameters"]
+    parameters = [parameter["name"] for parameter in declared]
     allowed = json.dumps(parameters)
     template = "object.spec.workflowTemplateRef"
     return [

@@ -27,6 +27,7 @@ from workflows.pipeline import FINISH, Output, Places, Task, arguments, command,
 from workflows.rehearsal.launch import Addresses, embedded_services, only_run
 
 ROOT = Path(__file__).parents[1]
+RUN_NAME = "run-name"  # file in the state folder
 ATTEMPTS = 3  # as often as Argo tries a step that got no answer
 
 
@@ -91,8 +92,7 @@ def run(options: Options) -> int:
     started = time.monotonic()
     try:
         with only_run(state), embedded_services(ROOT, state, _services_arguments(options)) as addresses:
-            name = f"local-{time.strftime('%Y%m%d-%H%M%S')}"
-            here = _Run(options, service, state, name, _environment(addresses, state), console)
+            here = _Run(options, service, state, _run_name(state), _environment(addresses, state), console)
             recaps = _run_tasks(here)
             _summarize(here, recaps, time.monotonic() - started)
             code = next((recap.code for recap in recaps if recap.code), 0)
@@ -107,11 +107,22 @@ def run(options: Options) -> int:
 def _run_tasks(run: _Run) -> list[Recap]:
     recaps: list[Recap] = []
     for task in tasks(run.service):
-        recaps.append(_run_task(run, task, {option: _value(run, source) for option, source in task.options.items()}))
+        values = {option: _value(run, source) for option, source in task.options.items()}
+        recaps.append(_run_task(run, task, values | {"run-name": run.name}))
         if recaps[-1].code:
             break
     recaps.append(_run_task(run, FINISH, _result_of(run, recaps)))
+    if not recaps[-1].code:
+        (run.state / RUN_NAME).unlink(missing_ok=True)
     return recaps
+
+
+def _run_name(state: Path) -> str:
+    """A run that was killed goes on under its name: it may still hold the Lease of the writer."""
+    path = state / RUN_NAME
+    if not path.exists():
+        path.write_text(f"local-{time.strftime('%Y%m%d-%H%M%S')}", encoding="utf-8")
+    return path.read_text(encoding="utf-8") or "local"
 
 
 def _run_task(run: _Run, task: Task, values: Mapping[str, str]) -> Recap:

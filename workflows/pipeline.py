@@ -81,6 +81,9 @@ OVERRIDES = (
 
 _DIGEST = {"model-digest": Output("resolve-model", "model_digest")}
 
+# Steps that change the service, in the name of the run: no other run may do so before this one has ended.
+WRITING = frozenset({"create-volume", "roll-out-service", "promote-release", "finish-run"})
+
 RESOLVE = Task("resolve-model", "resolve-model", "Pin the files at the hub by one digest")
 PREFLIGHT = Task(
     "preflight",
@@ -123,7 +126,8 @@ def tasks(service: ModelService) -> tuple[Task, ...]:
     )
     line = [RESOLVE, PREFLIGHT, *transfer]
     for name, step, does in rest:
-        line.append(Task(name, step, does, (line[-1].name,), _DIGEST))
+        about_run = ("run-name",) if step in WRITING else ()
+        line.append(Task(name, step, does, (line[-1].name,), _DIGEST, about_run))
     return tuple(line)
 
 

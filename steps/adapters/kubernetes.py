@@ -51,7 +51,7 @@ def connect(kubeconfig: Path | None) -> "KubernetesCluster":
 
 
 class KubernetesCluster:
-    """Implements `steps.ports.Cluster`."""
+    """Implements `steps.ports.Cluster` and `steps.ports.Locks`."""
 
     def __init__(self, client: DynamicClient) -> None:
         self._client = client
@@ -108,6 +108,16 @@ class KubernetesCluster:
 
         call = partial(self._client.delete, resource, name=ref.name, namespace=ref.namespace or None, body=options)
         self._object(attempt, call, absent=gone)
+
+    def swap(self, wanted: Manifest) -> bool:
+        ref = Ref.of(wanted)
+        resource = self._resource(ref.kind)
+        known = "resourceVersion" in wanted["metadata"]
+        write = self._client.replace if known else self._client.create
+        call = partial(write, resource, body=wanted, namespace=ref.namespace or None, field_manager=FIELD_MANAGER)
+        attempt = _attempt("update" if known else "create", resource, ref)
+        # Deleted meanwhile, or written by somebody else: either way it is not the version that was read.
+        return self._object(attempt, call, absent=lambda e: is_conflict(e) or is_absent(attempt, e)) is not None
 
     def serves(self, kind: Kind) -> bool:
         return self._served(kind) is not None

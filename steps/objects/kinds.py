@@ -9,6 +9,7 @@ from steps.service import ModelService
 
 CONFIG_MAP = Kind("v1", "ConfigMap")
 EVENT = Kind("v1", "Event")
+LEASE = Kind("coordination.k8s.io/v1", "Lease")
 PERSISTENT_VOLUME = Kind("v1", "PersistentVolume")
 PERSISTENT_VOLUME_CLAIM = Kind("v1", "PersistentVolumeClaim")
 POD = Kind("v1", "Pod")

@@ -243,3 +243,12 @@ def test_only_a_failed_run_is_a_failed_run(status: str, failed: bool) -> None:
 def test_a_record_remembers_who_was_told() -> None:
     written = record.record(SERVICE, Record(notified_run="nightly-7"))
     assert record.read(live(written)) == Record(notified_run="nightly-7")
+
+
+def test_what_another_run_changes_by_now_is_left_to_it_and_people_hear_so() -> None:
+    """This run waited in vain for the service, or lost it: whatever is half made there is not its own."""
+    facts = healthy(found=made(CURRENT, CANDIDATE), other_writer="nightly-8 changes this service")
+    found = planned(FAILED, facts, tells=True)
+    assert [type(change.payload) for change in found.changes] == [Told]
+    assert "another run changes the service" in found.changes[0].payload.message["text"]
+    assert planned(FAILED, facts).kept[-1] == "nothing is put back: nightly-8 changes this service"

@@ -122,7 +122,7 @@ def test_two_tasks_of_one_step_are_called_alike() -> None:
     for variant in VARIANTS:
         calls: dict[str, tuple[str, ...]] = {}
         for task in pipeline.tasks(sample(variant)):
-            values = dict.fromkeys(task.options, "value")
+            values = dict.fromkeys((*task.options, *task.about_run), "value")
             assert calls.setdefault(task.step, pipeline.arguments(task, places, values)) == pipeline.arguments(
                 task, places, values
             )

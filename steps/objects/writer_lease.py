@@ -1,0 +1,198 @@
+"""One writer of a service at a time, whoever started it: a Lease that the run that changes the service holds.
+
+Argo's mutex knows the runs of one controller. A laptop and another controller know nothing of it, so steps take a Lease
+beside the service before they change it. docs/decisions/0005-one-writer.md says why it is as it is.
+https://kubernetes.io/docs/concepts/architecture/leases/
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+from steps.engine.clock import Clock
+from steps.engine.converge import Step
+from steps.engine.plan import Action, Change, Plan
+from steps.engine.report import Report
+from steps.objects.converging import Apply, Delete
+from steps.objects.kinds import LEASE, owned_metadata
+from steps.ports import Locks, Manifest, Ref
+from steps.release import writer_lease_name
+from steps.service import ModelService
+
+log = logging.getLogger(__name__)
+
+Facts = TypeVar("Facts")
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Who wants to write."""
+
+    name: str  # of the run; every step of it, and every retry, is the same writer
+    seconds: int  # after so long without a renewal, somebody else may take over
+    stays: bool  # other steps of the run come after this one, so the Lease is kept for them
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Payload of a change of the Lease."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class WriterLease:
+    """The Lease of one service, for one writer."""
+
+    service: ModelService
+    locks: Locks
+    writer: Writer
+    clock: Clock
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(LEASE, writer_lease_name(self.service), self.service.namespace)
+
+    def look(self) -> "LeaseLook":
+        return LeaseLook(self.locks.get(self.ref), self.clock.time())
+
+    def other_writer(self) -> str:
+        """Who else writes now, in words for people; empty if nobody does."""
+        return self.look().taken_from(self.writer)
+
+    def taken(self, look: "LeaseLook") -> Manifest:
+        """The Lease in our hands, from now on."""
+        spec, now = look.spec, _moment(look.now)
+        again = look.holder == self.writer.name
+        return self._with(
+            look,
+            {
+                "holderIdentity": self.writer.name,
+                "leaseDurationSeconds": self.writer.seconds,
+                "acquireTime": spec.get("acquireTime", now) if again else now,
+                "renewTime": now,
+                "leaseTransitions": int(spec.get("leaseTransitions") or 0) + (not again),
+            },
+        )
+
+    def given_back(self, look: "LeaseLook") -> Manifest:
+        return self._with(look, {"leaseTransitions": look.spec.get("leaseTransitions", 0)})
+
+    def _with(self, look: "LeaseLook", spec: dict[str, Any]) -> Manifest:
+        metadata = owned_metadata(self.service, self.ref.name, self.ref.namespace)
+        if look.live is not None:
+            # Replaces this very version and no later one. With the uid, a PUT of a deleted Lease does not make it anew.
+            metadata |= {key: look.live["metadata"][key] for key in ("uid", "resourceVersion")}
+        return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": spec}
+
+
+@dataclass(frozen=True)
+class LeaseLook:
+    """The Lease as it was at a moment."""
+
+    live: Manifest | None
+    now: float  # seconds since 1970
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        found: dict[str, Any] = (self.live or {}).get("spec") or {}
+        return found
+
+    @property
+    def holder(self) -> str:
+        """Empty if nobody holds it, also if whoever did has not renewed it in time."""
+        name = str(self.spec.get("holderIdentity") or "")
+        return name if name and self.now < self._renewed + self._seconds else ""
+
+    @property
+    def worn(self) -> bool:
+        """Half of its time is over. Renewed then, it never ends under its holder, although clocks differ by minutes."""
+        return self.now >= self._renewed + self._seconds / 2
+
+    def taken_from(self, writer: Writer) -> str:
+        """Who else holds it, in words for people; empty if it can be had."""
+        if self.holder in ("", writer.name):
+            return ""
+        name, namespace = self.live["metadata"]["name"], self.live["metadata"]["namespace"]  # type: ignore[index]  # a holder has a Lease
+        since = str(self.spec.get("acquireTime", "an unknown time")).partition(".")[0]
+        return (
+            f"{self.holder} changes this service since {since} UTC (Lease {namespace}/{name}), until it ends or shows "
+            f"no sign of life for {self._seconds / 60:g} minutes. If it is dead: "
+            f"kubectl delete lease {name} -n {namespace}"
+        )
+
+    @property
+    def _renewed(self) -> float:
+        found = self.spec.get("renewTime")
+        return datetime.fromisoformat(found).timestamp() if found else 0.0
+
+    @property
+    def _seconds(self) -> int:
+        return int(self.spec.get("leaseDurationSeconds") or 0)
+
+
+@dataclass(frozen=True)
+class GuardedFacts(Generic[Facts]):
+    lease: LeaseLook
+    inner: Facts
+
+
+@dataclass(frozen=True)
+class Guarded(Generic[Facts]):
+    """A step that changes the service only while it is the one writer. What it reads, it reads without the Lease."""
+
+    step: Step[Facts]
+    lease: WriterLease
+
+    @property
+    def deadline(self) -> float:
+        return self.step.deadline
+
+    def observe(self) -> GuardedFacts[Facts]:
+        lease = self.lease.look()  # first, so that what the step saw was seen while the Lease was held
+        return GuardedFacts(lease, self.step.observe())
+
+    def plan(self, facts: GuardedFacts[Facts]) -> Plan:
+        inner = self.step.plan(facts.inner)
+        if facts.lease.holder == self.lease.writer.name:
+            return self._as_holder(facts.lease, inner)
+        if not inner.changes:
+            return inner  # a run that finds everything as wanted leaves no trace, and waits for nobody
+        other = facts.lease.taken_from(self.lease.writer)
+        if not other:
+            # The step looks and plans again before it acts: until now, somebody else may have written.
+            return Plan((self._swap(facts.lease, self.lease.taken(facts.lease)),))
+        if any(isinstance(change.payload, Apply | Delete) for change in inner.changes):
+            return Plan(kept=inner.kept, waits=(other,))
+        return inner  # a message to people is no change of the service
+
+    def apply(self, changes: tuple[Change, ...], report: Report) -> None:
+        if not isinstance(changes[0].payload, Swap):
+            self.step.apply(changes, report)
+            return
+        manifest = changes[0].payload.manifest
+        done = self.lease.locks.swap(manifest)
+        # Who was too late sees at the next look who was quicker.
+        log.debug("%s: %s", changes[0], "done" if done else "somebody else was quicker")
+
+    def outputs(self, facts: GuardedFacts[Facts]) -> Any:
+        return self.step.outputs(facts.inner)
+
+    def _as_holder(self, lease: LeaseLook, inner: Plan) -> Plan:
+        over = not inner.changes and not inner.waits
+        if over and not self.lease.writer.stays:
+            return Plan((self._swap(lease, self.lease.given_back(lease)),))
+        if not over and lease.worn:
+            return Plan((self._swap(lease, self.lease.taken(lease)),))
+        return inner
+
+    def _swap(self, lease: LeaseLook, manifest: Manifest) -> Change:
+        holder = manifest["spec"].get("holderIdentity", "nobody")
+        action: Action = "create" if lease.live is None else "update"
+        return Change(action, str(self.lease.ref), f"held by {holder}", Swap(manifest))
+
+
+def _moment(seconds: float) -> str:
+    """MicroTime of Kubernetes."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
