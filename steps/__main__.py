@@ -48,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.outputs:
         recap = {**report.counts, "exit": int(code), "reason": reason, "seconds": round(clock.now() - started, 3)}
         outputs.write_json(recap, options.outputs / RECAP_FILE)
+        outputs.write_text(report.in_one_line(), options.outputs / outputs.RECAP)
     return int(code)
 
 

@@ -58,6 +58,7 @@ def _submit(options: argparse.Namespace) -> int:
         overrides=tuple(options.set),
         run_id=options.run_id,
         trigger="ci" if options.event else options.trigger,
+        reason=options.reason,
         wait=not options.no_wait,
         minutes=options.timeout,
         recap=options.recap,
@@ -131,6 +132,9 @@ def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "--run-id", default="", metavar="ID", help="end of the name of the run; the same starts one run"
     )
     submit.add_argument("--trigger", choices=("manual", "ci"), default="manual", help="label of the run")
+    submit.add_argument(
+        "--reason", default="", metavar="TEXT", help="why, for the title of the run; default: its trigger"
+    )
     submit.add_argument("--event", action="store_true", help="start it by the event binding instead of submitting it")
     submit.add_argument("--no-wait", action="store_true", help="start it and leave")
     submit.add_argument("--timeout", type=float, metavar="MINUTES", help="give up following after this time")

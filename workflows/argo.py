@@ -10,11 +10,13 @@ from typing import Any
 from hera.workflows import DAG, CronWorkflow, Parameter, Task, WorkflowTemplate
 from hera.workflows import models as m
 
-from steps.release import SERVICE_LABEL
+from steps.release import SERVICE_LABEL, TRIGGER_LABEL
 from steps.service import ModelService
 from workflows import pipeline
 from workflows.pods import deadline_seconds
+from workflows.runs.submission import REASON, REASON_PATTERN, RUN_ID, RUN_ID_PATTERN
 from workflows.templates import (
+    DESCRIPTION,
     DOCUMENT,
     SCRATCH,
     USER,
@@ -28,7 +30,6 @@ Manifest = dict[str, Any]
 
 ENTRYPOINT = "line"
 TITLE = "workflows.argoproj.io/title"
-DESCRIPTION = "workflows.argoproj.io/description"
 DAY = 24 * 3600  # seconds
 # A transfer may be ended in the middle of a part; it needs this long to close its files and say how far it came.
 GRACE_SECONDS = 120
@@ -99,10 +100,16 @@ def cron_workflow(service: ModelService) -> Manifest:
         starting_deadline_seconds=3600,
         successful_jobs_history_limit=3,
         failed_jobs_history_limit=7,
-        arguments=[Parameter(name=override.parameter, value="") for override in pipeline.OVERRIDES],
+        arguments=[
+            *(Parameter(name=override.parameter, value="") for override in pipeline.OVERRIDES),
+            Parameter(name=REASON, value="schedule"),
+        ],
         workflow_template_ref=m.WorkflowTemplateRef(name=service.name),
     )
-    return dict(cron.to_dict())
+    manifest = dict(cron.to_dict())
+    # Hera has no word for the metadata of the runs; what it calls so lands inside the workflow.
+    manifest["spec"] = {**manifest["spec"], "workflowMetadata": {"labels": {TRIGGER_LABEL: "schedule"}}}
+    return manifest
 
 
 def event_binding(service: ModelService) -> Manifest:
@@ -123,11 +130,13 @@ def event_binding(service: ModelService) -> Manifest:
         spec=m.WorkflowEventBindingSpec(
             event=m.Event(selector=_selector(service)),
             submit=m.Submit(
+                # Labels are expressions, too. https://argo-workflows.readthedocs.io/en/latest/events/
+                metadata=m.ObjectMeta(name=_run_name(service), labels={TRIGGER_LABEL: '"ci"'}),
                 workflow_template_ref=m.WorkflowTemplateRef(name=service.name),
                 arguments=m.Arguments(
                     parameters=[
-                        m.Parameter(name=override.parameter, value_from=m.ValueFrom(event=_from_payload(override)))
-                        for override in pipeline.OVERRIDES
+                        m.Parameter(name=name, value_from=m.ValueFrom(event=_from_payload(name)))
+                        for name in (*(override.parameter for override in pipeline.OVERRIDES), REASON)
                     ]
                 ),
             ),
@@ -150,8 +159,9 @@ def _parameters(service: ModelService, document: str) -> list[Parameter]:
         )
         for override in pipeline.OVERRIDES
     ]
+    reason = Parameter(name=REASON, value="manual", description="Why this run; a few words for its title.")
     does = f"The document of {service.name}: what is wanted. Its name and its transfer mode stay as they are here."
-    return [*overrides, Parameter(name=DOCUMENT, value=document, description=does)]
+    return [*overrides, reason, Parameter(name=DOCUMENT, value=document, description=does)]
 
 
 def _run_metadata(service: ModelService) -> m.WorkflowMetadata:
@@ -159,8 +169,9 @@ def _run_metadata(service: ModelService) -> m.WorkflowMetadata:
     return m.WorkflowMetadata(
         labels=_labels(service),
         annotations={
-            TITLE: f"{service.model.id} as {service.name} in {service.namespace}",
-            DESCRIPTION: f"Beside the document: {overrides}. Empty means as in the document.",
+            TITLE: f"{service.model.id} as {service.name} in {service.namespace}: {workflow_parameter(REASON)}",
+            DESCRIPTION: f"Beside the document: {overrides}. Empty means as in the document. What the run did is the "
+            f"output `message` of its last task, {pipeline.FINISH.name}.",
         },
     )
 
@@ -208,17 +219,23 @@ def _one_for_each_step(line: tuple[pipeline.Task, ...]) -> list[pipeline.Task]:
 
 def _selector(service: ModelService) -> str:
     name = f'discriminator == "{service.name}"'
-    shapes = (f'{_from_payload(override)} matches "{override.pattern}"' for override in pipeline.OVERRIDES)
-    return " && ".join((name, *shapes))
+    overrides = {override.parameter: override.pattern for override in pipeline.OVERRIDES}
+    shapes = {**overrides, REASON: REASON_PATTERN, RUN_ID: RUN_ID_PATTERN}
+    return " && ".join([name, *(f'{_from_payload(key)} matches "{pattern}"' for key, pattern in shapes.items())])
 
 
-def _from_payload(override: pipeline.Override) -> str:
+def _run_name(service: ModelService) -> str:
+    """Argo's answer to an event names no run; a caller that sends an id knows the name, and asks twice for one run."""
+    return f'{_from_payload(RUN_ID)} == "" ? "" : "{service.name}-" + {_from_payload(RUN_ID)}'
+
+
+def _from_payload(key: str) -> str:
     """An absent key is nil, which Argo would hand on as the text `null`; a number becomes its digits.
 
     Argo compiles every selector of the namespace against every payload that comes in, and one that does not compile
     fails the call. There and back through JSON, a payload has no type that a list or a text could contradict.
     """
-    return f'string(fromJSON(toJSON(payload ?? {{}}))["{override.parameter}"] ?? "")'
+    return f'string(fromJSON(toJSON(payload ?? {{}}))["{key}"] ?? "")'
 
 
 def _labels(service: ModelService) -> dict[str, str]:

@@ -4,15 +4,13 @@ Named templates with a retry strategy each: a strategy on the workflow would run
 inline template broke in Argo 3.7.0. https://github.com/argoproj/argo-workflows/issues/15051
 """
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from hera.workflows import Container, EmptyDirVolume, Parameter, RawArtifact, Resources, RetryStrategy, SecretEnv
 from hera.workflows import models as m
 
 from steps.engine.errors import Exit
-from steps.engine.outputs import file_name
+from steps.engine.outputs import RECAP, file_name
 from steps.platform.rights import account
 from steps.service import ModelService
 from workflows.pipeline import OVERRIDES, Output, Places, Task, arguments, command, outputs
@@ -21,6 +19,7 @@ from workflows.pods import PODS, deadline_seconds, memory_mebibytes, secret_vari
 PLACES = Places(document="/service/service.yaml", outputs="/tmp/outputs", scratch="/scratch")  # noqa: S108  # a volume of the pod's own
 DOCUMENT = "service"  # parameter of the workflow and artifact of every template
 SCRATCH = "scratch"
+DESCRIPTION = "workflows.argoproj.io/description"
 USER = 65532  # "nonroot" of distroless images
 # Argo keeps the exit code as a string. Error means that the pod was deleted or that Argo's own containers failed; "-1"
 # that the pod ended without a word, as after an eviction. The step's own "ask again" is the only other reason.
@@ -43,6 +42,7 @@ def add_template(task: Task, service: ModelService, consumed: frozenset[Output])
     pod = PODS[task.step]
     Container(
         name=task.step,
+        annotations={DESCRIPTION: task.does},  # of its pods
         image=service.workflow.image,
         command=list(command(task)),
         args=list(arguments(task, PLACES, _values(task), _overrides())),
@@ -114,11 +114,12 @@ def _outputs(step: str, consumed: frozenset[Output]) -> list[Parameter]:
     their absence must not cover the reason of a failure.
     """
     read = {source.field for source in consumed if source.task == step}
-    return [_output(field, has_default=field.name not in read) for field in outputs(step)]
+    own = [_output(field.name, has_default=field.name not in read) for field in outputs(step)]
+    return [*own, _output(RECAP, has_default=True)]
 
 
-def _output(field: dataclasses.Field[Any], *, has_default: bool) -> Parameter:
-    name = file_name(field.name)
+def _output(field: str, *, has_default: bool) -> Parameter:
+    name = file_name(field)
     source = m.ValueFrom(path=f"{PLACES.outputs}/{name}", default="" if has_default else None)
     return Parameter(name=name, value_from=source)
 

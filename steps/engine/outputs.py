@@ -8,6 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+RECAP = "recap"  # what a step did, in one line; every step leaves it beside its own outputs
+NOTHING_CHANGED = "nothing changed"  # how the recap of a step begins that found everything as wanted
+
 
 def write(outputs: Any, folder: Path) -> None:
     """Write each field of the dataclass `outputs` to `folder/<field-name-with-dashes>`."""
@@ -19,6 +22,11 @@ def write(outputs: Any, folder: Path) -> None:
 def write_json(content: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     _replace(path, json.dumps(content, indent=1))
+
+
+def write_text(text: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, text)
 
 
 def file_name(field: str) -> str:

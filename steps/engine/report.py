@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from steps.engine.clock import Clock
+from steps.engine.outputs import NOTHING_CHANGED
 from steps.engine.plan import Change
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 EVERY = 5.0  # seconds between progress lines in a log
 EVERY_LIVE = 0.2  # seconds between updates of the live line
 MEGABYTE = 10**6
+NAMED = 3  # changes that one line names
 
 _STYLES = {"ok": "green", "changed": "yellow", "waiting": "cyan", "failed": "bold red"}
 
@@ -87,8 +89,10 @@ class StreamReport:
         self._last_progress = float("-inf")
         self._live = False
         self.counts = {"ok": 0, "changed": 0, "failed": 0}
+        self._changes: list[str] = []
 
     def changed(self, change: Change) -> None:
+        self._changes.append(f"{change.action} {change.target}")
         self._line("changed", str(change))
         if self._diff:
             self._print_diff(change)
@@ -130,6 +134,14 @@ class StreamReport:
             self._clear_live()
             counts = " ".join(f"{word}={count}" for word, count in self.counts.items())
             self._console.print(Text(f"RECAP {step}: {counts}", style="bold"))
+
+    def in_one_line(self) -> str:
+        """What was done so far, for those who see one line of each step: counts, and the first changes by name."""
+        if not self._changes:
+            failed = f", {self.counts['failed']} failed" if self.counts["failed"] else ""
+            return f"{NOTHING_CHANGED}, {self.counts['ok']} as wanted{failed}"
+        more = f" and {len(self._changes) - NAMED} more" if len(self._changes) > NAMED else ""
+        return f"{len(self._changes)} changed: {'; '.join(self._changes[:NAMED])}{more}"
 
     def _line(self, word: str, text: str) -> None:
         with self._lock:

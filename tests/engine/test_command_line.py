@@ -87,6 +87,7 @@ def test_a_step_that_is_done_says_so_and_leaves_its_outputs(
         "RECAP create-volume: ok=1 changed=1 failed=0",
     ]
     assert (tmp_path / "out" / "model-digest").read_text() == "sha256:ab"
+    assert (tmp_path / "out" / "recap").read_text() == "1 changed: create thing"
     recap = json.loads((tmp_path / "out" / "recap.json").read_text())
     assert recap.pop("seconds") >= 0
     assert recap == {"ok": 1, "changed": 1, "failed": 0, "exit": 0, "reason": ""}
@@ -155,7 +156,7 @@ def test_check_and_diff_show_what_would_be_done_and_do_nothing(
     assert run(monkeypatch, step, "--check", "--diff", "--outputs", str(tmp_path / "out")) == 0
     assert not step.done
     assert "+size: 1" in capsys.readouterr().out.splitlines()
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["recap.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["recap", "recap.json"]
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_a_schedule_sets_only_what_strict_template_referencing_allows() -> None:
 
 def test_every_way_in_passes_every_override_so_that_a_retry_forgets_none() -> None:
     found = objects()
-    overrides = [override.parameter for override in pipeline.OVERRIDES]
+    overrides = [*(override.parameter for override in pipeline.OVERRIDES), "reason"]
     for started in (found["CronWorkflow"]["spec"]["workflowSpec"], found["WorkflowEventBinding"]["spec"]["submit"]):
         assert [parameter["name"] for parameter in started["arguments"]["parameters"]] == overrides
 
@@ -128,10 +128,10 @@ def test_two_tasks_of_one_step_are_called_alike() -> None:
             )
 
 
-def test_outputs_are_the_fields_that_the_step_writes() -> None:
+def test_outputs_are_the_fields_that_the_step_writes_and_its_recap() -> None:
     for name, template in every_template():
         module = importlib.import_module(pipeline.module_name(template["name"]))
-        wanted = [field.replace("_", "-") for field in module.Outputs.__dataclass_fields__]
+        wanted = [*(field.replace("_", "-") for field in module.Outputs.__dataclass_fields__), "recap"]
         parameters = template["outputs"]["parameters"]
         assert [parameter["name"] for parameter in parameters] == wanted, name
         assert [parameter["valueFrom"]["path"] for parameter in parameters] == [
@@ -332,7 +332,7 @@ def test_labels_and_nodes_of_the_document_reach_the_pods_and_the_selector_of_the
 
 def test_a_person_sees_what_each_parameter_is_and_where_there_is_a_choice() -> None:
     parameters = {found["name"]: found for found in workflow_spec()["arguments"]["parameters"]}
-    assert list(parameters) == ["model-revision", "image", "prefill-replicas", "strategy", "service"]
+    assert list(parameters) == ["model-revision", "image", "prefill-replicas", "strategy", "reason", "service"]
     assert all(parameter["description"] for parameter in parameters.values())
     assert parameters["strategy"]["enum"] == ["", "BlueGreen", "Recreate"]
     assert [parameters[override.parameter]["value"] for override in pipeline.OVERRIDES] == [""] * 4
@@ -342,8 +342,26 @@ def test_every_object_and_every_run_says_what_it_is() -> None:
     for found in objects().values():
         assert found["metadata"]["annotations"]["workflows.argoproj.io/description"]
     annotations = workflow_spec()["workflowMetadata"]["annotations"]
-    assert annotations["workflows.argoproj.io/title"] == "Qwen/Qwen3-32B as qwen3-32b in default"
+    assert annotations["workflows.argoproj.io/title"] == (
+        "Qwen/Qwen3-32B as qwen3-32b in default: {{workflow.parameters.reason}}"
+    )
     assert "'{{workflow.parameters.image}}'" in annotations["workflows.argoproj.io/description"]
+
+
+def test_a_run_can_be_found_by_what_started_it() -> None:
+    found = objects("3.5")
+    assert found["CronWorkflow"]["spec"]["workflowMetadata"] == {"labels": {"slipway/trigger": "schedule"}}
+    (reason,) = found["CronWorkflow"]["spec"]["workflowSpec"]["arguments"]["parameters"][-1:]
+    assert reason == {"name": "reason", "value": "schedule"}
+    assert "slipway/trigger" not in workflow_spec("3.5")["workflowMetadata"]["labels"]  # it would replace the others
+
+
+def test_a_pod_says_what_its_step_does() -> None:
+    for task in pipeline.tasks(sample()):
+        annotations = templates(workflow_spec())[task.step]["metadata"]["annotations"]
+        assert annotations["workflows.argoproj.io/description"] == next(
+            first.does for first in pipeline.tasks(sample()) if first.step == task.step
+        )
 
 
 def test_every_step_has_its_own_account_and_its_row_in_the_table() -> None:

@@ -1,0 +1,219 @@
+"""A run as Argo tells it: the status of a Workflow as tasks that people know from the line.
+
+Argo keeps a node for everything: for the graph, for each task, and for each attempt of a task.
+https://argo-workflows.readthedocs.io/en/latest/fields/#nodestatus
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from steps.engine.outputs import NOTHING_CHANGED, RECAP
+from steps.ports import Kind, Manifest
+from steps.release import SERVICE_LABEL, TRIGGER_LABEL
+
+WORKFLOW = Kind("argoproj.io/v1alpha1", "Workflow")
+WORKFLOW_TEMPLATE = Kind("argoproj.io/v1alpha1", "WorkflowTemplate")
+# Argo's own labels. https://argo-workflows.readthedocs.io/en/latest/workflow-creator/
+TEMPLATE_LABEL = "workflows.argoproj.io/workflow-template"
+CRON_LABEL = "workflows.argoproj.io/cron-workflow"
+EVENT_LABEL = "workflows.argoproj.io/workflow-event-binding"
+
+SUCCEEDED = "Succeeded"
+FAILED = ("Failed", "Error")  # what Argo calls a run or a task that did not succeed
+_ENDED = (SUCCEEDED, *FAILED, "Skipped", "Omitted")
+_ATTEMPT = re.compile(r"(?P<task>.+)\((?P<number>\d+)\)")  # name of the node of an attempt
+_EXIT_HANDLER = ".onExit"
+
+Node = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task of a run, its attempts taken together."""
+
+    name: str
+    phase: str  # Pending, Running, Succeeded, Failed, Error, Skipped or Omitted
+    message: str = ""
+    started: datetime | None = None
+    finished: datetime | None = None
+    progress: str = ""  # done/all, in megabytes for a transfer
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    recaps: tuple[str, ...] = ()  # of each attempt; empty texts for those that were ended before they could say
+
+    @property
+    def ended(self) -> bool:
+        return self.phase in _ENDED
+
+    @property
+    def failed(self) -> bool:
+        return self.phase in FAILED
+
+    @property
+    def recap(self) -> str:
+        """What the last attempt did, in its own words."""
+        return self.outputs.get(RECAP, "")
+
+    @property
+    def changed(self) -> bool | None:
+        """Whether any attempt changed anything; None if that is not known."""
+        if any(recap and not recap.startswith(NOTHING_CHANGED) for recap in self.recaps):
+            return True
+        return False if self.recaps and all(self.recaps) else None
+
+    @property
+    def seconds(self) -> float | None:
+        return (self.finished - self.started).total_seconds() if self.started and self.finished else None
+
+    def __str__(self) -> str:
+        took = f" in {self.seconds:.0f} s" if self.seconds is not None else ""
+        words = self.message or self.recap
+        return f"{self.name}: {self.phase}{took}" + (f" ({words})" if words else "")
+
+
+@dataclass(frozen=True)
+class Run:
+    name: str
+    phase: str  # Pending, Running, Succeeded, Failed or Error
+    message: str = ""
+    service: str = ""
+    trigger: str = "manual"  # manual, schedule or ci
+    progress: str = ""
+    created: datetime | None = None
+    started: datetime | None = None
+    finished: datetime | None = None
+    tasks: tuple[TaskResult, ...] = ()  # those that Argo has come to, in the order of the line, the exit handler last
+    queued_behind: tuple[str, ...] = ()  # "mutex … held by run …"
+
+    @classmethod
+    def of(cls, workflow: Manifest) -> "Run":
+        metadata, status = workflow["metadata"], workflow.get("status") or {}
+        labels = metadata.get("labels") or {}
+        template = ((workflow.get("spec") or {}).get("workflowTemplateRef") or {}).get("name", "")
+        return cls(
+            name=metadata["name"],
+            phase=status.get("phase") or "Pending",
+            message=_one_line(status.get("message")),
+            service=labels.get(SERVICE_LABEL) or template,
+            trigger=labels.get(TRIGGER_LABEL) or _trigger(labels),
+            progress=status.get("progress", ""),
+            created=_moment(metadata.get("creationTimestamp")),
+            started=_moment(status.get("startedAt")),
+            finished=_moment(status.get("finishedAt")),
+            tasks=tuple(_in_order(_tasks(metadata["name"], status.get("nodes") or {}), _line(status))),
+            queued_behind=tuple(_held(status)),
+        )
+
+    @property
+    def ended(self) -> bool:
+        return self.phase in (SUCCEEDED, *FAILED)
+
+    @property
+    def failed(self) -> bool:
+        return self.phase in FAILED
+
+    @property
+    def failures(self) -> tuple[TaskResult, ...]:
+        return tuple(task for task in self.tasks if task.failed)
+
+    @property
+    def result(self) -> str:
+        """What the run did, in a few words; empty if no task said. The exit handler only tells of the others."""
+        line = [task for task in self.tasks if task.name != "finish-run"]
+        changed = [task.name for task in line if task.changed]
+        if changed:
+            return f"changed by {', '.join(changed)}"
+        return NOTHING_CHANGED if line and all(task.changed is False for task in line) else ""
+
+    @property
+    def release(self) -> str:
+        """The release that the run promoted or found promoted; empty if it did not come so far."""
+        return next((task.outputs.get("release", "") for task in self.tasks if task.name == "promote-release"), "")
+
+
+def _trigger(labels: Mapping[str, str]) -> str:
+    """What Argo itself says of a run that was started without our label."""
+    return "schedule" if CRON_LABEL in labels else "ci" if EVENT_LABEL in labels else "manual"
+
+
+def _tasks(run: str, nodes: Mapping[str, Node]) -> Iterator[TaskResult]:
+    retried = {node["name"] for node in nodes.values() if node.get("type") == "Retry"}
+    attempts: dict[str, list[tuple[int, Node]]] = {}
+    for node in nodes.values():
+        match = _ATTEMPT.fullmatch(node["name"])
+        if match and match["task"] in retried:
+            attempts.setdefault(match["task"], []).append((int(match["number"]), node))
+    of_attempts = {id(node) for found in attempts.values() for _, node in found}
+    for node in nodes.values():
+        if node.get("type") in ("Pod", "Retry", "Skipped") and id(node) not in of_attempts:
+            tried = sorted(attempts.get(node["name"], ()), key=lambda attempt: attempt[0])
+            yield _task(run, node, [attempt for _, attempt in tried])
+
+
+def _task(run: str, node: Node, attempts: list[Node]) -> TaskResult:
+    is_exit_handler = node["name"] == run + _EXIT_HANDLER
+    found = TaskResult(
+        name=node.get("templateName", "") if is_exit_handler else node.get("displayName", node["name"]),
+        phase=node.get("phase") or "Pending",
+        message=_one_line(node.get("message")),
+        started=_moment(node.get("startedAt")),
+        finished=_moment(node.get("finishedAt")),
+        progress=node.get("progress", ""),
+        outputs=_outputs(node),
+        recaps=tuple(_outputs(attempt).get(RECAP, "") for attempt in attempts or [node]),
+    )
+    return _with_last_attempt(found, attempts[-1]) if attempts else found
+
+
+def _with_last_attempt(task: TaskResult, last: Node) -> TaskResult:
+    """Of a task that is tried again Argo says only that it will not be tried again; its last attempt says why."""
+    if task.phase == SUCCEEDED:
+        return replace(task, message="", outputs=task.outputs or _outputs(last))
+    phase = task.phase if task.ended else last.get("phase") or task.phase
+    return replace(
+        task,
+        phase=phase if task.ended or phase not in _ENDED else task.phase,
+        message=_one_line(last.get("message")) or task.message,
+        progress=last.get("progress") or task.progress,
+        outputs=task.outputs or _outputs(last),
+    )
+
+
+def _held(status: Mapping[str, Any]) -> Iterator[str]:
+    """Locks that the run waits for, and who holds them. The holder is namespace/run or namespace/run/node."""
+    mutex = (status.get("synchronization") or {}).get("mutex") or {}
+    for waiting in mutex.get("waiting") or ():
+        lock = waiting.get("mutex", "").rpartition("/")[2]
+        holder = waiting.get("holder", "").split("/")
+        yield f"mutex {lock} held by run {holder[1] if len(holder) > 1 else holder[0]}"
+
+
+def _outputs(node: Node) -> dict[str, str]:
+    parameters = (node.get("outputs") or {}).get("parameters") or ()
+    return {parameter["name"]: str(parameter.get("value", "")) for parameter in parameters}
+
+
+def _line(status: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the tasks in the order of the graph, from the template as it was when the run started."""
+    templates = (status.get("storedWorkflowTemplateSpec") or {}).get("templates") or ()
+    return tuple(task["name"] for template in templates for task in (template.get("dag") or {}).get("tasks") or ())
+
+
+def _in_order(tasks: Iterable[TaskResult], line: tuple[str, ...]) -> list[TaskResult]:
+    """Argo keeps its nodes in no order, and dates several alike."""
+
+    def order(task: TaskResult) -> tuple[int, float]:
+        started = task.started.timestamp() if task.started else float("inf")
+        return (line.index(task.name) if task.name in line else len(line), started)
+
+    return sorted(tasks, key=order)
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split())

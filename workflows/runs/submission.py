@@ -1,0 +1,162 @@
+"""What a run is started with: every parameter of the template, each checked before anything is created."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from steps.objects.workflow_run import TEMPLATE_LABEL, WORKFLOW
+from steps.ports import Manifest
+from steps.release import SERVICE_LABEL, TRIGGER_LABEL
+from steps.service import DocumentError, ModelService, parse
+from workflows.pipeline import OVERRIDES, Override
+
+DOCUMENT = "service"  # parameter that holds the document; the same as in `workflows.templates`
+REASON = "reason"  # parameter: why this run, for its title
+REASON_PATTERN = r"^[A-Za-z0-9 ._/:#@+-]{0,80}$"  # RE2, as every pattern that an event binding holds
+RUN_ID = "run-id"  # key of an event's payload: the end of the name of the run
+RUN_ID_PATTERN = r"^([a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?)?$"  # with the name of the service at most 51 characters
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One run that is wanted. Its name is chosen here, so that asking twice starts one run."""
+
+    name: str
+    namespace: str
+    template: str
+    service: str
+    parameters: Mapping[str, str]  # all of the template's: a Retry that overrides one forgets defaults
+    overrides: Mapping[str, str]  # those of them that differ from the document
+    trigger: str = "manual"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {SERVICE_LABEL: self.service, TRIGGER_LABEL: self.trigger, TEMPLATE_LABEL: self.template}
+
+    @property
+    def manifest(self) -> Manifest:
+        """Only what `templateReferencing: Strict` lets a submitter set.
+
+        https://argo-workflows.readthedocs.io/en/latest/workflow-restrictions/
+        """
+        parameters = [{"name": name, "value": value} for name, value in self.parameters.items()]
+        return {
+            "apiVersion": WORKFLOW.api_version,
+            "kind": WORKFLOW.kind,
+            "metadata": {"name": self.name, "namespace": self.namespace, "labels": self.labels},
+            "spec": {"workflowTemplateRef": {"name": self.template}, "arguments": {"parameters": parameters}},
+        }
+
+
+@dataclass(frozen=True)
+class Why:
+    """Who wants a run."""
+
+    run_id: str
+    trigger: str = "manual"
+    reason: str = ""  # default: the trigger
+
+
+def prepare(template: Manifest, requested: Iterable[str], why: Why) -> Submission:
+    """A run of this WorkflowTemplate with `requested` overrides (`name=value`).
+
+    Raises DocumentError for every mistake that the first step would find, and for names that nobody may override.
+    """
+    name = template["metadata"]["name"]
+    origin = f"WorkflowTemplate/{template['metadata']['namespace']}/{name}"
+    declared = _declared(template)
+    reason = why.reason or why.trigger
+    _check("--run-id", why.run_id, RUN_ID_PATTERN, "1 to 20 lower-case letters, digits and dashes")
+    _check("--reason", reason, REASON_PATTERN, "up to 80 letters, digits, spaces and ._/:#@+-")
+    overrides = _overrides(requested, declared)
+    document = document_of(template)
+    service = parse(document, f"the document in {origin}")
+    parse(document, f"the document in {origin} with these overrides", _on_document(overrides))
+    parameters = {parameter: str(found.get("value", "")) for parameter, found in declared.items()}
+    parameters |= {REASON: reason} if REASON in declared else {}
+    return Submission(
+        name=f"{name}-{why.run_id}",
+        namespace=template["metadata"]["namespace"],
+        template=name,
+        service=service.name,
+        parameters={**parameters, **overrides},
+        overrides=overrides,
+        trigger=why.trigger,
+    )
+
+
+def document_of(template: Manifest) -> str:
+    """The text of the document that a template holds. Raises DocumentError for a template of something else."""
+    found = _declared(template).get(DOCUMENT, {}).get("value")
+    if not isinstance(found, str):
+        name = template["metadata"]["name"]
+        raise DocumentError(
+            f"WorkflowTemplate/{template['metadata']['namespace']}/{name} has no parameter {DOCUMENT!r} with a "
+            "document in it, so Slipway did not render it. Next: python -m workflows render, then kubectl apply"
+        )
+    return found
+
+
+def difference(one: ModelService, other: ModelService) -> list[str]:
+    """Paths of the fields in which two documents differ."""
+    return sorted(_differing(one.model_dump(by_alias=True), other.model_dump(by_alias=True), ""))
+
+
+def _differing(one: Any, other: Any, path: str) -> list[str]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return [
+            found
+            for key in {**one, **other}
+            for found in _differing(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if one == other else [path]
+
+
+def _check(name: str, found: str, pattern: str, allowed: str) -> None:
+    if not found or not re.fullmatch(pattern, found):
+        raise DocumentError(f"{name}: found {found!r}, allowed are {allowed}")
+
+
+def _declared(template: Manifest) -> dict[str, dict[str, Any]]:
+    parameters = ((template.get("spec") or {}).get("arguments") or {}).get("parameters") or ()
+    return {parameter["name"]: parameter for parameter in parameters}
+
+
+def _overrides(requested: Iterable[str], declared: Mapping[str, Any]) -> dict[str, str]:
+    known = {override.parameter: override for override in OVERRIDES if override.parameter in declared}
+    by_field = {override.field: override for override in known.values()}
+    found, mistakes = {}, []
+    for text in requested:
+        name, equals, value = text.partition("=")
+        override = known.get(name) or by_field.get(name)
+        if not equals:
+            mistakes.append(f"{text!r}: expected name=value")
+        elif override is None:
+            mistakes.append(_unknown(name, known.values()))
+        elif not re.fullmatch(override.pattern, value):
+            mistakes.append(f"{override.parameter}: found {value!r}, allowed is: {_allowed(override)}")
+        else:
+            found[override.parameter] = value
+    if mistakes:
+        raise DocumentError("cannot start a run:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
+    return found
+
+
+def _unknown(name: str, known: Iterable[Override]) -> str:
+    allowed = ", ".join(f"{override.parameter} ({override.field})" for override in known)
+    return (
+        f"{name}: no parameter that a run may override; allowed are: {allowed}. "
+        "Anything else is a change of the document: render and apply it"
+    )
+
+
+def _allowed(override: Override) -> str:
+    choices = " or ".join(override.choices)
+    return choices or f"{override.does} As a pattern: {override.pattern}"
+
+
+def _on_document(overrides: Mapping[str, str]) -> list[str]:
+    return [
+        f"{override.field}={overrides[override.parameter]}" for override in OVERRIDES if override.parameter in overrides
+    ]
