@@ -1,3 +1,4 @@
+# ruff: noqa: INP001  # programs by path, not a package
 """Runs in the builder stage: lay out what the image gets, with the same bytes, modes and times at every build.
 
     python lay_out.py --version VERSION --epoch SECONDS STEPS LICENSE TARGET
@@ -18,7 +19,7 @@ from pathlib import Path
 
 # A second client of Kubernetes, for asyncio, as large as everything else together. The first one never imports it.
 LEFT_OUT = ("kubernetes/aio",)
-# What no step imports is not compiled: it would still work, only start slower. Of the client, that is each kind's own class.
+# What no step imports is not compiled: it would still work, only start slower. Of the client: a class for each kind.
 UNUSED = (
     r"/kubernetes/client/(api|models)/(?!__init__)",
     r"/(tests?|SelfTest)/",
