@@ -79,7 +79,7 @@ class ArgoServer:
                 f"cannot speak TLS with Argo Server at {self._url}: {error}",
                 "name a file with its certificate authority in REQUESTS_CA_BUNDLE, or use the http address",
             ) from error
-        except requests.exceptions.InvalidURL as error:
+        except _NO_ADDRESS as error:
             raise Blocked(
                 f"no address of an Argo Server: {self._url!r}", "such as https://argo.example:2746"
             ) from error
@@ -90,6 +90,11 @@ class ArgoServer:
         return answer
 
 
+_NO_ADDRESS = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+)
 _AGAIN = (
     HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.BAD_GATEWAY,

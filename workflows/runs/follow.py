@@ -88,7 +88,7 @@ def where(run: Run) -> str:
     at_work = [_at_work(task) for task in run.tasks if not task.ended]
     done = sum(task.ended for task in run.tasks)
     total = f" ({run.progress})" if run.progress else ""
-    return f"{done} tasks done{total}" + (f"; {', '.join(at_work)}" if at_work else "")
+    return f"{done} {'task' if done == 1 else 'tasks'} done{total}" + (f"; {', '.join(at_work)}" if at_work else "")
 
 
 def failure(run: Run) -> str:

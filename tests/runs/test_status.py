@@ -1,0 +1,145 @@
+"""What ran, what runs, and what each run did, at a glance."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from steps.engine.errors import Blocked
+from steps.objects.workflow_run import Run
+from tests.argo_world import NAMESPACE, SERVICE, ArgoWorld, Attempt, nodes
+from tests.fakes import FakeClock
+from workflows.__main__ import main
+from workflows.runs import commands
+from workflows.runs.commands import Place
+from workflows.runs.tables import markdown
+
+LABELS = {"slipway/service": SERVICE}
+
+
+def add(world: ArgoWorld, name: str, labels: dict[str, str], **status: Any) -> None:
+    metadata = {"name": name, "namespace": NAMESPACE, "labels": labels}
+    spec = {"workflowTemplateRef": {"name": SERVICE}}
+    world.store.create(world.kind("Workflow"), {"metadata": metadata, "spec": spec})
+    world.tell(name, **status)
+
+
+@pytest.fixture
+def busy(world: ArgoWorld) -> ArgoWorld:
+    """A nightly run in which nothing changed, one of CI that failed, one by hand at work and one of another service."""
+    quiet = {"resolve-model": (Attempt(),), "promote-release": (Attempt(outputs={"release": "ab12cd34"}),)}
+    add(
+        world,
+        "a-nightly",
+        {**LABELS, "workflows.argoproj.io/cron-workflow": SERVICE},
+        phase="Succeeded",
+        progress="3/3",
+        startedAt="2026-01-02T03:00:00Z",
+        finishedAt="2026-01-02T03:00:21Z",
+        nodes=nodes("a-nightly", {**quiet, "finish-run": (Attempt(recap="1 changed: create message/x"),)}),
+    )
+    add(
+        world,
+        "b-ci",
+        {**LABELS, "slipway/trigger": "ci"},
+        phase="Failed",
+        startedAt="2026-01-02T03:00:00Z",
+        finishedAt="2026-01-02T05:01:00Z",
+        nodes=nodes("b-ci", {"preflight": (Attempt("Failed", "no  GPU\nfree", ""),)}),
+    )
+    at_work = {"resolve-model": (Attempt(recap="1 changed: x"),), "download-model": (Attempt("Running"),)}
+    add(world, "c-hand", {}, phase="Running", startedAt="2026-01-02T03:00:00Z", nodes=nodes("c-hand", at_work))
+    add(world, "d-other", {"slipway/service": "other"}, phase="Running")
+    return world
+
+
+def table(capsys: Any) -> list[list[str]]:
+    return [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize("door", ["kubernetes", "argo-server"])
+def test_the_last_runs_of_a_service_are_listed_with_what_they_did(busy: ArgoWorld, door: str, capsys: Any) -> None:
+    where = Place(argo_server=busy.argo_server if door == "argo-server" else "")
+    clock = FakeClock()
+    clock.time = lambda: datetime(2026, 1, 2, 3, 5, 9, tzinfo=UTC).timestamp()  # type: ignore[method-assign]
+    assert commands.status(SERVICE, where, clock=clock) == 0
+    rows = [[cell.strip() for cell in row if cell.strip()] for row in table(capsys)]
+    assert rows[0] == ["RUN", "TRIGGER", "PHASE", "STARTED", "DURATION", "PROGRESS", "RELEASE", "MESSAGE"]
+    started = "2026-01-02 03:00Z"
+    assert sorted(rows[1:]) == [
+        ["a-nightly", "schedule", "Succeeded", started, "21s", "3/3", "ab12cd34", "nothing changed"],
+        ["b-ci", "ci", "Failed", started, "2h01m", "-", "-", "preflight: no GPU free"],
+        ["c-hand", "manual", "Running", started, "5m09s", "-", "-", "1 task done; download-model Running"],
+    ]
+
+
+def test_without_a_name_the_runs_of_all_services_are_listed(busy: ArgoWorld, capsys: Any) -> None:
+    assert main(["status", "--last", "3"]) == 0
+    rows = table(capsys)
+    assert len(rows) == 4
+    assert main(["status"]) == 0
+    assert {row[0].strip() for row in table(capsys)[1:]} == {"a-nightly", "b-ci", "c-hand", "d-other"}
+
+
+def test_a_document_names_its_service(busy: ArgoWorld, capsys: Any) -> None:
+    assert main(["status", "manifests/services/qwen3-32b.yaml"]) == 0
+    assert len(table(capsys)) == 4
+
+
+def test_one_run_is_shown_with_its_tasks(busy: ArgoWorld, capsys: Any) -> None:
+    assert main(["status", "a-nightly"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "run a-nightly Succeeded: nothing changed, 21s",
+        "  resolve-model    Succeeded  42s  nothing changed, 2 as wanted",
+        "  promote-release  Succeeded  42s  nothing changed, 2 as wanted",
+        "  finish-run       Succeeded  42s  1 changed: create message/x",
+    ]
+
+
+def test_a_run_can_be_followed_later_with_the_same_codes(busy: ArgoWorld, capsys: Any) -> None:
+    assert main(["status", "a-nightly", "--follow"]) == 0
+    assert main(["status", "b-ci", "--follow"]) == 11
+    assert "run b-ci Failed: preflight: no GPU free" in capsys.readouterr().err
+
+
+def test_what_is_neither_a_run_nor_a_service_is_told(busy: ArgoWorld) -> None:
+    with pytest.raises(Blocked, match="there is no run of absent in namespace slipway, and none is called so"):
+        commands.status("absent", Place())
+    with pytest.raises(Blocked, match="there is no run absent in namespace slipway"):
+        commands.status("absent", Place(), follow=True)
+
+
+def test_an_empty_namespace_is_told(world: ArgoWorld) -> None:
+    for server in ("", world.argo_server):
+        with pytest.raises(Blocked, match="there is no run in namespace slipway"):
+            commands.status("", Place(argo_server=server))
+
+
+def test_a_task_that_changed_something_before_its_last_attempt_has_changed_something() -> None:
+    tasks = {"upload-model": (Attempt("Failed", "no answer", "2 changed: a; b"), Attempt())}
+    (task,) = run_of(tasks).tasks
+    assert task.changed
+    assert run_of(tasks).result == "changed by upload-model"
+
+
+def test_a_run_with_an_attempt_that_was_killed_does_not_claim_that_nothing_changed() -> None:
+    tasks = {"upload-model": (Attempt("Error", "pod deleted", ""), Attempt())}
+    assert run_of(tasks).tasks[0].changed is None
+    assert run_of(tasks).result == ""
+
+
+def test_tasks_are_in_the_order_of_the_line_however_argo_keeps_them() -> None:
+    tasks = {"promote-release": (), "finish-run": (Attempt(),), "smoke-test": (), "resolve-model": (Attempt(),)}
+    line = ["resolve-model", "smoke-test", "promote-release"]
+    assert [task.name for task in run_of(tasks, line).tasks] == [*line, "finish-run"]
+
+
+def run_of(tasks: dict[str, tuple[Attempt, ...]], line: list[str] | None = None) -> Run:
+    graph = {"templates": [{"dag": {"tasks": [{"name": name} for name in line or ()]}}, {"container": {}}]}
+    status = {"phase": "Succeeded", "nodes": nodes("r", tasks), "storedWorkflowTemplateSpec": graph}
+    return Run.of({"metadata": {"name": "r"}, "status": status})
+
+
+def test_a_recap_in_markdown_lets_no_text_leave_its_cell() -> None:
+    text = markdown(run_of({"preflight": (Attempt("Failed", "a | b\n<script>\\|", ""),)}), 0.0)
+    assert "| preflight | Failed | 42s | a \\| b &lt;script>\\\\\\| |" in text.splitlines()

@@ -1,0 +1,374 @@
+"""A run is started once, with every parameter, and followed to its end; the exit code tells how it ended."""
+
+import signal
+import subprocess  # noqa: TID251  # what Ctrl-C does can only be seen from outside of the process
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steps.adapters import kubernetes
+from steps.engine.errors import Blocked, DeadlineExceeded, TransientError
+from steps.service import DocumentError
+from tests.argo_world import NAMESPACE, SERVICE, ArgoWorld, Attempt, nodes
+from tests.fakes import FakeClock
+from tests.samples import ROOT, SERVICES
+from workflows.__main__ import main
+from workflows.rehearsal import faults
+from workflows.runs import commands, follow
+from workflows.runs.commands import Place, Start
+
+DOORS = ("kubernetes", "argo-server", "event")
+QUIET = Start(SERVICE, run_id="1")
+
+
+def place(world: ArgoWorld, door: str) -> Place:
+    return Place(argo_server=world.argo_server if door != "kubernetes" else "", event=door == "event")
+
+
+def scripted(*moves: Callable[[], Any]) -> FakeClock:
+    """A clock that lets the controller make one move in each pause; after the last one it rests."""
+    left = list(moves)
+    return FakeClock(lambda _: left.pop(0)() if left else None)
+
+
+def done(world: ArgoWorld, recap: str = "nothing changed, 2 as wanted", **outputs: str) -> None:
+    name = world.only_run()["metadata"]["name"]
+    line = {"resolve-model": (Attempt(),), "promote-release": (Attempt(recap=recap, outputs=outputs),)}
+    finish = {"finish-run": (Attempt(recap="1 changed: create message/x"),)}
+    world.tell(
+        phase="Succeeded",
+        progress="3/3",
+        startedAt="2026-01-02T03:00:00Z",
+        finishedAt="2026-01-02T03:02:42Z",
+        nodes=nodes(name, {**line, **finish}, root="Succeeded"),
+    )
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_run_that_succeeds_is_zero_and_its_tasks_are_told(world: ArgoWorld, door: str, capsys: Any) -> None:
+    world.apply_template()
+    clock = scripted(lambda: done(world, recap="1 changed: update Service/default/sglang-pd", release="ab12cd34"))
+    assert commands.submit(QUIET, place(world, door), clock) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "run qwen3-32b-1 started in namespace slipway from qwen3-32b",
+        "waiting  Pending, no controller of Argo has come to it yet",
+        "ok       run qwen3-32b-1 Succeeded: changed by promote-release",
+        "",
+        "run qwen3-32b-1 Succeeded: changed by promote-release, 2m42s",
+        "  resolve-model    Succeeded  42s  nothing changed, 2 as wanted",
+        "  promote-release  Succeeded  42s  1 changed: update Service/default/sglang-pd",
+        "  finish-run       Succeeded  42s  1 changed: create message/x",
+    ]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_every_parameter_is_passed_so_that_a_retry_forgets_none(world: ArgoWorld, door: str) -> None:
+    template = world.apply_template()
+    start = replace(
+        QUIET, overrides=("image=a/b:1", "serving.prefill.replicas=3"), wait=False, reason="image 1", trigger="ci"
+    )
+    assert commands.submit(start, place(world, door)) == 0
+    run = world.only_run()
+    passed = {parameter["name"]: parameter["value"] for parameter in run["spec"]["arguments"]["parameters"]}
+    declared = {parameter["name"]: parameter["value"] for parameter in template["spec"]["arguments"]["parameters"]}
+    wanted = {**declared, "image": "a/b:1", "prefill-replicas": "3", "reason": "image 1"}
+    if door == "event":
+        wanted.pop("service")  # the document itself cannot come in by that door
+    assert passed == wanted
+    assert set(run["spec"]) == {"workflowTemplateRef", "arguments"}
+    assert run["metadata"]["labels"]["slipway/trigger"] == "ci"
+    assert run["metadata"]["name"] == "qwen3-32b-1"
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_asking_twice_with_one_id_starts_one_run(world: ArgoWorld, door: str, capsys: Any) -> None:
+    world.apply_template()
+    for _ in range(2):
+        assert commands.submit(replace(QUIET, wait=False), place(world, door)) == 0
+    assert len(world.runs()) == 1
+    assert "run qwen3-32b-1 is there already; nothing was started" in capsys.readouterr().out
+
+
+def test_a_run_whose_start_was_not_heard_is_started_once(world: ArgoWorld) -> None:
+    world.apply_template()
+    world.faults.script("POST /apis/argoproj.io", faults.LOST_ANSWER)
+    assert commands.submit(replace(QUIET, run_id="", wait=False), Place()) == 0
+    assert len(world.faults.injected) == 1
+    assert len(world.runs()) == 1
+
+
+WRONG = [
+    ("image={{workflow.name}}", "image: found '{{workflow.name}}', allowed is: Engine image"),
+    ("prefill-replicas=many", "prefill-replicas: found 'many', allowed is: Number of prefill workers, 1 to 64"),
+    ("prefill-replicas=65", "serving.prefill.replicas: found 65, allowed is: input should be less than or equal to 64"),
+    ("strategy=Fast", "strategy: found 'Fast', allowed is: BlueGreen or Recreate"),
+    ("service=x", "service: no parameter that a run may override; allowed are: model-revision (model.revision), "),
+    ("transfer.mode=streamed", "transfer.mode: no parameter that a run may override"),
+    ("image", "'image': expected name=value"),
+    ("model-revision=a\n", "model-revision: found 'a\\n'"),
+]
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(("override", "says"), WRONG)
+def test_a_wrong_override_is_refused_before_anything_is_created(
+    world: ArgoWorld, door: str, override: str, says: str
+) -> None:
+    world.apply_template()
+    with pytest.raises(DocumentError) as refused:
+        commands.submit(replace(QUIET, overrides=(override,)), place(world, door))
+    assert says in str(refused.value)
+    assert world.runs() == []
+
+
+@pytest.mark.parametrize(
+    ("start", "says"),
+    [
+        (replace(QUIET, run_id="A b"), "--run-id: found 'A b'"),
+        (replace(QUIET, reason="{{x}}"), "--reason: found '{{x}}'"),
+        (replace(QUIET, target=str(SERVICES / "qwen3-32b.yaml"), overrides=("image=",)), ""),
+    ],
+)
+def test_words_that_become_names_and_titles_are_checked(world: ArgoWorld, start: Start, says: str) -> None:
+    world.apply_template()
+    if not says:
+        assert commands.submit(replace(start, wait=False), Place()) == 0
+        return
+    with pytest.raises(DocumentError, match=r"allowed are") as refused:
+        commands.submit(start, Place())
+    assert says in str(refused.value)
+    assert world.runs() == []
+
+
+def test_a_file_that_is_not_what_the_cluster_runs_is_refused_with_what_differs(
+    world: ArgoWorld, tmp_path: Path
+) -> None:
+    world.apply_template()
+    text = (SERVICES / "qwen3-32b.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "qwen3-32b.yaml"
+    path.write_text(text.replace("replicas: 2", "replicas: 4").replace("port: 8000", "port: 9000"), encoding="utf-8")
+    with pytest.raises(DocumentError, match=r"they differ in serving\.port, serving\.prefill\.replicas\. Next: render"):
+        commands.submit(replace(QUIET, target=str(path)), Place())
+    assert world.runs() == []
+
+
+def test_a_template_that_slipway_did_not_render_is_refused(world: ArgoWorld) -> None:
+    world.apply_template(arguments={})
+    with pytest.raises(DocumentError, match="no parameter 'service' with a document"):
+        commands.submit(QUIET, Place())
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_an_absent_template_is_named(world: ArgoWorld, door: str) -> None:
+    with pytest.raises(Blocked, match="there is no WorkflowTemplate qwen3-32b in namespace slipway"):
+        commands.submit(QUIET, place(world, door))
+
+
+def test_a_queued_run_says_what_it_waits_for(world: ArgoWorld, capsys: Any) -> None:
+    world.apply_template()
+    # The words and the status of Argo 3.5. workflow/sync/semaphore.go, workflow_types.go (MutexHolding)
+    queued = {
+        "phase": "Pending",
+        "message": "Waiting for slipway/Mutex/slipway-default-qwen3-32b lock. Lock status: 0/1 ",
+        "synchronization": {
+            "mutex": {
+                "waiting": [{"mutex": "slipway/Mutex/slipway-default-qwen3-32b", "holder": "slipway/qwen3-32b-nightly"}]
+            }
+        },
+    }
+    clock = scripted(lambda: world.tell(**queued), lambda: None, lambda: done(world))
+    assert commands.submit(QUIET, Place(), clock) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("waiting")]
+    assert lines[1:] == ["waiting  Pending, queued for mutex slipway-default-qwen3-32b held by run qwen3-32b-nightly"]
+
+
+def test_progress_is_told_task_by_task_with_why_a_pod_does_not_start(world: ArgoWorld, capsys: Any) -> None:
+    world.apply_template()
+    ok, name = (Attempt(),), "qwen3-32b-1"
+
+    def at(progress: str, *attempts: Attempt) -> Callable[[], None]:
+        tasks = {"resolve-model": ok, "preflight": ok, "download-model": attempts}
+        return lambda: world.tell(phase="Running", progress=progress, nodes=nodes(name, tasks))
+
+    clock = scripted(
+        at("2/3", Attempt("Pending", "Unschedulable: 0/3 nodes are available")),
+        at("1002/65002", Attempt("Running", progress="1000/65000")),
+        at("1002/65002", Attempt("Failed", "no answer"), Attempt("Running", progress="2000/65000")),
+        lambda: done(world),
+    )
+    assert commands.submit(QUIET, Place(), clock) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("waiting")]
+    assert lines[1:] == [
+        "waiting  2 tasks done (2/3); download-model Pending (Unschedulable: 0/3 nodes are available)",
+        "waiting  2 tasks done (1002/65002); download-model Running 1000/65000",
+        "waiting  2 tasks done (1002/65002); download-model Running 2000/65000, attempt 2",
+    ]
+
+
+def failed(world: ArgoWorld, phase: str = "Failed") -> None:
+    name = world.only_run()["metadata"]["name"]
+    tasks = {
+        "resolve-model": (Attempt(),),
+        "preflight": (Attempt("Failed", "no answer", ""), Attempt("Failed", "1 fault: GPU01 Free | GPUs: found 0", "")),
+        "download-model": (),
+        "finish-run": (Attempt(),),
+    }
+    world.tell(phase=phase, nodes=nodes(name, tasks, root=phase), startedAt="2026-01-02T03:00:00Z")
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("phase", ["Failed", "Error"])
+def test_a_run_that_fails_is_eleven_with_what_its_last_attempt_said(
+    world: ArgoWorld, door: str, phase: str, capsys: Any, tmp_path: Path
+) -> None:
+    world.apply_template()
+    recap = tmp_path / "out" / "recap.md"
+    with pytest.raises(Blocked) as ended:
+        commands.submit(replace(QUIET, recap=recap), place(world, door), scripted(lambda: failed(world, phase)))
+    assert int(ended.value.exit) == 11
+    assert f"run qwen3-32b-1 {phase}: preflight: 1 fault: GPU01 Free | GPUs: found 0" in str(ended.value)
+    lines = capsys.readouterr().out.splitlines()
+    assert [" ".join(line.split()) for line in lines[-4:]] == [
+        "resolve-model Succeeded 42s nothing changed, 2 as wanted",
+        "preflight Failed 42s 2 attempts; 1 fault: GPU01 Free | GPUs: found 0",
+        "download-model Omitted -",
+        "finish-run Succeeded 42s nothing changed, 2 as wanted",
+    ]
+    assert "| preflight | Failed | 42s | 2 attempts; 1 fault: GPU01 Free \\| GPUs: found 0 |" in recap.read_text()
+
+
+def test_a_run_without_any_failed_task_says_what_argo_says(world: ArgoWorld) -> None:
+    world.apply_template()
+    clock = scripted(lambda: world.tell(phase="Error", message="invalid spec: templates.line …"))
+    with pytest.raises(Blocked, match=r"run qwen3-32b-1 Error: invalid spec: templates\.line"):
+        commands.submit(QUIET, Place(), clock)
+
+
+def test_giving_up_is_thirteen_and_leaves_the_run_alone(world: ArgoWorld) -> None:
+    world.apply_template()
+    with pytest.raises(DeadlineExceeded) as late:
+        commands.submit(replace(QUIET, minutes=1.0), Place(), FakeClock())
+    assert int(late.value.exit) == 13
+    assert "gave up following after 1 minutes; the run goes on." in str(late.value)
+    assert "Next: follow it: python -m workflows status qwen3-32b-1 --namespace slipway --follow" in str(late.value)
+    assert len(world.runs()) == 1
+
+
+def test_a_run_is_followed_twice_as_long_as_its_template_lets_it_take(world: ArgoWorld) -> None:
+    world.apply_template(activeDeadlineSeconds=600)
+    clock = FakeClock()
+    start = clock.now()
+    with pytest.raises(DeadlineExceeded, match="after 20 minutes"):
+        commands.submit(QUIET, Place(), clock)
+    assert 1200 <= clock.now() - start < 1210
+
+
+@pytest.mark.parametrize("door", ["kubernetes", "argo-server"])
+def test_a_server_that_restarts_while_a_run_is_followed_is_waited_for(
+    world: ArgoWorld, door: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(kubernetes, "ATTEMPTS", 1)
+    world.apply_template()
+    clock = scripted(
+        lambda: world.faults.script("/workflows/qwen3-32b-1", faults.UNAVAILABLE, 2), lambda: None, lambda: done(world)
+    )
+    assert commands.submit(QUIET, place(world, door), clock) == 0
+    told = (
+        "no answer from the API server when asked to get workflows.argoproj.io qwen3-32b-1" in capsys.readouterr().out
+    )
+    assert told == (door == "kubernetes")
+
+
+def test_minutes_of_silence_are_seventy_five(world: ArgoWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubernetes, "ATTEMPTS", 1)
+    world.apply_template()
+    clock = scripted(lambda: world.faults.script("/workflows/qwen3-32b-1", faults.UNAVAILABLE, 1000))
+    start = clock.now()
+    with pytest.raises(TransientError) as silent:
+        commands.submit(QUIET, Place(), clock)
+    assert int(silent.value.exit) == 75
+    assert follow.PATIENCE <= clock.now() - start < follow.PATIENCE + 20
+
+
+def test_a_run_that_is_deleted_is_no_longer_waited_for(world: ArgoWorld) -> None:
+    world.apply_template()
+    with pytest.raises(Blocked, match="run qwen3-32b-1 was deleted while it was followed"):
+        commands.submit(QUIET, Place(), scripted(world.delete_run))
+
+
+def test_an_event_that_no_binding_takes_is_told_after_a_minute(
+    world: ArgoWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.apply_template()
+    monkeypatch.setattr("workflows.runs.doors._payload", lambda _submission: {"image": "{{x}}"})
+    clock = FakeClock()
+    start = clock.now()
+    with pytest.raises(Blocked, match=r"did not appear within 60 s: the selector of the event binding refused"):
+        commands.submit(QUIET, place(world, "event"), clock)
+    assert 60 <= clock.now() - start < 70
+
+
+@pytest.mark.parametrize(
+    ("token", "works"), [("dummy-token", True), ("Bearer dummy-token", True), ("other", False), ("", False)]
+)
+def test_the_token_is_taken_with_and_without_its_scheme(
+    world: ArgoWorld, monkeypatch: pytest.MonkeyPatch, token: str, works: bool
+) -> None:
+    world.apply_template()
+    monkeypatch.setitem(commands.ENVIRONMENT, "ARGO_TOKEN", token)
+    if works:
+        assert commands.submit(replace(QUIET, wait=False), place(world, "argo-server")) == 0
+        return
+    with pytest.raises(Blocked, match=r"HTTP 401: token not valid.*Next: put a valid token into ARGO_TOKEN"):
+        commands.submit(QUIET, place(world, "argo-server"))
+
+
+@pytest.mark.parametrize(
+    ("address", "error"), [("http://127.0.0.1:9", TransientError), ("argo:2746", Blocked), ("nonsense", Blocked)]
+)
+def test_an_argo_server_that_is_not_there_is_told(world: ArgoWorld, address: str, error: type[Exception]) -> None:
+    with pytest.raises(error, match="Argo Server"):
+        commands.submit(QUIET, Place(argo_server=address))
+
+
+def test_an_event_needs_an_argo_server(world: ArgoWorld) -> None:
+    with pytest.raises(Blocked, match="events are received by Argo Server"):
+        commands.submit(QUIET, Place(event=True))
+
+
+def test_the_command_line_says_it_on_stderr_with_the_code(world: ArgoWorld, capsys: Any) -> None:
+    assert main(["submit", SERVICE]) == 11
+    assert "there is no WorkflowTemplate qwen3-32b" in capsys.readouterr().err
+    world.apply_template()
+    assert main(["submit", SERVICE, "-p", "strategy=Fast"]) == 10
+    assert main(["submit", SERVICE, "--set", "image=a/b:2", "--no-wait", "--run-id", "7"]) == 0
+    assert "Follow it: python -m workflows status qwen3-32b-7 --namespace slipway --follow" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_the_following_and_not_the_run(world: ArgoWorld, number: int) -> None:
+    world.apply_template()
+    words = [sys.executable, "-m", "workflows", "submit", SERVICE, "--run-id=1"]
+    environment = {"KUBECONFIG": str(world.kubeconfig), "PATH": "/usr/bin:/bin"}
+    with subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("waiting"):
+                process.send_signal(number)
+                break
+        said = process.stdout.read()
+    assert process.returncode == 75
+    assert "Stopped following; run qwen3-32b-1 goes on." in said
+    assert "--follow" in said
+    assert f"argo stop -n {NAMESPACE} qwen3-32b-1" in said
+    assert "Traceback" not in said
+    assert "spec" in world.only_run()
+
+
+def test_who_starts_runs_needs_no_hera() -> None:
+    look = "import sys, workflows.__main__, workflows.runs.commands; sys.exit('hera' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", look], cwd=ROOT, check=False).returncode == 0
