@@ -1,8 +1,11 @@
 # Every target sets up what it needs in .venv; only Python 3.11+, make and a package index are assumed.
 PYTHON ?= python3
 BIN := .venv/bin
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+  --custom-compile-command 'make lock'
+SCRIPTS := .ci/run images/build
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint render lock bench clean cluster-test
+.PHONY: help demo images test check lint render lock bench clean cluster-test
 
 help: ## what can be done here
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -27,6 +30,8 @@ lint: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m workflows render --check
+	$(BIN)/hadolint images/Containerfile
+	$(BIN)/shellcheck $(SCRIPTS)
 
 render: .venv/ready ## write the generated files again
 	$(BIN)/python -m workflows render
@@ -35,9 +40,13 @@ fix: .venv/ready ## format, and repair what the linter can repair
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: .venv/ready ## resolve requirements.lock again
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
-	  --all-extras --group test --group lint --group lock --custom-compile-command 'make lock' --upgrade -o requirements.lock pyproject.toml
+lock: .venv/ready ## resolve requirements.lock again, and from it what the image gets
+	$(COMPILE) --all-extras --group test --group lint --group lock --group image --upgrade -o requirements.lock pyproject.toml
+	$(COMPILE) --constraint requirements.lock -o images/requirements.lock images/requirements.in
+	$(COMPILE) --constraint requirements.lock -o images/build-requirements.lock images/build-requirements.in
+
+images: ## build the image of the steps; needs podman, docker or buildah (images/README.md says how to choose)
+	images/build $(if $(TWICE),--twice)
 
 clean: ## forget the embedded services and everything they hold
 	rm -rf .slipway build
