@@ -61,7 +61,7 @@ class RunResult:
     @classmethod
     def of(cls, name: str, status: str, failures_json: str) -> "RunResult":
         """Read Argo's words; what cannot be read counts as not said, since the run itself is over already."""
-        return cls(_said(name), _said(status), tuple(_failures(failures_json)))
+        return cls(_said(name), _said(status), tuple(_failures(failures_json, _said(name))))
 
     @property
     def failed(self) -> bool:
@@ -194,8 +194,7 @@ def summary(service: ModelService, run: RunResult, facts: Facts) -> str:
     if facts.other_writer:
         what = "nothing was put back, because another run changes the service"
     name = f"run {run.name}" if run.name else "the run"
-    failures = "; ".join(map(str, run.failures))
-    ended = f"{name}: {run.status or 'no status'}" + (f" ({failures})" if failures else "")
+    ended = f"{name}: {run.status or 'no status'}{_in_brackets(run)}"
     return f"{ended}; {what if run.failed else 'nothing to put back'}; {serves}"
 
 
@@ -254,7 +253,17 @@ def _telling(service: ModelService, run: RunResult, facts: Facts, faults: tuple[
 def _recap(run: RunResult) -> list[str]:
     if not run.status:
         return ["no status of a run was given, so nothing is touched"]
-    return [f"run {run.name}: {run.status}" if run.name else f"run: {run.status}", *map(str, run.failures)]
+    again = "" if run.failed else ", and was tried again"
+    failures = (f"{failure}{again}" for failure in run.failures)
+    return [f"run {run.name}: {run.status}" if run.name else f"run: {run.status}", *failures]
+
+
+def _in_brackets(run: RunResult) -> str:
+    """A run that succeeded names attempts that failed on the way, so it must not read like a failure."""
+    if not run.failures:
+        return ""
+    failures = "; ".join(map(str, run.failures))
+    return f" ({failures})" if run.failed else f" (tried again on the way: {failures})"
 
 
 def _is_group_of(manifest: Manifest, release_id: str) -> bool:
@@ -270,8 +279,13 @@ def _said(text: str) -> str:
     return "" if "{{" in text else text.strip()
 
 
-def _failures(text: str) -> list[Failure]:
-    """`workflow.failures` is a list in JSON, often as JSON inside a JSON string; null or empty if there are none."""
+def _failures(text: str, run: str) -> list[Failure]:
+    """`workflow.failures` is a list in JSON, often as JSON inside a JSON string; null or empty if there are none.
+
+    It holds every failed node in no order: the attempts of a task, the node around them, which says only that nobody
+    tries again, and the node of the whole run. The last attempt of each task has the reason.
+    https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go
+    """
     found: Any = text
     try:
         while isinstance(found, str) and found.strip():
@@ -279,12 +293,24 @@ def _failures(text: str) -> list[Failure]:
     except ValueError:
         return []
     entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
-    failures = {
-        _task(entry): Failure(_task(entry), " ".join(str(entry.get("message") or "").split())) for entry in entries
-    }
-    return list(failures.values())  # of the attempts of one task, the last
+    ours = [entry for entry in entries if not run or _node(entry).removesuffix(".onExit") != run]
+    last: dict[str, Mapping[str, Any]] = {}
+    for entry in ours:
+        if _attempt(entry) >= _attempt(last.get(_node(entry), {})):
+            last[_node(entry)] = entry
+    in_time = sorted(last.items(), key=lambda item: str(item[1].get("finishedAt") or ""))
+    return [Failure(node, " ".join(str(entry.get("message") or "").split())) for node, entry in in_time]
 
 
-def _task(entry: Mapping[str, Any]) -> str:
+_ATTEMPT = re.compile(r"\((\d+)[^)]*\)$")
+
+
+def _node(entry: Mapping[str, Any]) -> str:
     """Task of a failed node; the node of an attempt is called `task(0)`."""
-    return re.sub(r"\(.*\)$", "", str(entry.get("displayName") or entry.get("templateName") or "a task"))
+    return _ATTEMPT.sub("", str(entry.get("displayName") or entry.get("templateName") or "a task"))
+
+
+def _attempt(entry: Mapping[str, Any]) -> int:
+    """Which attempt of its task a node is; -1 for the node around the attempts."""
+    found = _ATTEMPT.search(str(entry.get("displayName") or ""))
+    return int(found[1]) if found else -1

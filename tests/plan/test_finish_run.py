@@ -233,6 +233,37 @@ def test_whatever_argo_says_of_failures_is_read(text: str, failures: tuple[Failu
     assert RunResult.of("nightly-7", "Failed", text).failures == failures
 
 
+# As Argo 3.5.15 told it of a run whose second task failed for good; a Go map gives the entries in any order.
+OF_A_RUN = [
+    ("nightly-7", "", "2026-11-22T16:18:30Z"),
+    ("roll-out-service", "retryStrategy.expression evaluated to false", "2026-11-22T16:18:29Z"),
+    ("roll-out-service(10)", "Error (exit code 11): no GPU is free", "2026-11-22T16:18:28Z"),
+    ("roll-out-service(9)", "Error (exit code 75): no answer", "2026-11-22T16:18:00Z"),
+    ("download-model(0)", "pod deleted", "2026-11-22T16:17:40Z"),
+    ("nightly-7.onExit(0)", "pod deleted", "2026-11-22T16:18:40Z"),
+]
+
+
+@pytest.mark.parametrize("nodes", [OF_A_RUN, OF_A_RUN[::-1], OF_A_RUN[2:] + OF_A_RUN[:2]])
+def test_the_last_attempt_of_a_task_says_why_it_failed_in_whatever_order_argo_tells(
+    nodes: list[tuple[str, str, str]],
+) -> None:
+    told = [dict(zip(("displayName", "message", "finishedAt"), node, strict=True)) for node in nodes]
+    assert RunResult.of("nightly-7", "Failed", json.dumps(json.dumps(told))).failures == (
+        Failure("download-model", "pod deleted"),
+        Failure("roll-out-service", "Error (exit code 11): no GPU is free"),
+    )
+
+
+def test_an_attempt_that_failed_on_the_way_does_not_make_a_green_run_read_like_a_failed_one() -> None:
+    run = RunResult("nightly-7", "Succeeded", (Failure("download-model", "pod deleted"),))
+    assert "Succeeded (tried again on the way: download-model failed: pod deleted)" in summary(SERVICE, run, Facts())
+    assert plan(SERVICE, run, Facts(), tells=False).kept == (
+        "run nightly-7: Succeeded",
+        "download-model failed: pod deleted, and was tried again",
+    )
+
+
 @pytest.mark.parametrize(
     ("status", "failed"), [("Failed", True), ("Error", True), ("Succeeded", False), ("", False), ("Running", False)]
 )
