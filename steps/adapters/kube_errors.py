@@ -4,6 +4,7 @@ Reasons: https://github.com/kubernetes/apimachinery/blob/master/pkg/apis/meta/v1
 """
 
 import json
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -100,15 +101,22 @@ def _unknown_caller(attempt: Attempt, words: str) -> Blocked:
     )
 
 
+# https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/responsewriters/errors.go, forbiddenMessage
+_CANNOT = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)" in API group "(?P<group>[^"]*)"')
+
+
 def _not_allowed(attempt: Attempt, words: str) -> Blocked:
-    if " cannot " not in words:
+    missing = _CANNOT.search(words)
+    if missing is None:
         # Not a matter of rights: a quota, an admission policy, or a namespace that is being deleted.
         return Blocked(
             f"the cluster refuses to {attempt}: {words}", "its words say which rule; make room or ask its owner"
         )
+    # Not always the verb of the attempt: an apply of what does not exist yet needs `create` beside `patch`.
+    resource = ".".join(filter(None, (missing["resource"], missing["group"])))
     return Blocked(
         f"not allowed to {attempt}: {words}",
-        f"grant `{attempt.verb}` on `{attempt.resource}` to the account that runs the steps (manifests/install)",
+        f"grant `{missing['verb']}` on `{resource}` to the account that runs the steps (manifests/install)",
     )
 
 

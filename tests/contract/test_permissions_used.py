@@ -1,0 +1,408 @@
+"""Each step uses exactly the rights of its account: all of them, no other, and it says which one it lacks.
+
+Over the real adapter against the embedded cluster, through an API that knows one account. tests/contract/
+test_permissions_granted.py holds the roles against the authorizer of a real API server.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from steps import wiring
+from steps.adapters.kubernetes import KubernetesCluster, connect
+from steps.check_platform import CheckPlatform
+from steps.create_volume import CreateVolume
+from steps.engine.converge import Step, converge
+from steps.engine.errors import Blocked, StepError
+from steps.finish_run import FinishRun, RunResult
+from steps.objects import services, volume
+from steps.objects.group_look import WORKLOAD_TYPE
+from steps.objects.kinds import POD, V1ALPHA1
+from steps.objects.writer_lease import Guarded, Writer, WriterLease
+from steps.platform.rights import STEPS, grants, rights
+from steps.ports import Kind, NotServing, Ref, Right
+from steps.promote_release import PromoteRelease
+from steps.release import Release
+from steps.roll_out_service import RollOutService
+from steps.smoke_test import SmokeTest
+from tests.fakes import FakeClock, RecordingReport
+from tests.live_cluster import KEY, LiveCluster, live_cluster
+from tests.samples import release
+from workflows.pipeline import WRITING
+from workflows.rehearsal.cluster.api import ApiServer
+from workflows.rehearsal.cluster.controllers.operator_style import V08
+
+DECIDED = ("notify={webhook: {secret: webhook, key: url}}", "smoke.deadlineMinutes=1")
+OLDEST, OLD, NEW, CANDIDATE = (release(*DECIDED, digest="sha256:" + digit * 64) for digit in "1234")
+# What every authenticated caller may do: https://kubernetes.io/docs/reference/access-authn-authz/rbac/#discovery-roles
+EVERYBODY = ("create", "selfsubjectaccessreviews")
+CRASHED = {
+    "conditions": [{"type": "Ready", "status": "False"}],
+    "containerStatuses": [
+        {
+            "name": "worker",
+            "ready": False,
+            "restartCount": 5,
+            "image": "image",
+            "imageID": "",
+            "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+            "lastState": {"terminated": {"exitCode": 3, "reason": "Error"}},
+        }
+    ],
+}
+
+Request = tuple[str, str, str, str]
+
+
+@dataclass
+class Gate:
+    """Lets an account do what its table says, without what was taken from it, and remembers what it was asked."""
+
+    rights: tuple[Right, ...]
+    without: set[Right] = field(default_factory=set)
+    used: set[Right] = field(default_factory=set)
+    strange: list[Request] = field(default_factory=list)
+
+    def denied(self, verb: str, rule: str, namespace: str, name: str) -> bool:
+        if (verb, rule) == EVERYBODY:
+            return False
+        # For the API server, a namespace lies in itself.
+        found = {right for right in self.rights if _covers(right, (verb, rule, namespace or _own(rule, name), name))}
+        if not found:
+            self.strange.append((verb, rule, namespace, name))
+        self.used |= found
+        return not found - self.without
+
+
+def _own(rule: str, name: str) -> str:
+    return name if rule == "namespaces" else ""
+
+
+def _covers(right: Right, request: Request) -> bool:
+    verb, rule, namespace, name = request
+    where = right.namespace in ("", namespace) and right.name in ("", name)
+    return (right.verb, right.resource) == (verb, rule) and where
+
+
+class Silent:
+    """An engine that does not answer yet."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def no_answer(*_: Any) -> Any:
+            raise NotServing(f"nothing answers {name}")
+
+        return no_answer
+
+
+@dataclass
+class Inbox:
+    messages: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        self.messages.append(message)
+
+
+@dataclass
+class Stage:
+    """What others did before, the step, and the rights of which each must be missed here."""
+
+    prepare: Callable[[], object]
+    step: Callable[[], Step[Any]]
+    missed: tuple[str, ...]  # "verb resource", in the order in which the step uses them up
+    works: bool = True
+
+
+@dataclass
+class World:
+    live: LiveCluster
+    cluster: KubernetesCluster  # as the account
+    gate: Gate
+
+    def run(self, stage: Stage) -> None:
+        lease = WriterLease(OLD.service, self.cluster, Writer("nightly-7", 3600, stays=False), self.live.clock)
+        step: Step[Any] = stage.step()
+        converge(Guarded(step, lease) if self.guarded(step) else step, RecordingReport(), self.live.clock)
+
+    @staticmethod
+    def guarded(step: Step[Any]) -> bool:
+        return isinstance(step, CreateVolume | RollOutService | PromoteRelease | FinishRun)
+
+    def up(self, made: Release) -> None:
+        """Started by the administrator, not yet promoted."""
+        self.live.run(self.live.volume(made))
+        self.live.run(self.live.rollout(made))
+
+    def serve(self, made: Release) -> None:
+        self.live.serve(made)
+
+    def forget_lease(self) -> None:
+        self._delete(Ref(Kind("coordination.k8s.io/v1", "Lease"), "qwen3-32b-writer", "default"))
+
+    def lose_claim(self, made: Release) -> None:
+        self._delete(volume.claim_ref(made))
+        self.live.settle(lambda: self._phase(volume.volume_ref(made)) == "Released")
+
+    def lose_group(self, made: Release) -> None:
+        self._delete(Ref(Kind(V1ALPHA1, "RoleBasedGroup"), made.group, "default"))
+        self._delete(services.release_service_ref(made))
+
+    def break_pods(self, made: Release) -> None:
+        """Controllers stop; the pods of a release crashed, and its group is one that an operator converted."""
+        self.live.freeze()
+        for pod in self.live.port.select(POD, "default", {"slipway/release": made.id}):
+            statuses = [{**CRASHED["containerStatuses"][0], "name": pod["spec"]["containers"][0]["name"]}]
+            self._patch_status(pod["metadata"]["name"], {**CRASHED, "containerStatuses": statuses})
+        ref = Ref(Kind(V1ALPHA1, "RoleBasedGroup"), made.group, "default")
+        roles = (self.live.port.get(ref) or {})["spec"]["roles"]
+        kept = {WORKLOAD_TYPE: "workloads.x-k8s.io/v1alpha2/RoleInstanceSet"}
+        self.live.patch(ref, {"spec": {"roles": [{**role, "annotations": kept} for role in roles]}})
+
+    def _patch_status(self, pod: str, status: Mapping[str, Any]) -> None:
+        answer = requests.patch(
+            f"{self.live.embedded.url}/api/v1/namespaces/default/pods/{pod}/status",
+            json={"status": status},
+            headers={"Content-Type": "application/merge-patch+json"},
+            timeout=10,
+        )
+        assert answer.ok, answer.text
+
+    def _phase(self, ref: Ref) -> str:
+        return str(((self.live.port.get(ref) or {}).get("status") or {}).get("phase", ""))
+
+    def _delete(self, ref: Ref) -> None:
+        found = self.live.port.get(ref)
+        if found is not None:
+            self.live.port.delete(ref, found["metadata"]["uid"])
+
+
+@contextmanager
+def world(folder: Path, step: str) -> Iterator[World]:
+    found = rights_of(step)
+    gate = Gate(found)
+    with live_cluster(folder, V08) as live:
+        plane = live.embedded._plane
+        api = ApiServer(
+            live.embedded.store, denied=gate.denied, pod_log=plane.pod_log, reviewed=lambda *_: False, token="account"
+        )
+        api.write_kubeconfig(folder / "account")
+        api.start()
+        try:
+            yield World(live, connect(folder / "account"), gate)
+        finally:
+            api.stop()
+
+
+def rights_of(step: str) -> tuple[Right, ...]:
+    return tuple(right for grant in grants(step, OLD.service) for right in rights(grant, OLD.service))
+
+
+def optional(step: str) -> set[Right]:
+    service = OLD.service
+    return {right for grant in grants(step, service) if grant.explains for right in rights(grant, service)}
+
+
+# In a scenario comes first what is refused before anything is written, and last what is written first: a right that is
+# missed at the end lets everything before it happen.
+LOOK = ("get statefulsets", "list pods")
+CONVERTED = ("get roleinstancesets",)
+LEASE = ("get leases", "create leases")
+
+
+def create_volume(world: World) -> list[Stage]:
+    def step() -> CreateVolume:
+        return CreateVolume(world.live.store(OLD), world.cluster, KEY)
+
+    objects = ("secrets", "persistentvolumes", "persistentvolumeclaims")
+    previews = tuple(f"{verb} {kind}" for kind in objects for verb in ("get", "patch", "create"))
+    return [
+        Stage(lambda: None, step, (*previews, *LEASE, "update leases")),
+        Stage(lambda: world.lose_claim(OLD), step, ("delete persistentvolumes",)),
+    ]
+
+
+def roll_out_service(world: World) -> list[Stage]:
+    def step() -> RollOutService:
+        return RollOutService(NEW, world.cluster)
+
+    def prepare() -> None:
+        world.serve(OLD)
+        world.up(CANDIDATE)  # left behind by a run that was killed
+        world.live.run(world.live.volume(NEW))
+
+    group = tuple(f"{verb} rolebasedgroups" for verb in ("get", "list", "patch", "create"))
+    service = tuple(f"{verb} services" for verb in ("get", "patch", "create"))
+    written = ("delete rolebasedgroups", "update leases")
+    return [
+        Stage(prepare, step, ("get configmaps", *service, *group, *LEASE, *written, *LOOK)),
+        Stage(lambda: world.break_pods(NEW), step, CONVERTED, works=False),
+    ]
+
+
+def smoke_test(world: World) -> list[Stage]:
+    def step() -> SmokeTest:
+        return SmokeTest(OLD, world.cluster, Silent())  # type: ignore[arg-type]
+
+    return [Stage(lambda: world.up(OLD), step, ("list pods", "get services", "get pods/log"), works=False)]
+
+
+def promote_release(world: World) -> list[Stage]:
+    def promotion(made: Release) -> Callable[[], PromoteRelease]:
+        return lambda: PromoteRelease(made, world.cluster, world.live.clock)
+
+    objects = ("get configmaps", "patch configmaps", "create configmaps", "patch services", "create services")
+    look = ("get services", "list services", "get rolebasedgroups", "list rolebasedgroups", *LOOK)
+    listed = ("list persistentvolumeclaims", "list persistentvolumes")
+    deleted = tuple(
+        f"delete {kind}" for kind in ("rolebasedgroups", "services", "persistentvolumeclaims", "persistentvolumes")
+    )
+
+    def newest() -> None:
+        world.serve(OLD)
+        world.up(NEW)
+
+    return [
+        Stage(lambda: world.up(OLDEST), promotion(OLDEST), (*objects, *look, *listed, *LEASE)),
+        Stage(newest, promotion(NEW), (*deleted, "update leases")),
+        Stage(lambda: world.break_pods(NEW), promotion(NEW), CONVERTED, works=False),
+    ]
+
+
+def finish_run(world: World) -> list[Stage]:
+    failures = json.dumps([{"displayName": "smoke-test", "message": "it failed"}])
+    runs = iter(range(1000))
+
+    def step() -> FinishRun:
+        run = RunResult.of(f"nightly-{next(runs)}", "Failed", failures)
+        return FinishRun(OLD.service, world.cluster, Inbox(), run)
+
+    def lose() -> None:
+        world.serve(OLD)
+        world.lose_group(OLD)
+
+    reads = ("get configmaps", "list services", "list rolebasedgroups")
+    writes = ("delete rolebasedgroups", "delete services", "patch configmaps", "create configmaps", "update leases")
+    back = tuple(f"{verb} {kind}" for kind in ("services", "rolebasedgroups") for verb in ("get", "patch", "create"))
+    return [
+        Stage(lambda: world.up(CANDIDATE), step, (*reads, *LEASE, *writes)),
+        Stage(lose, step, (*back, *LOOK)),
+        Stage(lambda: world.break_pods(OLD), step, CONVERTED),
+    ]
+
+
+SCENARIOS: dict[str, Callable[[World], list[Stage]]] = {
+    "create-volume": create_volume,
+    "roll-out-service": roll_out_service,
+    "smoke-test": smoke_test,
+    "promote-release": promote_release,
+    "finish-run": finish_run,
+}
+
+
+@pytest.mark.parametrize("step", SCENARIOS)
+def test_a_step_uses_exactly_its_rights_and_names_the_one_that_it_lacks(step: str, tmp_path: Path) -> None:
+    with world(tmp_path, step) as here:
+        missed: set[Right] = set()
+        for stage in SCENARIOS[step](here):
+            stage.prepare()
+            for text in stage.missed:
+                missed |= _miss(here, stage, text)
+            _run_with_all(here, stage)
+        _collide(here, step)
+        assert here.gate.strange == []
+        assert sorted(map(str, set(here.gate.rights) - here.gate.used)) == []
+        assert sorted(map(str, set(here.gate.rights) - missed - optional(step) - _in_a_race(step))) == []
+
+
+def _miss(here: World, stage: Stage, text: str) -> set[Right]:
+    """Take a right away, and be told which. It may be granted twice, by name and without; then both go."""
+    if text == "create leases":
+        here.forget_lease()
+    taken = {right for right in here.gate.rights if f"{right.verb} {right.resource}" == text}
+    here.gate.without = taken
+    with pytest.raises(Blocked) as refused:
+        here.run(stage)
+    here.gate.without = set()
+    right = next(iter(taken))
+    resource = f"{right.resource}.{right.group}" if right.group else right.resource
+    assert f"grant `{right.verb}` on `{resource}`" in str(refused.value), str(refused.value)
+    return taken
+
+
+def _run_with_all(here: World, stage: Stage) -> None:
+    if stage.works:
+        here.run(stage)
+        return
+    with pytest.raises(StepError) as ended:
+        here.run(stage)
+    assert "not allowed" not in str(ended.value)
+
+
+def _collide(here: World, step: str) -> None:
+    """What only a race needs: between plan and act, somebody made the object anew."""
+    if step != "promote-release":
+        return
+    for ref in (volume.claim_ref(NEW), volume.volume_ref(NEW)):
+        here.cluster.delete(ref, "another-uid")
+        assert here.cluster.get(ref) is not None
+
+
+def _in_a_race(step: str) -> set[Right]:
+    volumes = ("persistentvolumes", "persistentvolumeclaims")
+    return {
+        right
+        for right in rights_of(step)
+        if step == "promote-release" and right.verb == "get" and right.resource in volumes
+    }
+
+
+def test_the_platform_check_uses_exactly_its_rights_and_says_what_it_could_not_look_at(tmp_path: Path) -> None:
+    with world(tmp_path, "check-platform") as here:
+        step = CheckPlatform(OLD, here.cluster, _Stored(), _Listed(), own_accounts=True)  # type: ignore[arg-type]
+        found = step.observe()
+        assert here.gate.strange == []
+        assert sorted(map(str, set(here.gate.rights) - here.gate.used)) == []
+        assert all(found.rights.values())
+        for right in here.gate.rights:
+            here.gate.without = {right}
+            with pytest.raises(Blocked, match="not allowed to") as refused:
+                converge(step, RecordingReport(), FakeClock())
+            resource = f"{right.resource}.{right.group}" if right.group else right.resource
+            assert f"{right.verb} {resource}" in str(refused.value)
+
+
+@pytest.mark.parametrize("step", sorted(set(STEPS) - set(SCENARIOS) - {"check-platform"}))
+def test_a_transfer_has_no_rights_on_the_cluster_and_no_way_to_it(step: str) -> None:
+    assert grants(step, OLD.service) == ()
+
+
+def test_who_writes_is_guarded_and_may_hold_the_lease() -> None:
+    holders = {step for step in STEPS if any(grant.resource == "leases" for grant in grants(step, OLD.service))}
+    assert holders == WRITING
+    assert set(STEPS) == set(wiring.STEPS)
+
+
+class _Stored:
+    """A bucket that holds nothing yet."""
+
+    def get(self, _key: str) -> None:
+        return None
+
+    def start_upload(self, key: str) -> str:
+        return key
+
+    def abort_upload(self, upload: str) -> None:
+        pass
+
+
+class _Listed:
+    class _Listing:
+        weight_bytes = 1
+
+    def listing(self) -> _Listing:
+        return self._Listing()
