@@ -42,7 +42,7 @@ def _render(options: argparse.Namespace) -> int:
         written = render.write(render.bundle(options.service, options.argo), options.out)
     elif options.check:
         drifted = render.drift(ROOT)
-        sys.stderr.writelines(f"{name} is not what it would be generated as. Next: make render\n" for name in drifted)
+        sys.stderr.writelines(f"{sentence}\n" for sentence in drifted)
         return Exit.BUG if drifted else Exit.DONE
     else:
         written = render.write_all(ROOT)

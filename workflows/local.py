@@ -235,9 +235,20 @@ def _what_is_where(run: _Run) -> str:
 
 def _keep_serving(run: _Run, addresses: Addresses) -> None:
     body = json.dumps({"model": run.service.served_model_name, "messages": [{"role": "user", "content": "Hello"}]})
+    ours = (
+        "KUBECONFIG",
+        "SLIPWAY_MODELSCOPE_ENDPOINT",
+        "SLIPWAY_OSS_ENDPOINT",
+        "OSS_ACCESS_KEY_ID",
+        "OSS_ACCESS_KEY_SECRET",
+    )
+    exports = " ".join(f"{name}={run.environment[name]}" for name in ours)
     run.console.print(
-        f"\nServing until Ctrl-C. Try:\n  curl {addresses.endpoint}/v1/chat/completions "
-        f"-H 'Content-Type: application/json' -d '{body}'"
+        f"\nServing until Ctrl-C. Ask it:\n  curl {addresses.endpoint}/v1/chat/completions "
+        f"-H 'Content-Type: application/json' -d '{body}'\n"
+        f"Run one step by hand:\n  export {exports}\n"
+        f"  python -m steps check-platform --service {run.options.service} --check --diff",
+        markup=False,
     )
     signal.pause()
 
