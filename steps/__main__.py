@@ -64,6 +64,7 @@ def _run(options: argparse.Namespace, report: StreamReport, clock: SystemClock) 
             run_name=options.run_name,
             run_status=options.run_status,
             run_failures=options.run_failures,
+            shard=options.shard,
             check=options.check,
         ),
     )
@@ -91,6 +92,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scratch", type=Path, default=Path("/scratch"), metavar="DIR", help="scratch volume of a transfer"
     )
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="NUMBER",
+        help="mirror-model: move only the files of this shard, from 0 to transfer.shards - 1; all (the default): move "
+        "what is left, and write the manifest",
+    )
     parser.add_argument("--outputs", type=Path, metavar="DIR", help="write outputs here, one file each")
     parser.add_argument(
         "--run-name", default="", help="name of the run, in whose name the service is changed; default: this step alone"
@@ -103,6 +111,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--diff", action="store_true", help="show each object before and after")
     parser.add_argument("--verbose", action="store_true", help="log more to stderr")
     return parser
+
+
+def _shard(text: str) -> int | None:
+    return None if text == "all" else int(text)
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:

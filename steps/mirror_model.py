@@ -1,4 +1,8 @@
-"""mirror-model: from the hub to the bucket in one stream, without a disk; verified, resumable, manifest last."""
+"""mirror-model: from the hub to the bucket in one stream, without a disk; verified, resumable, manifest last.
+
+Several processes may share one transfer: each is told its shard, and moves the files of that alone. Behind them the
+same step, told no shard, finds every file there and writes the manifest; had a shard been lost, it would move the rest.
+"""
 
 from dataclasses import dataclass, field
 
@@ -12,13 +16,14 @@ from steps.transfer import inventory, manifest, plans
 from steps.transfer.delivery import FROM_HUB, Delivery, Ledger
 from steps.transfer.inventory import Inventory
 from steps.transfer.manifest import ModelManifest
+from steps.transfer.shards import Shard
 
 
 @dataclass(frozen=True)
 class Facts:
     manifest: ModelManifest | None  # present: the revision is whole, and nothing else was looked at
     listing: Listing = field(default_factory=lambda: Listing(()))  # of the hub
-    inventory: Inventory = field(default_factory=Inventory)
+    inventory: Inventory = field(default_factory=Inventory)  # of all files, or of those of the shard
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,18 @@ class Outputs:
     files_copied: int  # inside the bucket, from another revision
 
 
-def plan(release: Release, facts: Facts) -> Plan:
-    """Move what no revision in the bucket has, copy what another one has, then write the manifest."""
+def plan(release: Release, facts: Facts, shard: Shard | None = None) -> Plan:
+    """Move what no revision in the bucket has, copy what another one has, then write the manifest, unless the files
+    are only those of a shard.
+    """
     if facts.manifest:
         return plans.stored(release, facts.manifest)
     mixed = plans.pinned(release, facts.listing, f"the hub ({release.service.model.revision})")
-    return mixed if mixed.faults else plans.into_bucket(release, facts.listing, facts.inventory)
+    if mixed.faults:
+        return mixed
+    if shard:
+        return plans.of_shard(release, shard, shard.share(facts.listing), facts.inventory)
+    return plans.into_bucket(release, facts.listing, facts.inventory)
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ class MirrorModel:
     store: ModelStore
     clock: Clock = field(default_factory=SystemClock)
     ledger: Ledger = field(default_factory=Ledger)
+    shard: Shard | None = None  # None: all files, and the manifest
 
     @property
     def deadline(self) -> float:
@@ -61,16 +73,19 @@ class MirrorModel:
         # A hub that moves on during this run changes nothing any more: what was pinned is what is fetched and verified.
         self.ledger.listing = listing
         workers = self.release.service.transfer.workers
-        return Facts(None, listing, inventory.take(self.store, self.release, listing, workers))
+        share = self.shard.share(listing) if self.shard else None
+        return Facts(None, listing, inventory.take(self.store, self.release, listing, workers, share))
 
     def plan(self, facts: Facts) -> Plan:
-        return plan(self.release, facts)
+        return plan(self.release, facts, self.shard)
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
         Delivery(self.release, self.store, report, self.clock, self.ledger).do(changes, self.source, FROM_HUB)
 
     def outputs(self, facts: Facts) -> Outputs:
         listing = facts.manifest.listing if facts.manifest else facts.listing
+        if self.shard:
+            listing = self.shard.share(listing)
         return Outputs(
             prefix=plans.location(self.release),
             files_total=len(listing.files),

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -46,7 +56,13 @@ Labels = Annotated[dict[LabelKey, LabelValue], AfterValidator(_not_ours)]
 
 class _Section(BaseModel):
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, alias_generator=to_camel, populate_by_name=True, validate_default=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        validate_default=True,
+        defer_build=True,  # only the whole document is ever validated: building each section too would double the start
     )
 
 
@@ -126,11 +142,26 @@ class Transfer(_Section):
         "staged",
         description="`staged` downloads to a scratch volume, then uploads; `streamed` does both at once, without disk.",
     )
-    shards: int = Field(1, description="Pods that share one transfer.", ge=1, le=16)
+    shards: int = Field(
+        1,
+        description="Pods that share one transfer, each with its own files; more than 1 only if streamed.",
+        ge=1,
+        le=16,
+    )
     part_size_mib: int = Field(16, description="MiB that one request moves.", ge=1, le=1024)
     workers: int = Field(8, description="Requests at the same time, in each pod.", ge=1, le=64)
     scratch: Scratch = Field(default_factory=Scratch, description="Scratch volume of a staged transfer.")
     deadline_minutes: Minutes = Field(360, description="Give up a transfer after this time.")
+
+    @field_validator("shards")
+    @classmethod
+    def _one_pod_has_the_scratch_volume(cls, shards: int, known: ValidationInfo) -> int:
+        # A scratch volume is ReadWriteOnce: pods on other nodes could not mount it, and on one they share its disk.
+        if shards > 1 and known.data.get("mode") == "staged":
+            raise PydanticCustomError(
+                "staged_shards", "1 with transfer.mode: staged, whose scratch volume one pod has; shards need streamed"
+            )
+        return shards
 
 
 class Volume(_Section):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from steps.adapters.kubernetes import KubernetesCluster
     from steps.objects.writer_lease import WriterLease
     from steps.ports import Inference
+    from steps.transfer.shards import Shard
 
 Facts = TypeVar("Facts")
 
@@ -51,7 +52,7 @@ class Invocation:
     run_name: str = ""
     run_status: str = ""
     run_failures: str = ""
-    shard: int = 0
+    shard: int | None = None  # of the transfer, from 0; None: all files and the manifest
     check: bool = False  # nothing will be changed
 
 
@@ -102,7 +103,21 @@ def _mirror_model(invocation: Invocation) -> Step[Any]:
     from steps.mirror_model import MirrorModel
 
     service = invocation.service
-    return MirrorModel(_release(invocation), _source(service), _store(service))
+    return MirrorModel(_release(invocation), _source(service), _store(service), shard=_shard(invocation))
+
+
+def _shard(invocation: Invocation) -> "Shard | None":
+    from steps.transfer.shards import Shard
+
+    number, count = invocation.shard, invocation.service.transfer.shards
+    if number is None:
+        return None
+    if not 0 <= number < count:
+        raise Blocked(
+            f"--shard={number}, but transfer.shards is {count}: allowed are 0 to {count - 1}, and all",
+            "render the workflow again from the document that the run uses, so that both know the same number",
+        )
+    return Shard(number, count)
 
 
 def _create_volume(invocation: Invocation) -> Step[Any]:

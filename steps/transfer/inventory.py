@@ -41,20 +41,25 @@ class Inventory:
     strangers: tuple[str, ...] = ()  # keys below the prefix that are no file of this revision
 
 
-def take(store: ModelStore, release: Release, listing: Listing, workers: int) -> Inventory:
+def take(
+    store: ModelStore, release: Release, listing: Listing, workers: int, share: Listing | None = None
+) -> Inventory:
     """Read what is there: one listing of the model, one HEAD for each object of this revision.
 
-    Raises Blocked and TransientError like the store.
+    With a `share` of the listing, only its files are looked at: what belongs to other files is on its way in another
+    process, and looks like nothing but leftovers from here. Raises Blocked and TransientError like the store.
     """
+    files = listing.files if share is None else share.files
     model = f"{release.service.store.prefix}/{release.service.model.id}/"
     objects = {found.key: found for found in store.scan(model)}
     uploads = tuple(store.uploads(f"{release.prefix}/"))
     here = {key for key in objects if key.startswith(f"{release.prefix}/")}
-    states = _states(store, release, listing, here)
-    present = [file for file in listing.files if object_key(release, file.path) in here]
+    states = _states(store, release, files, here)
+    present = [file for file in files if object_key(release, file.path) in here]
     heads = _in_parallel(lambda file: store.head(object_key(release, file.path)), present, workers)
     stored, mistrusted = _judge(zip(present, heads, strict=True), states)
     going_on = _going_on(release, uploads, states, stored)
+    mine = None if share is None else _keys(release, share)
     named = {(item.upload.key, item.upload.id) for item in going_on.values()}
     kept_states = {state_key(release, path) for path in {*going_on, *mistrusted}}
     return Inventory(
@@ -62,15 +67,32 @@ def take(store: ModelStore, release: Release, listing: Listing, workers: int) ->
         mistrusted=mistrusted,
         unfinished=going_on,
         elsewhere=_elsewhere(store, objects, release),
-        orphans=tuple(upload for upload in uploads if (upload.key, upload.id) not in named),
-        stale=tuple(sorted(key for key in here if _is_state(release, key) and key not in kept_states)),
+        orphans=tuple(
+            upload
+            for upload in uploads
+            if (upload.key, upload.id) not in named and (mine is None or upload.key in mine)
+        ),
+        stale=tuple(
+            sorted(
+                key
+                for key in here
+                if _is_state(release, key) and key not in kept_states and (mine is None or key in mine)
+            )
+        ),
         strangers=_strangers(release, listing, here),
     )
 
 
-def _states(store: ModelStore, release: Release, listing: Listing, here: set[str]) -> dict[str, CheckpointRecord]:
+def _keys(release: Release, share: Listing) -> set[str]:
+    """Every key that may exist for the files of a share: of the object, and of its state."""
+    return {key(release, file.path) for file in share.files for key in (object_key, state_key)}
+
+
+def _states(
+    store: ModelStore, release: Release, files: Iterable[ModelFile], here: set[str]
+) -> dict[str, CheckpointRecord]:
     found = {}
-    for file in listing.files:
+    for file in files:
         key = state_key(release, file.path)
         body = store.get(key) if key in here else None
         record = checkpoint.decode(body) if body else None

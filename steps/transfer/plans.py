@@ -12,6 +12,7 @@ from steps.release import Release
 from steps.transfer.bucket import object_key
 from steps.transfer.inventory import Inventory
 from steps.transfer.manifest import ManifestFile, ModelManifest
+from steps.transfer.shards import Shard
 from steps.transfer.sink import Move
 
 # A model of thousands of small files is reported in at most so many lines of each kind.
@@ -119,6 +120,24 @@ def into_bucket(release: Release, listing: Listing, inventory: Inventory) -> Pla
     decision = decide(listing, inventory)
     if decision.nothing:
         return _publish(release, listing, inventory)
+    return _work(release, listing, decision, inventory)
+
+
+def of_shard(release: Release, shard: Shard, share: Listing, inventory: Inventory) -> Plan:
+    """The changes that bring the files of one shard into the bucket; no manifest, because others are still at work.
+
+    `inventory` was taken of `share`.
+    """
+    if inventory.strangers:
+        return Plan(faults=tuple(_stranger(release, key) for key in inventory.strangers[:MOST_LINES]))
+    decision = decide(share, inventory)
+    if not decision.nothing:
+        return _work(release, share, decision, inventory)
+    total = f"{_files(len(share.files))}, {size(share.size)}"
+    return Plan(kept=(f"{location(release)}: {shard} is there and verified: {total}; the manifest comes last",))
+
+
+def _work(release: Release, listing: Listing, decision: Decision, inventory: Inventory) -> Plan:
     leftovers = [_abort(release, upload) for upload in decision.aborts]
     leftovers += [_forget(release, key) for key in decision.forgets]
     return Plan(
