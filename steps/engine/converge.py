@@ -61,6 +61,8 @@ def converge(step: Step[Facts], report: Report, clock: Clock) -> Outcome:
     while True:
         facts = step.observe()
         plan = step.plan(facts)
+        if plan.faults:
+            report.kept(plan.kept)
         _stop_at_faults(plan, report)
         if plan.converged:
             report.kept(plan.kept)
