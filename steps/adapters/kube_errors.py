@@ -5,7 +5,7 @@ Reasons: https://github.com/kubernetes/apimachinery/blob/master/pkg/apis/meta/v1
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -101,22 +101,25 @@ def _unknown_caller(attempt: Attempt, words: str) -> Blocked:
     )
 
 
-# https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/responsewriters/errors.go, forbiddenMessage
-_CANNOT = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)" in API group "(?P<group>[^"]*)"')
+# An apply of what does not exist yet needs `create` beside `patch`. If that is what is missing, the server gives no
+# reason, or the authorizer's complaint about roles that it could not read.
+# https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/create.go, withAuthorization
+_MAY_NOT_CREATE = re.compile(r"is forbidden:\s*(RBAC: .*)?$")
 
 
 def _not_allowed(attempt: Attempt, words: str) -> Blocked:
-    missing = _CANNOT.search(words)
-    if missing is None:
-        # Not a matter of rights: a quota, an admission policy, or a namespace that is being deleted.
-        return Blocked(
-            f"the cluster refuses to {attempt}: {words}", "its words say which rule; make room or ask its owner"
-        )
-    # Not always the verb of the attempt: an apply of what does not exist yet needs `create` beside `patch`.
-    resource = ".".join(filter(None, (missing["resource"], missing["group"])))
+    if attempt.verb == "patch" and _MAY_NOT_CREATE.search(words):
+        return _no_right(replace(attempt, verb="create"), f"{words} it does not exist yet, so it would be created")
+    if " cannot " in words:
+        return _no_right(attempt, words)
+    # Not a matter of rights: a quota, an admission policy, or a namespace that is being deleted.
+    return Blocked(f"the cluster refuses to {attempt}: {words}", "its words say which rule; make room or ask its owner")
+
+
+def _no_right(attempt: Attempt, words: str) -> Blocked:
     return Blocked(
         f"not allowed to {attempt}: {words}",
-        f"grant `{missing['verb']}` on `{resource}` to the account that runs the steps (manifests/install)",
+        f"grant `{attempt.verb}` on `{attempt.resource}` to the account that runs the steps (manifests/install)",
     )
 
 

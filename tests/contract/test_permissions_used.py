@@ -31,12 +31,14 @@ from steps.promote_release import PromoteRelease
 from steps.release import Release
 from steps.roll_out_service import RollOutService
 from steps.smoke_test import SmokeTest
+from tests.argo_world import definition
 from tests.fakes import FakeClock, RecordingReport
 from tests.live_cluster import KEY, LiveCluster, live_cluster
 from tests.samples import release
 from workflows.pipeline import WRITING
 from workflows.rehearsal.cluster.api import ApiServer
 from workflows.rehearsal.cluster.controllers.operator_style import V08
+from workflows.rehearsal.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS
 
 DECIDED = ("notify={webhook: {secret: webhook, key: url}}", "smoke.deadlineMinutes=1")
 OLDEST, OLD, NEW, CANDIDATE = (release(*DECIDED, digest="sha256:" + digit * 64) for digit in "1234")
@@ -285,6 +287,7 @@ def finish_run(world: World) -> list[Stage]:
         world.serve(OLD)
         world.lose_group(OLD)
 
+    world.live.embedded.store.create(CUSTOM_RESOURCE_DEFINITIONS, definition("Workflow"))
     reads = ("get configmaps", "list services", "list rolebasedgroups")
     writes = ("delete rolebasedgroups", "delete services", "patch configmaps", "create configmaps", "update leases")
     back = tuple(f"{verb} {kind}" for kind in ("services", "rolebasedgroups") for verb in ("get", "patch", "create"))

@@ -123,6 +123,11 @@ class ApiHandler(BodyHandler):
         what = f'resource "{target.rule}" in API group "{target.resource.group}"'
         raise forbidden(target.resource, target.name, f'User "slipway-embedded" cannot {verb} {what} {where}')
 
+    def _check_creation(self, target: Target) -> None:
+        """An apply that would create is authorized for `create`, too, with the name. The refusal gives no reason."""
+        if self.served.denied("create", target.rule, target.namespace, target.name):
+            raise forbidden(target.resource, target.name, "")
+
     def _do_get(self, target: Target) -> None:
         live = self.served.store.get(target.resource, target.name, target.namespace)
         if target.subresource and target.subresource not in target.resource.subresources:
@@ -150,7 +155,7 @@ class ApiHandler(BodyHandler):
     def _do_patch(self, target: Target) -> None:
         kind = self.headers.get("Content-Type", "").partition(";")[0].strip()
         if kind == APPLY and self.served.store.get(target.resource, target.name, target.namespace) is None:
-            self._check_rights("create", target)  # an apply that would create is authorized for both, with the name
+            self._check_creation(target)
         created, content = self.served.writes.patch(target, kind, self.body, self._options())
         self.send_json(201 if created else 200, content)
 

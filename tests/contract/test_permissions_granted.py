@@ -1,0 +1,355 @@
+"""The generated roles on a real authorizer: each account may do what its step does, and without a right it says which.
+
+No kubelet is needed: requests are authorized before anything else looks at them. That steps make no other requests than
+these is proved in tests/contract/test_permissions_used.py.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from steps.adapters.kubernetes import KubernetesCluster, connect
+from steps.check_platform import CheckPlatform
+from steps.create_volume import CreateVolume
+from steps.engine.clock import SystemClock
+from steps.engine.converge import Step, converge
+from steps.engine.errors import Blocked, DeadlineExceeded, Exit
+from steps.finish_run import FinishRun, RunResult
+from steps.objects import record, services, volume
+from steps.objects.group_operator import GroupOperator
+from steps.objects.kinds import LEASE, V1ALPHA1
+from steps.objects.record import Record
+from steps.objects.role_based_group import role_based_group
+from steps.objects.writer_lease import Guarded, Writer, WriterLease
+from steps.platform import components, facts
+from steps.platform.rights import STEPS, account, grants, rights, rights_of_accounts, user
+from steps.ports import AccessKey, Kind, Manifest, Ref, Right
+from steps.promote_release import PromoteRelease
+from steps.release import Release, writer_lease_name
+from steps.roll_out_service import RollOutService
+from steps.service import ModelService
+from tests.api_servers import MERGE, REAL, Api, Server, real, until, with_token
+from tests.fakes import FakeClock, RecordingReport
+from tests.samples import ROOT, release
+from workflows import permissions
+from workflows.permissions import account_of_ci
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning"),  # of a test server
+    pytest.mark.cluster,
+    pytest.mark.skipif(not REAL, reason="SLIPWAY_TEST_KUBECONFIG names no real API server"),
+]
+
+NOTIFY = "notify={webhook: {secret: webhook, key: url}}"
+KEY = AccessKey("dummy-id", "dummy-secret")
+CRDS = ROOT / "workflows" / "rehearsal" / "cluster" / "crds"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+NEEDED = (
+    "rbg-v0.6.0/workloads.x-k8s.io_rolebasedgroups.yaml",
+    "rbg-v0.8.0-alpha.5/workloads.x-k8s.io_roleinstancesets.yaml",
+    "erdma/network.alibabacloud.com_erdmadevices.yaml",
+)
+KINDS = {
+    kind.kind.lower() + "s": kind
+    for kind in (
+        *(facts.NAMESPACE, facts.NODE, facts.POD, facts.SECRET, facts.SERVICE, facts.DEPLOYMENT, facts.DAEMON_SET),
+        *(facts.CSI_DRIVER, facts.ERDMA_DEVICE, LEASE, Kind("apps/v1", "StatefulSet"), Kind("v1", "Event")),
+        *(Kind("v1", "ConfigMap"), Kind("v1", "PersistentVolume"), Kind("v1", "PersistentVolumeClaim")),
+        *(Kind(V1ALPHA1, "RoleBasedGroup"), Kind("workloads.x-k8s.io/v1alpha2", "RoleInstanceSet")),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A server with the roles of one service."""
+
+    server: Server
+    folder: Path
+    release: Release
+
+    @property
+    def service(self) -> ModelService:
+        return self.release.service
+
+    def as_account(self, name: str) -> KubernetesCluster:
+        path = self.folder / name
+        if not path.exists():
+            path.write_text(with_token(self.server.kubeconfig, self._token(name)), encoding="utf-8")
+        return connect(path)
+
+    def _token(self, name: str) -> str:
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}}
+        with self.server.api() as api:
+            space = self.service.workflow.namespace
+            answer = api("POST", f"/api/v1/namespaces/{space}/serviceaccounts/{name}/token", request)
+        assert answer.status == 201, answer
+        return str(answer.content["status"]["token"])
+
+    @contextmanager
+    def without(self, name: str, right: Right) -> Iterator[None]:
+        """Take one verb on one resource from the roles of an account."""
+        with self.server.api() as api:
+            roles = [role for role in _roles_of(self.service, name) if _without(role, right) != role["rules"]]
+            assert roles
+            for role in roles:
+                assert api("PATCH", _path(role), {"rules": _without(role, right)}, kind=MERGE).status == 200
+            try:
+                yield
+            finally:
+                for role in roles:
+                    assert api("PATCH", _path(role), {"rules": role["rules"]}, kind=MERGE).status == 200
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    folder = tmp_path_factory.mktemp("granted")
+    with real(folder) as server, server.api() as api:
+        space = server.namespace
+        made = release(
+            f"metadata.namespace={space}", f"workflow.namespace={space}-runs", NOTIFY, "rollout.deadlineMinutes=1"
+        )
+        found = [
+            _post(api, _path({**one, "metadata": {**one["metadata"], "name": ""}}), one)
+            for one in _objects(made.service)
+        ]
+        definitions = [yaml.safe_load((CRDS / name).read_text(encoding="utf-8")) for name in NEEDED]
+        ours = [one for one in definitions if _post(api, DEFINITIONS, one)]
+        until(lambda: all(server.cluster().serves(kind) for kind in KINDS.values()))
+        assert any(found)
+        try:
+            yield Installed(server, folder, made)
+        finally:
+            for one in ours:
+                api("DELETE", f"{DEFINITIONS}/{one['metadata']['name']}")
+            for one in reversed(_objects(made.service)):
+                api("DELETE", _path(one))
+
+
+ROWS = [
+    (step, index)
+    for step in STEPS
+    for index, _ in enumerate(
+        right for grant in grants(step, release(NOTIFY).service) for right in rights(grant, release(NOTIFY).service)
+    )
+]
+
+
+def _row(row: tuple[str, int]) -> str:
+    right = _rights(row[0], release(NOTIFY).service)[row[1]]
+    return f"{row[0]}-{right.verb}-{right.resource.replace('/', '-')}" + ("-by-name" if right.name else "")
+
+
+def _rights(step: str, service: ModelService) -> list[Right]:
+    return [right for grant in grants(step, service) for right in rights(grant, service)]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=_row)
+def test_an_account_may_do_what_its_step_does_and_without_it_is_told_what_it_lacks(
+    row: tuple[str, int], installed: Installed
+) -> None:
+    step, index = row
+    right = _rights(step, installed.service)[index]
+    cluster = installed.as_account(account(step))
+    _do(installed, cluster, right)
+    with installed.without(account(step), right):
+        until(lambda: not _allowed(installed, cluster, right))
+        with pytest.raises(Blocked) as refused:
+            _do(installed, cluster, right)
+    assert refused.value.exit == Exit.BLOCKED
+    resource = f"{right.resource}.{right.group}" if right.group else right.resource
+    assert f"grant `{right.verb}` on `{resource}`" in str(refused.value)
+    until(lambda: _allowed(installed, cluster, right))
+
+
+def test_a_right_by_name_holds_for_no_other_name(installed: Installed) -> None:
+    """Also `create`, since an apply is authorized with the name of what it would create."""
+    cluster = installed.as_account(account("create-volume"))
+    wanted = volume.secret(installed.release, KEY)
+    other = {**wanted, "metadata": {**wanted["metadata"], "name": "oss-credentials"}}
+    cluster.preview(wanted)
+    for ask in (lambda: cluster.get(Ref.of(other)), lambda: cluster.preview(other), lambda: cluster.apply(other)):
+        with pytest.raises(Blocked, match="not allowed to"):
+            ask()
+
+
+def test_preflight_finds_all_roles_and_names_the_one_that_is_missing(installed: Installed) -> None:
+    checking = installed.as_account(account("check-platform"))
+    step = CheckPlatform(installed.release, checking, None, None, own_accounts=True)  # type: ignore[arg-type]
+    asked = rights_of_accounts(installed.service)
+    assert set(step._rights()) == set(asked)
+    assert [str(right) for right in asked if not checking.allows(right)] == []
+    gone = next(right for right in asked if (right.verb, right.resource) == ("delete", "persistentvolumes"))
+    with installed.without(account("create-volume"), gone):
+        until(lambda: not checking.allows(gone))
+        found = facts.PlatformFacts(
+            **dict.fromkeys(("namespace", "rbg_versions", "deployments", "daemon_sets", "nodes", "pods"), None),  # type: ignore[arg-type]
+            **dict.fromkeys(("erdma_devices", "csi_driver", "secret", "services", "weight_bytes", "bucket"), None),  # type: ignore[arg-type]
+            rights={right: checking.allows(right) for right in asked},
+        )
+        (wrong,) = components.permissions(installed.release, found)
+    assert str(wrong.needed) == f"permission to delete persistentvolumes for {user('create-volume', installed.service)}"  # type: ignore[union-attr]
+
+
+def test_ci_may_start_one_template_and_nothing_else(installed: Installed) -> None:
+    ci = installed.as_account(account_of_ci(installed.service))
+    runs, serving = installed.service.workflow.namespace, installed.service.namespace
+    argo = "argoproj.io"
+    granted = [
+        *(Right(verb, argo, "workflows", runs) for verb in ("create", "get", "list", "watch")),
+        Right("list", argo, "workfloweventbindings", runs),
+        Right("get", argo, "workflowtemplates", runs, installed.service.name),
+    ]
+    refused = [
+        Right("get", argo, "workflowtemplates", runs, "another"),
+        *(Right(verb, argo, "workflows", runs) for verb in ("update", "patch", "delete")),
+        *(
+            Right("create", argo, kind, runs)
+            for kind in ("workflowtemplates", "cronworkflows", "workfloweventbindings")
+        ),
+        *(Right("get", "", kind, space) for kind in ("secrets", "pods", "configmaps") for space in (runs, serving)),
+        Right("create", "", "serviceaccounts/token", runs),
+        Right("create", argo, "workflows", serving),
+    ]
+    assert [str(right) for right in granted if not ci.allows(right)] == []
+    assert [str(right) for right in refused if ci.allows(right)] == []
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_only_create_volume_reads_a_secret_and_only_its_own(step: str, installed: Installed) -> None:
+    cluster, service = installed.as_account(account(step)), installed.service
+    for space in (service.namespace, service.workflow.namespace):
+        assert not cluster.allows(Right("get", "", "secrets", space, "oss-credentials"))
+        assert not cluster.allows(Right("list", "", "secrets", space))
+    own = Right("get", "", "secrets", service.namespace, installed.release.volume_secret)
+    assert cluster.allows(own) == (step == "create-volume")
+
+
+def test_the_steps_work_under_their_accounts_as_far_as_a_server_without_nodes_lets_them(installed: Installed) -> None:
+    made, admin = installed.release, installed.server.cluster()
+    lost = RunResult.of("nightly-7", "Failed", '[{"displayName": "roll-out-service", "message": "late"}]')
+
+    def run(step: str, made_by: Callable[[KubernetesCluster], Step[Any]], clock: Any) -> list[str]:
+        cluster, report = installed.as_account(account(step)), RecordingReport()
+        lease = WriterLease(made.service, cluster, Writer("nightly-7", 3600, stays=False), clock)
+        converge(Guarded(made_by(cluster), lease), report, clock)
+        return [line.partition("/")[0] for line in report.of("changed")]
+
+    assert run("create-volume", lambda cluster: CreateVolume(made, cluster, KEY), SystemClock()) == [
+        "create Secret",
+        "create PersistentVolume",
+        "create PersistentVolumeClaim",
+    ]
+    with pytest.raises(DeadlineExceeded, match="prefill 0/2 ready"):
+        run("roll-out-service", lambda cluster: RollOutService(made, cluster), FakeClock())
+    group = Ref(Kind(V1ALPHA1, "RoleBasedGroup"), made.group, made.service.namespace)
+    assert admin.get(group) is not None
+    with pytest.raises(DeadlineExceeded, match="prefill 0/2 ready"):
+        run("promote-release", lambda cluster: PromoteRelease(made, cluster), FakeClock())
+    assert run("finish-run", lambda cluster: FinishRun(made.service, cluster, None, lost), FakeClock()) == [
+        "delete RoleBasedGroup",
+        "delete Service",
+    ]
+    assert admin.get(group) is None
+    for ref in (volume.claim_ref(made), volume.volume_ref(made)):
+        live = admin.get(ref)
+        assert live is not None
+        admin.delete(ref, live["metadata"]["uid"])
+
+
+def _do(installed: Installed, cluster: KubernetesCluster, right: Right) -> None:
+    """The very call of the adapter that needs this right. What it asks for need not be there."""
+    if right.resource == "pods/log":
+        cluster.pod_log(right.namespace, "absent", "absent")
+        return
+    if right.resource == "subjectaccessreviews":
+        cluster.allows(Right("get", "", "pods", user="somebody"))
+        return
+    kind = KINDS[right.resource]
+    ref = Ref(kind, right.name or "absent", right.namespace if kind != facts.NAMESPACE else "")
+    if kind == LEASE:
+        _swap(installed, cluster, right.verb)
+    elif right.verb == "get":
+        cluster.get(ref)
+    elif right.verb == "list":
+        cluster.select(kind, right.namespace)
+    elif right.verb == "delete":
+        cluster.delete(ref, "no-uid")
+    else:
+        cluster.preview(_manifest(installed.release, right))
+
+
+def _swap(installed: Installed, cluster: KubernetesCluster, verb: str) -> None:
+    ref = Ref(LEASE, writer_lease_name(installed.service), installed.service.namespace)
+    admin = WriterLease(installed.service, installed.server.cluster(), Writer("admin", 60, stays=True), SystemClock())
+    if verb == "get":
+        cluster.get(ref)
+        return
+    live = installed.server.cluster().get(ref)
+    if verb == "update" and live is None:
+        admin.locks.swap(admin.taken(admin.look()))
+    if verb == "create" and live is not None:
+        installed.server.cluster().delete(ref, live["metadata"]["uid"])
+    cluster.swap(admin.taken(admin.look()))
+
+
+def _manifest(made: Release, right: Right) -> Manifest:
+    service = services.traffic_service(made) if right.name else services.release_service(made)
+    return {
+        "secrets": volume.secret(made, KEY),
+        "persistentvolumes": volume.persistent_volume(made, "1Ti"),
+        "persistentvolumeclaims": volume.claim(made, "1Ti"),
+        "configmaps": record.record(made.service, Record()),
+        "services": service,
+        "rolebasedgroups": role_based_group(made, GroupOperator(V1ALPHA1, "s-")),
+    }[right.resource]
+
+
+def _allowed(installed: Installed, cluster: KubernetesCluster, right: Right) -> bool:
+    """As the account itself is told; a role that was changed takes a moment to be known."""
+    return cluster.allows(right)
+
+
+def _objects(service: ModelService) -> list[Manifest]:
+    found = [*permissions.namespaces(service), *permissions.accounts(service), *permissions.steps(service)]
+    found += [*permissions.continuous_integration(service), *permissions.people(service)]
+    serving = service.namespace  # made by the server of these tests already
+    return [one for one in found if (one["kind"], one["metadata"]["name"]) != ("Namespace", serving)]
+
+
+def _roles_of(service: ModelService, name: str) -> list[Manifest]:
+    objects = _objects(service)
+    bound = {
+        (one["roleRef"]["kind"], one["roleRef"]["name"])
+        for one in objects
+        if any(subject["name"] == name for subject in one.get("subjects", ()))
+    }
+    return [one for one in objects if (one["kind"], one["metadata"]["name"]) in bound]
+
+
+def _without(role: Manifest, right: Right) -> list[Manifest]:
+    """The rules without one verb on one resource."""
+    rules = []
+    for rule in role["rules"]:
+        hit = (rule["apiGroups"], rule["resources"]) == ([right.group], [right.resource])
+        verbs = [verb for verb in rule["verbs"] if not hit or verb != right.verb]
+        rules += [{**rule, "verbs": verbs}] if verbs else []
+    return rules
+
+
+def _path(one: Manifest) -> str:
+    space = f"/namespaces/{one['metadata']['namespace']}" if one["metadata"].get("namespace") else ""
+    prefix = "/api/v1" if one["apiVersion"] == "v1" else f"/apis/{one['apiVersion']}"
+    return f"{prefix}{space}/{one['kind'].lower()}s/{one['metadata']['name']}".rstrip("/")
+
+
+def _post(api: Api, path: str, content: Manifest) -> bool:
+    """True if it was not there before."""
+    answer = api("POST", path, content)
+    assert answer.status in (201, 409), answer
+    return answer.status == 201
