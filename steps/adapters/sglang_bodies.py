@@ -12,7 +12,7 @@ from steps.ports import Answer, BootstrapRoute, EngineInfo, Refusal, RoutedWorke
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(strict=True, protected_namespaces=())
+    model_config = ConfigDict(strict=True, protected_namespaces=(), defer_build=True)
 
 
 _AnyBody = TypeVar("_AnyBody", bound=_Body)

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import yaml
-from rich.console import Console
-from rich.text import Text
 
 from steps.engine.clock import Clock
 from steps.engine.outputs import NOTHING_CHANGED
+from steps.engine.paper import paper
 from steps.engine.plan import Change
 
 log = logging.getLogger(__name__)
@@ -80,7 +79,7 @@ class StreamReport:
     """The report of a step process."""
 
     def __init__(self, stream: TextIO, clock: Clock, *, diff: bool = False, progress_file: Path | None = None) -> None:
-        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._paper = paper(stream)
         self._clock = clock
         self._diff = diff
         self._progress_file = progress_file  # Argo's: https://argo-workflows.readthedocs.io/en/latest/progress/
@@ -114,17 +113,17 @@ class StreamReport:
     def note(self, text: str) -> None:
         with self._lock:
             self._clear_live()
-            self._console.print(Text(text))
+            self._paper.line((text, ""))
 
     def progress(self, progress: Progress) -> None:
         with self._lock:
-            pause = EVERY_LIVE if self._console.is_terminal else EVERY
+            pause = EVERY_LIVE if self._paper.live else EVERY
             finished = progress.done >= progress.total
             if self._clock.now() - self._last_progress < pause and not finished:
                 return
             self._last_progress = self._clock.now()
             self._tell_argo(progress)
-            if self._console.is_terminal:
+            if self._paper.live:
                 self._show_live(f"  {progress}")
             else:
                 log.info("progress", extra={"progress": _progress_fields(progress)})
@@ -133,7 +132,7 @@ class StreamReport:
         with self._lock:
             self._clear_live()
             counts = " ".join(f"{word}={count}" for word, count in self.counts.items())
-            self._console.print(Text(f"RECAP {step}: {counts}", style="bold"))
+            self._paper.line((f"RECAP {step}: {counts}", "bold"))
 
     def in_one_line(self) -> str:
         """What was done so far, for those who see one line of each step: counts, and the first changes by name."""
@@ -148,13 +147,13 @@ class StreamReport:
             self._clear_live()
             if word in self.counts:
                 self.counts[word] += 1
-            self._console.print(Text.assemble((f"{word:<8}", _STYLES[word]), " ", text))
+            self._paper.line((f"{word:<8}", _STYLES[word]), (" ", ""), (text, ""))
 
     def _print_diff(self, change: Change) -> None:
         before, after = _as_lines(change.before), _as_lines(change.after)
         for line in difflib.unified_diff(before, after, "now", "wanted", lineterm="", n=2):
             style = {"+": "green", "-": "red"}.get(line[:1], "")
-            self._console.print(Text(line, style=style))
+            self._paper.line((line, style))
 
     def _tell_argo(self, progress: Progress) -> None:
         if self._progress_file is None or not progress.total:
@@ -168,14 +167,14 @@ class StreamReport:
 
     def _show_live(self, text: str) -> None:
         self._live = True
-        width = max(20, self._console.width - 1)
-        self._console.file.write(f"\r\x1b[2K{text[:width]}")
-        self._console.file.flush()
+        width = max(20, self._paper.width - 1)
+        self._paper.stream.write(f"\r\x1b[2K{text[:width]}")
+        self._paper.stream.flush()
 
     def _clear_live(self) -> None:
         if self._live:
             self._live = False
-            self._console.file.write("\r\x1b[2K")
+            self._paper.stream.write("\r\x1b[2K")
 
 
 def size(count: int) -> str:

@@ -18,7 +18,7 @@ class Checkpoint:
 class CheckpointRecord(BaseModel):
     """A checkpoint with the path of its file, as JSON; `upload` and `etags` are only for uploads to OSS."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
     schema_name: str = "slipway.transfer/v1"
     path: str

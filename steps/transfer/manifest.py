@@ -159,7 +159,7 @@ def _refusal(release: Release, found: str) -> Blocked:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, alias_generator=to_camel)
+    model_config = ConfigDict(frozen=True, strict=True, alias_generator=to_camel, defer_build=True)
 
 
 class _StoredFile(_Section):

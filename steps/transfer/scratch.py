@@ -164,7 +164,7 @@ def _free(path: Path) -> int:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True)
+    model_config = ConfigDict(frozen=True, strict=True, defer_build=True)
 
 
 class _Marker(_Section):

@@ -190,3 +190,11 @@ def test_progress_reads_like_a_sentence(progress: Progress, text: str) -> None:
 )
 def test_sizes_are_in_the_units_that_clouds_bill(count: int, text: str) -> None:
     assert size(count) == text
+
+
+def test_a_message_from_outside_does_not_move_the_cursor_of_a_log() -> None:
+    stream = io.StringIO()
+
+    report_to(stream).note("fine\rcorrupted\x08\x07")
+
+    assert stream.getvalue() == "finecorrupted\n"
