@@ -29,7 +29,8 @@ from steps.objects.kinds import ROLE_BASED_GROUP, being_deleted, labels_of
 from steps.objects.readiness import Signature, settled, signature
 from steps.objects.record import Entry, Record
 from steps.objects.retirement import deletions, groups_and_services, superseded
-from steps.ports import Cluster, Manifest, Notifier
+from steps.objects.workflow_run import WORKFLOW, Run, TaskResult
+from steps.ports import Cluster, Manifest, Notifier, Ref
 from steps.release import RELEASE_LABEL
 from steps.service import ModelService
 
@@ -82,6 +83,8 @@ class Facts:
     group: GroupLook = field(default_factory=lambda: GroupLook(None))  # the recorded group
     before: Signature | None = None  # of the look before this one
     other_writer: str = ""  # which other run changes the service now
+    whole: Run | None = None  # the run with all of its tasks, if it is a Workflow that may be read
+    unread: str = ""  # why it could not be read
     done: tuple[str, ...] = ()  # what this step did already: "removed", "put back", "told"
 
 
@@ -114,7 +117,8 @@ class FinishRun:
 
     def observe(self) -> Facts:
         found = record.read(self.cluster.get(record.record_ref(self.service)))
-        facts = Facts(found, done=tuple(self._done))
+        whole, unread = self._whole_run()
+        facts = Facts(found, whole=whole, unread=unread, done=tuple(self._done))
         if not self.run.failed:
             return facts
         operator = group_operator.ask(self.cluster)
@@ -142,6 +146,20 @@ class FinishRun:
     def outputs(self, facts: Facts) -> Outputs:
         return Outputs(verdict=verdict(facts), message=summary(self.service, self.run, facts))
 
+    def _whole_run(self) -> tuple[Run | None, str]:
+        """Argo tells its exit handler of failures alone; what the other tasks did is in the Workflow. Without it the
+        recap is shorter, and nothing else is worse.
+        """
+        if not (self.run.name and self.run.status):
+            return None, ""
+        try:
+            if not self.cluster.serves(WORKFLOW):
+                return None, ""
+            found = self.cluster.get(Ref(WORKFLOW, self.run.name, self.service.workflow.namespace))
+        except StepError as error:
+            return None, error.reason
+        return (Run.of(found), "") if found else (None, "")
+
     def _look_at_recorded(self, facts: Facts, current: Entry) -> Facts:
         group = look_at_group(self.cluster, current.objects[0])
         before = self._seen[-1] if self._seen else None
@@ -167,7 +185,7 @@ class FinishRun:
 
 
 def plan(service: ModelService, run: RunResult, facts: Facts, *, tells: bool) -> Plan:
-    recap = Plan(kept=tuple(_recap(run)))
+    recap = Plan(kept=(*_recap(run), *_recap_of_tasks(facts)))
     way_back = _way_back(service, run, facts)
     if way_back.changes or (way_back.waits and not way_back.faults):
         return recap + way_back
@@ -195,6 +213,8 @@ def summary(service: ModelService, run: RunResult, facts: Facts) -> str:
         what = "nothing was put back, because another run changes the service"
     name = f"run {run.name}" if run.name else "the run"
     ended = f"{name}: {run.status or 'no status'}{_in_brackets(run)}"
+    if facts.whole and facts.whole.result:
+        ended += f"; {facts.whole.result}"
     return f"{ended}; {what if run.failed else 'nothing to put back'}; {serves}"
 
 
@@ -245,6 +265,11 @@ def _telling(service: ModelService, run: RunResult, facts: Facts, faults: tuple[
         "verdict": "not put back" if faults else verdict(facts),
         "release": current.release if current else "",
         "failures": [{"task": failure.task, "message": failure.message} for failure in run.failures],
+        "result": facts.whole.result if facts.whole else "",
+        "tasks": [
+            {"task": task.name, "phase": task.phase, "seconds": task.seconds, "recap": task.recap}
+            for task in _tasks(facts)
+        ],
         "text": "; ".join([summary(service, run, facts), *(f"could not be put back: {fault}" for fault in faults)]),
     }
     return Change("create", f"message/{run.name or service.name}", f"tell people: {run.status}", Told(message))
@@ -256,6 +281,17 @@ def _recap(run: RunResult) -> list[str]:
     again = "" if run.failed else ", and was tried again"
     failures = (f"{failure}{again}" for failure in run.failures)
     return [f"run {run.name}: {run.status}" if run.name else f"run: {run.status}", *failures]
+
+
+def _tasks(facts: Facts) -> tuple[TaskResult, ...]:
+    """Those that have ended: this one has not, and what a failure left out never began."""
+    return tuple(task for task in (facts.whole.tasks if facts.whole else ()) if task.ended and task.phase != "Omitted")
+
+
+def _recap_of_tasks(facts: Facts) -> list[str]:
+    if facts.unread:
+        return [f"what the tasks did is not known: {facts.unread}"]
+    return [str(task) for task in _tasks(facts)]
 
 
 def _in_brackets(run: RunResult) -> str:

@@ -110,7 +110,11 @@ def accounts(service: ModelService) -> list[Manifest]:
 
 def steps(service: ModelService) -> list[Manifest]:
     """What the accounts of the steps may do for this service."""
-    suffixes: Mapping[Scope, str] = {"serving": service.name, "cluster": f"{service.namespace}-{service.name}"}
+    suffixes: Mapping[Scope, str] = {
+        "serving": service.name,
+        "workflow": f"{service.name}-runs",  # both namespaces may be one
+        "cluster": f"{service.namespace}-{service.name}",
+    }
     found: list[Manifest] = []
     for step in STEPS:
         name = account(step)

@@ -139,23 +139,23 @@ def _trigger(labels: Mapping[str, str]) -> str:
 
 
 def _tasks(run: str, nodes: Mapping[str, Node]) -> Iterator[TaskResult]:
-    retried = {node["name"] for node in nodes.values() if node.get("type") == "Retry"}
+    retried = {_name(node) for node in nodes.values() if node.get("type") == "Retry"}
     attempts: dict[str, list[tuple[int, Node]]] = {}
     for node in nodes.values():
-        match = _ATTEMPT.fullmatch(node["name"])
+        match = _ATTEMPT.fullmatch(_name(node))
         if match and match["task"] in retried:
             attempts.setdefault(match["task"], []).append((int(match["number"]), node))
     of_attempts = {id(node) for found in attempts.values() for _, node in found}
     for node in nodes.values():
         if node.get("type") in ("Pod", "Retry", "Skipped") and id(node) not in of_attempts:
-            tried = sorted(attempts.get(node["name"], ()), key=lambda attempt: attempt[0])
+            tried = sorted(attempts.get(_name(node), ()), key=lambda attempt: attempt[0])
             yield _task(run, node, [attempt for _, attempt in tried])
 
 
 def _task(run: str, node: Node, attempts: list[Node]) -> TaskResult:
-    is_exit_handler = node["name"] == run + _EXIT_HANDLER
+    is_exit_handler = _name(node) == run + _EXIT_HANDLER
     found = TaskResult(
-        name=node.get("templateName", "") if is_exit_handler else node.get("displayName", node["name"]),
+        name=node.get("templateName", "") if is_exit_handler else node.get("displayName") or _name(node),
         phase=node.get("phase") or "Pending",
         message=_one_line(node.get("message")),
         started=_moment(node.get("startedAt")),
@@ -190,6 +190,10 @@ def _held(status: Mapping[str, Any]) -> Iterator[str]:
         yield f"mutex {lock} held by run {holder[1] if len(holder) > 1 else holder[0]}"
 
 
+def _name(node: Node) -> str:
+    return str(node.get("name", ""))
+
+
 def _outputs(node: Node) -> dict[str, str]:
     parameters = (node.get("outputs") or {}).get("parameters") or ()
     return {parameter["name"]: str(parameter.get("value", "")) for parameter in parameters}
@@ -212,7 +216,11 @@ def _in_order(tasks: Iterable[TaskResult], line: tuple[str, ...]) -> list[TaskRe
 
 
 def _moment(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
+    """Nothing, rather than an error, for what is no time: whoever reads a status only tells of it."""
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
 
 
 def _one_line(text: str | None) -> str:

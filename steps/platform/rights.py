@@ -175,6 +175,8 @@ _STEPS: Mapping[str, tuple[Grant, ...]] = {
             "put back the recorded release, remove a failed one",
             WORKLOADS,
         ),
+        # No names: that of a run is not known before it starts. A run holds no secret, only the names of some.
+        Grant(("get",), "workflows", "tell what every task of the run did", "argoproj.io", "workflow", explains=True),
         *_LOOK_AT_GROUP,
         *_GUARD,
     ),

@@ -13,6 +13,7 @@ from steps.objects.converging import Look
 from steps.objects.group_look import GroupLook
 from steps.objects.readiness import signature
 from steps.objects.record import Entry, Record
+from steps.objects.workflow_run import Run, TaskResult
 from steps.ports import Manifest
 from steps.release import Release
 from tests.group_world import absent, as_wanted, group_of, live, ready_group
@@ -283,3 +284,48 @@ def test_what_another_run_changes_by_now_is_left_to_it_and_people_hear_so() -> N
     assert [type(change.payload) for change in found.changes] == [Told]
     assert "another run changes the service" in found.changes[0].payload.message["text"]
     assert planned(FAILED, facts).kept[-1] == "nothing is put back: nightly-8 changes this service"
+
+
+WHOLE = Run(
+    "nightly-7",
+    "Running",
+    tasks=(
+        TaskResult(
+            "resolve-model", "Succeeded", outputs={"recap": "nothing changed, 1 as wanted"}, recaps=("nothing changed",)
+        ),
+        TaskResult("smoke-test", "Failed", message="no KV cache moved"),
+        TaskResult("promote-release", "Omitted"),
+        TaskResult("finish-run", "Running"),
+    ),
+)
+
+
+def test_every_task_that_ended_is_in_the_recap_and_in_the_message() -> None:
+    assert planned(FAILED, healthy(done=("told",), whole=WHOLE)).kept[2:4] == (
+        "resolve-model: Succeeded (nothing changed, 1 as wanted)",
+        "smoke-test: Failed (no KV cache moved)",
+    )
+    (change,) = planned(FAILED, healthy(whole=WHOLE), tells=True).changes
+    assert change.payload.message["tasks"] == [
+        {"task": "resolve-model", "phase": "Succeeded", "seconds": None, "recap": "nothing changed, 1 as wanted"},
+        {"task": "smoke-test", "phase": "Failed", "seconds": None, "recap": ""},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("recap", "result"),
+    [("nothing changed, 3 as wanted", "nothing changed"), ("1 changed: a", "changed by upload-model")],
+)
+def test_a_night_in_which_nothing_changed_says_so(recap: str, result: str) -> None:
+    tasks = (TaskResult("upload-model", "Succeeded", outputs={"recap": recap}, recaps=(recap,)), WHOLE.tasks[3])
+    quiet = healthy(whole=replace(WHOLE, tasks=tasks))
+    assert summary(SERVICE, SUCCEEDED, quiet).startswith(f"run nightly-7: Succeeded; {result}; nothing to put back; ")
+    (change,) = planned(SUCCEEDED, quiet, tells=True).changes
+    assert change.payload.message["result"] == result
+
+
+def test_a_recap_that_cannot_be_read_costs_nothing_but_itself() -> None:
+    unread = healthy(found=made(CURRENT, CANDIDATE), unread="not allowed to get workflows.argoproj.io")
+    found = planned(FAILED, unread)
+    assert lines(found) == lines(planned(FAILED, healthy(found=made(CURRENT, CANDIDATE))))
+    assert "what the tasks did is not known: not allowed to get workflows.argoproj.io" in found.kept
