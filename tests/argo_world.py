@@ -115,6 +115,7 @@ class ArgoWorld:
     kubeconfig: Path
     faults: Faults
     argo_server: str = ""
+    says_try_again: bool = False  # how Kubernetes before 1.30 tells Argo Server that a name is taken
 
     def kind(self, name: str) -> Resource:
         found = self.store.registry.kind("argoproj.io/v1alpha1", name)
@@ -168,6 +169,10 @@ def argo_world(folder: Path) -> Iterator[ArgoWorld]:
 # What gRPC calls its errors, and how its gateway answers them over HTTP.
 # https://github.com/grpc-ecosystem/grpc-gateway/blob/main/runtime/errors.go
 _CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 500: 13}
+
+
+# Recorded from Argo Server 4.1.2 on Kubernetes 1.20.2, for a run whose name is taken.
+TRY_AGAIN = "The POST operation against Workflow.argoproj.io could not be completed at this time, please try again."
 
 
 class ArgoServerHandler(Handler):
@@ -257,4 +262,9 @@ class ArgoServerHandler(Handler):
     def _create(self, namespace: str, name: str, template: str, parameters: list[Any], labels: dict[str, str]) -> Any:
         spec = {"workflowTemplateRef": {"name": template}, "arguments": {"parameters": parameters}}
         metadata = {"name": name, "namespace": namespace, "labels": labels}
-        return self.world.store.create(self.world.kind("Workflow"), {"metadata": metadata, "spec": spec})
+        try:
+            return self.world.store.create(self.world.kind("Workflow"), {"metadata": metadata, "spec": spec})
+        except ApiError as error:
+            if error.status == 409 and self.world.says_try_again:
+                raise ApiError(500, "ServerTimeout", TRY_AGAIN) from error
+            raise

@@ -94,8 +94,8 @@ class Run:
         template = ((workflow.get("spec") or {}).get("workflowTemplateRef") or {}).get("name", "")
         return cls(
             name=metadata["name"],
-            phase=status.get("phase") or "Pending",
-            message=_one_line(status.get("message")),
+            phase=_phase(workflow),
+            message=_one_line(status.get("message")) or _shutdown(workflow),
             service=labels.get(SERVICE_LABEL) or template,
             trigger=labels.get(TRIGGER_LABEL) or _trigger(labels),
             progress=status.get("progress", ""),
@@ -131,6 +131,24 @@ class Run:
     def release(self) -> str:
         """The release that the run promoted or found promoted; empty if it did not come so far."""
         return next((task.outputs.get("release", "") for task in self.tasks if task.name == "promote-release"), "")
+
+
+def _phase(workflow: Manifest) -> str:
+    """Argo 3.5 calls a run Succeeded that was terminated while it waited for a lock, although it did nothing.
+
+    https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go
+    """
+    status = workflow.get("status") or {}
+    phase = str(status.get("phase") or "Pending")
+    if phase == SUCCEEDED and (workflow.get("spec") or {}).get("shutdown"):
+        graph = (status.get("nodes") or {}).get(workflow["metadata"]["name"]) or {}
+        return phase if graph.get("phase") == SUCCEEDED else "Failed"
+    return phase
+
+
+def _shutdown(workflow: Manifest) -> str:
+    strategy = (workflow.get("spec") or {}).get("shutdown")
+    return f"Stopped with strategy '{strategy}'" if strategy else ""
 
 
 def _trigger(labels: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from tests.fakes import FakeClock
 from workflows.__main__ import main
 from workflows.runs import commands
 from workflows.runs.commands import Place
-from workflows.runs.tables import markdown
+from workflows.runs.tables import headline, markdown
 
 LABELS = {"slipway/service": SERVICE}
 
@@ -51,6 +51,30 @@ def busy(world: ArgoWorld) -> ArgoWorld:
     add(world, "c-hand", {}, phase="Running", startedAt="2026-01-02T03:00:00Z", nodes=nodes("c-hand", at_work))
     add(world, "d-other", {"slipway/service": "other"}, phase="Running")
     return world
+
+
+@pytest.mark.parametrize(
+    ("root", "phase", "says"),
+    [
+        ("Succeeded", "Succeeded", "run a Succeeded"),
+        ("Failed", "Failed", "run a Failed: Stopped with strategy 'Terminate'"),
+        ("", "Failed", "run a Failed: Stopped with strategy 'Terminate'"),
+    ],
+)
+def test_a_run_that_was_terminated_in_the_queue_did_not_succeed_whatever_argo_says(
+    root: str, phase: str, says: str
+) -> None:
+    """As Argo 3.5.15 was seen to leave it: phase Succeeded, and tasks omitted if it has nodes at all."""
+    found = nodes("a", {"resolve-model": ()}, root=root) if root else {}
+    run = Run.of(
+        {
+            "metadata": {"name": "a"},
+            "spec": {"shutdown": "Terminate"},
+            "status": {"phase": "Succeeded", "startedAt": None, "nodes": found},
+        }
+    )
+    assert run.phase == phase
+    assert headline(run, 0.0) == says
 
 
 def table(capsys: Any) -> list[list[str]]:

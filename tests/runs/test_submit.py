@@ -84,9 +84,13 @@ def test_every_parameter_is_passed_so_that_a_retry_forgets_none(world: ArgoWorld
     assert run["metadata"]["name"] == "qwen3-32b-1"
 
 
+@pytest.mark.parametrize("says_try_again", [False, True])
 @pytest.mark.parametrize("door", DOORS)
-def test_asking_twice_with_one_id_starts_one_run(world: ArgoWorld, door: str, capsys: Any) -> None:
+def test_asking_twice_with_one_id_starts_one_run(
+    world: ArgoWorld, door: str, says_try_again: bool, capsys: Any
+) -> None:
     world.apply_template()
+    world.says_try_again = says_try_again
     for _ in range(2):
         assert commands.submit(replace(QUIET, wait=False), place(world, door)) == 0
     assert len(world.runs()) == 1

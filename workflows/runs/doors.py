@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from steps.adapters.kubernetes import KubernetesCluster, connect
+from steps.engine.errors import TransientError
 from steps.objects.workflow_run import WORKFLOW, WORKFLOW_TEMPLATE
 from steps.ports import Manifest, Ref
 from workflows.runs.argo_server import ArgoServer
@@ -69,13 +70,25 @@ class ArgoServerDoor:
             "resourceName": submission.template,
             "submitOptions": options,
         }
-        return self._server.create(f"/api/v1/workflows/{submission.namespace}/submit", request)
+        return self._start(submission, f"/api/v1/workflows/{submission.namespace}/submit", request)
 
     def run(self, namespace: str, name: str) -> Manifest | None:
         return self._server.get(f"/api/v1/workflows/{namespace}/{name}")
 
     def runs(self, namespace: str) -> list[Manifest]:
         return self._server.list(f"/api/v1/workflows/{namespace}")
+
+    def _start(self, submission: Submission, path: str, content: Mapping[str, Any]) -> bool:
+        """Whether the run is there says more than the answer: Argo Server sends a name and a prefix for one, and of a
+        name that is taken Kubernetes then says `could not be completed at this time, please try again`, as HTTP 500.
+        https://github.com/kubernetes/kubernetes/blob/v1.20.2/staging/src/k8s.io/apiserver/pkg/registry/rest/create.go
+        """
+        try:
+            return self._server.create(path, content)
+        except TransientError:
+            if self.run(submission.namespace, submission.name) is None:
+                raise
+            return False
 
 
 class EventDoor(ArgoServerDoor):
@@ -86,7 +99,7 @@ class EventDoor(ArgoServerDoor):
 
     def start(self, submission: Submission) -> bool:
         path = f"/api/v1/events/{submission.namespace}/{submission.template}"
-        return self._server.create(path, _payload(submission))
+        return self._start(submission, path, _payload(submission))
 
 
 def _payload(submission: Submission) -> Mapping[str, str]:
