@@ -82,6 +82,7 @@ def workflow_template(service: ModelService, document: str) -> Manifest:
                     template=task.step,
                     arguments=task_arguments(task) or None,
                     depends=" && ".join(task.after) or None,
+                    with_param=json.dumps(task.shards) if task.fans_out else None,
                 )
     return dict(workflow.to_dict())
 

@@ -23,11 +23,12 @@ from rich.text import Text
 from steps.engine.errors import Exit
 from steps.engine.outputs import file_name
 from steps.service import ModelService, load
-from workflows.pipeline import FINISH, Output, Places, Task, arguments, command, tasks
+from workflows.pipeline import FINISH, SHARD, Output, Places, Task, arguments, command, tasks
 from workflows.rehearsal.launch import Addresses, embedded_services, only_run
 
 ROOT = Path(__file__).parents[1]
 RUN_NAME = "run-name"  # file in the state folder
+RECAP_FILE = "recap.json"  # among the outputs of a step
 ATTEMPTS = 3  # as often as Argo tries a step that got no answer
 
 
@@ -108,10 +109,10 @@ def _run_tasks(run: _Run) -> list[Recap]:
     recaps: list[Recap] = []
     for task in tasks(run.service):
         values = {option: _value(run, source) for option, source in task.options.items()}
-        recaps.append(_run_task(run, task, values | {"run-name": run.name}))
-        if recaps[-1].code:
+        recaps += _run_task(run, task, values | {"run-name": run.name})
+        if any(recap.code for recap in recaps):
             break
-    recaps.append(_run_task(run, FINISH, _result_of(run, recaps)))
+    recaps += _run_task(run, FINISH, _result_of(run, recaps))
     if not recaps[-1].code:
         (run.state / RUN_NAME).unlink(missing_ok=True)
     return recaps
@@ -125,44 +126,56 @@ def _run_name(state: Path) -> str:
     return path.read_text(encoding="utf-8") or "local"
 
 
-def _run_task(run: _Run, task: Task, values: Mapping[str, str]) -> Recap:
+def _run_task(run: _Run, task: Task, values: Mapping[str, str]) -> list[Recap]:
+    """Run every instance of the task at the same time, and those that got no answer again."""
     run.console.print(Text.assemble(("\n" + task.name, "bold"), f"  {task.does}"))
-    recap = _run_once(run, task, values)
+    instances = {_instance(task, shard): {**values, SHARD: shard} for shard in task.shards or ("",)}
+    recaps = _run_once(run, task, instances)
     for attempt in range(2, ATTEMPTS + 1):
-        if recap.code != Exit.NO_ANSWER:
+        silent = {name: instances[name] for name, recap in recaps.items() if recap.code == Exit.NO_ANSWER}
+        if not silent:
             break
-        run.console.print(f"no answer; attempt {attempt} of {ATTEMPTS}")
-        recap = _run_once(run, task, values)
-    return recap
+        run.console.print(f"no answer to {', '.join(silent)}; attempt {attempt} of {ATTEMPTS}")
+        recaps |= _run_once(run, task, silent)
+    return list(recaps.values())
 
 
-def _run_once(run: _Run, task: Task, values: Mapping[str, str]) -> Recap:
-    outputs = run.outputs(task.name)
-    recap_file = outputs / "recap.json"
-    recap_file.unlink(missing_ok=True)
+def _instance(task: Task, shard: str) -> str:
+    return f"{task.name}-{shard}" if task.fans_out else task.name
+
+
+def _run_once(run: _Run, task: Task, instances: Mapping[str, Mapping[str, str]]) -> dict[str, Recap]:
+    processes = {name: _started(run, task, name, values) for name, values in instances.items()}
+    try:
+        codes = {name: process.wait() for name, process in processes.items()}
+    except _Stopped:
+        for process in processes.values():
+            process.terminate()
+        for process in processes.values():
+            process.wait()
+        raise
+    return {name: _recap(name, code, run.outputs(name) / RECAP_FILE) for name, code in codes.items()}
+
+
+def _started(run: _Run, task: Task, name: str, values: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    outputs = run.outputs(name)
+    (outputs / RECAP_FILE).unlink(missing_ok=True)
     places = Places(str(run.options.service.absolute()), str(outputs), str(run.state.absolute() / "scratch"))
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, *command(task)[1:], *arguments(task, places, values, run.options.overrides)],
         cwd=ROOT,
         env=run.environment,
         preexec_fn=_die_with_parent,  # noqa: PLW1509  # this process has no threads
         close_fds=False,  # keeps the lock of the state folder
     )
-    try:
-        code = process.wait()
-    except _Stopped:
-        process.terminate()
-        process.wait()
-        raise
-    return _recap(task, code, recap_file)
 
 
-def _recap(task: Task, code: int, recap_file: Path) -> Recap:
+def _recap(task: str, code: int, recap_file: Path) -> Recap:
     if not recap_file.exists():
         reason = f"ended by signal {-code}" if code < 0 else f"ended with code {code} before it could say why"
-        return Recap(task.name, code or Exit.BUG, 0, 0, 1, reason, 0.0)
+        return Recap(task, code or Exit.BUG, 0, 0, 1, reason, 0.0)
     found = json.loads(recap_file.read_text(encoding="utf-8"))
-    return Recap(task.name, code, found["ok"], found["changed"], found["failed"], found["reason"], found["seconds"])
+    return Recap(task, code, found["ok"], found["changed"], found["failed"], found["reason"], found["seconds"])
 
 
 def _result_of(run: _Run, recaps: list[Recap]) -> dict[str, str]:
@@ -217,7 +230,7 @@ def _summarize(run: _Run, recaps: list[Recap], seconds: float) -> None:
 
 def _what_is_where(run: _Run) -> str:
     service = run.service
-    upload = "upload-model" if service.transfer.mode == "staged" else "mirror-model"
+    upload = next(task.name for task in reversed(tasks(service)) if task.step in ("upload-model", "mirror-model"))
     rows = {
         "asked": service.smoke.prompt,
         "answer": run.said("smoke-test", "answer"),

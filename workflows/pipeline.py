@@ -29,6 +29,13 @@ class Task:
     options: Mapping[str, Output] = field(default_factory=dict)  # option of the step -> where its value comes from
     about_run: tuple[str, ...] = ()  # options of the step that only the run itself can fill
     scratch: bool = False  # works on the scratch volume
+    # What --shard tells the step. Several mean as many instances of the task at the same time, each of which may be
+    # tried again alone; none means that the step is not told.
+    shards: tuple[str, ...] = ()
+
+    @property
+    def fans_out(self) -> bool:
+        return len(self.shards) > 1
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,8 @@ OVERRIDES = (
     ),
 )
 
+SHARD = "shard"  # option of a step that shares its work
+
 _DIGEST = {"model-digest": Output("resolve-model", "model_digest")}
 
 # Steps that change the service, in the name of the run: no other run may do so before this one has ended.
@@ -106,6 +115,14 @@ UPLOAD = Task(
 MIRROR = Task(
     "mirror-model", "mirror-model", "Hub to bucket in one stream, verified, manifest last", ("preflight",), _DIGEST
 )
+PUBLISH = Task(
+    "publish-model",
+    "mirror-model",
+    "Check that every shard has arrived, then write the manifest",
+    ("mirror-model",),
+    _DIGEST,
+    shards=("all",),
+)
 FINISH = Task(
     "finish-run",
     "finish-run",
@@ -116,7 +133,7 @@ FINISH = Task(
 
 def tasks(service: ModelService) -> tuple[Task, ...]:
     """The tasks of one run, in an order in which each comes after all that it needs."""
-    transfer = (DOWNLOAD, UPLOAD) if service.transfer.mode == "staged" else (MIRROR,)
+    transfer = (DOWNLOAD, UPLOAD) if service.transfer.mode == "staged" else _streamed(service.transfer.shards)
     rest = (
         ("create-volume", "create-volume", "Secret, volume and claim over the verified files"),
         ("check-components", "check-platform", "The same checks again, right before GPUs are taken"),
@@ -131,6 +148,14 @@ def tasks(service: ModelService) -> tuple[Task, ...]:
     return tuple(line)
 
 
+def _streamed(shards: int) -> tuple[Task, ...]:
+    """One task; or one in several instances, and behind them the one that may write the manifest."""
+    if shards == 1:
+        return (MIRROR,)
+    numbers = tuple(str(number) for number in range(shards))
+    return dataclasses.replace(MIRROR, does="Hub to bucket in one stream, each its own files", shards=numbers), PUBLISH
+
+
 def command(task: Task) -> tuple[str, ...]:
     """What starts the task, in a pod and on this machine."""
     return ("python", "-m", "steps", task.step)
@@ -139,11 +164,12 @@ def command(task: Task) -> tuple[str, ...]:
 def arguments(task: Task, places: Places, values: Mapping[str, str], overrides: Iterable[str] = ()) -> tuple[str, ...]:
     """The arguments behind `command`.
 
-    `values` fills `task.options` and `task.about_run` by their names; `overrides` are `path.to.field=value`. Raises
-    KeyError for an option that has no value.
+    `values` fills `task.options` and `task.about_run` by their names, and `shard` for a task that is told one;
+    `overrides` are `path.to.field=value`. Raises KeyError for an option that has no value.
     """
     scratch = (f"--scratch={places.scratch}",) if task.scratch else ()
-    options = (f"--{option}={values[option]}" for option in (*task.options, *task.about_run))
+    shard = (SHARD,) if task.shards else ()
+    options = (f"--{option}={values[option]}" for option in (*task.options, *shard, *task.about_run))
     sets = (f"--set={override}" for override in overrides)
     return (f"--service={places.document}", f"--outputs={places.outputs}", *scratch, *options, *sets)
 

@@ -13,7 +13,7 @@ from steps.engine.errors import Exit
 from steps.engine.outputs import RECAP, file_name
 from steps.platform.rights import account
 from steps.service import ModelService
-from workflows.pipeline import OVERRIDES, Output, Places, Task, arguments, command, outputs
+from workflows.pipeline import OVERRIDES, SHARD, Output, Places, Task, arguments, command, outputs
 from workflows.pods import PODS, deadline_seconds, memory_mebibytes, secret_variables
 
 PLACES = Places(document="/service/service.yaml", outputs="/tmp/outputs", scratch="/scratch")  # noqa: S108  # a volume of the pod's own
@@ -85,8 +85,9 @@ def workflow_parameter(name: str) -> str:
 
 
 def task_arguments(task: Task) -> dict[str, str]:
-    """What the DAG hands to the task from the outputs of earlier ones."""
-    return {
+    """What the DAG hands to the task: outputs of earlier ones, and the number of the shard that an instance has."""
+    shard = {SHARD: "{{item}}" if task.fans_out else task.shards[0]} if task.shards else {}
+    return shard | {
         option: f"{{{{tasks.{source.task}.outputs.parameters.{file_name(source.field)}}}}}"
         for option, source in task.options.items()
     }
@@ -97,8 +98,8 @@ def consumed_outputs(line: Sequence[Task]) -> frozenset[Output]:
 
 
 def _values(task: Task) -> dict[str, str]:
-    from_tasks = {option: f"{{{{inputs.parameters.{option}}}}}" for option in task.options}
-    return from_tasks | {fact: RUN_FACTS[fact] for fact in task.about_run}
+    handed = {option: f"{{{{inputs.parameters.{option}}}}}" for option in _handed(task)}
+    return handed | {fact: RUN_FACTS[fact] for fact in task.about_run}
 
 
 def _overrides() -> list[str]:
@@ -106,7 +107,11 @@ def _overrides() -> list[str]:
 
 
 def _inputs(task: Task) -> list[Parameter]:
-    return [Parameter(name=option) for option in task.options]
+    return [Parameter(name=option) for option in _handed(task)]
+
+
+def _handed(task: Task) -> tuple[str, ...]:
+    return (*task.options, *((SHARD,) if task.shards else ()))
 
 
 def _outputs(step: str, consumed: frozenset[Output]) -> list[Parameter]:

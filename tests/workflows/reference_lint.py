@@ -64,7 +64,7 @@ def _dag(dag: Manifest, spec: Manifest) -> Iterator[str]:
         upstream = _upstream(name, before)
         if name in upstream:
             yield f"task {name} waits for itself"
-        for tag in _tags(task):
+        for tag in _tags(task) - ({"item"} if "withParam" in task else set()):
             yield from _output_tag(name, tag, upstream, tasks, by_name)
 
 

@@ -16,6 +16,7 @@ LINES = ("3.5", "3.6", "3.7", "4.0", "4.1")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "reference": (),
     "streamed": ("transfer.mode=streamed",),
+    "in shards": ("transfer.mode=streamed", "transfer.shards=3"),
     "all options": (
         f"metadata.name={'a' * 30}",
         "metadata.labels={team: llm}",

@@ -72,6 +72,20 @@ def test_every_way_in_passes_every_override_so_that_a_retry_forgets_none() -> No
         assert [parameter["name"] for parameter in started["arguments"]["parameters"]] == overrides
 
 
+@pytest.mark.parametrize("argo", LINES)
+def test_shards_are_tasks_beside_each_other_and_the_manifest_is_for_the_one_behind_them(argo: str) -> None:
+    tasks = {task["name"]: task for task in dag_tasks(workflow_spec(argo, "in shards"))}
+    shards, publish = tasks["mirror-model"], tasks["publish-model"]
+    assert json.loads(shards["withParam"]) == ["0", "1", "2"]
+    assert {"name": "shard", "value": "{{item}}"} in shards["arguments"]["parameters"]
+    assert {"name": "shard", "value": "all"} in publish["arguments"]["parameters"]
+    assert (publish["template"], publish["depends"]) == ("mirror-model", "mirror-model")
+    assert tasks["create-volume"]["depends"] == "publish-model"
+    assert not any("when" in task for task in tasks.values())
+    # A retry of its own: one shard is tried again alone.
+    assert templates(workflow_spec(argo, "in shards"))["mirror-model"]["retryStrategy"]["limit"] == 5
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_dag_is_the_line_of_the_document(variant: str) -> None:
     tasks = pipeline.tasks(sample(variant))
@@ -87,7 +101,8 @@ def test_a_pod_runs_a_step_that_the_command_line_knows() -> None:
         assert container["command"] == ["python", "-m", "steps", template["name"]]
         assert template["name"] in wiring.STEPS
         importlib.import_module(pipeline.module_name(template["name"]))
-        options = _parser().parse_args([template["name"], *container["args"]])
+        words = [word.replace("{{inputs.parameters.shard}}", "1") for word in container["args"]]
+        options = _parser().parse_args([template["name"], *words])
         assert str(options.service) == template["inputs"]["artifacts"][0]["path"], name
         assert str(options.outputs) == "/tmp/outputs"
         assert [item.partition("=")[0] for item in options.set] == [override.field for override in pipeline.OVERRIDES]
@@ -96,7 +111,13 @@ def test_a_pod_runs_a_step_that_the_command_line_knows() -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_pod_is_called_as_a_process_on_a_laptop_is(variant: str) -> None:
     pods = templates(workflow_spec(variant=variant))
-    filled = {"model-digest": DIGEST, "run-name": "run", "run-status": "Failed", "run-failures": '"null"'}
+    filled = {
+        "model-digest": DIGEST,
+        "shard": "all",
+        "run-name": "run",
+        "run-status": "Failed",
+        "run-failures": '"null"',
+    }
     overrides = [f"{override.field}=" for override in pipeline.OVERRIDES]
     for task in (*pipeline.tasks(sample(variant)), pipeline.FINISH):
         laptop = pipeline.arguments(task, PLACES, filled, overrides)
@@ -122,7 +143,7 @@ def test_two_tasks_of_one_step_are_called_alike() -> None:
     for variant in VARIANTS:
         calls: dict[str, tuple[str, ...]] = {}
         for task in pipeline.tasks(sample(variant)):
-            values = dict.fromkeys((*task.options, *task.about_run), "value")
+            values = dict.fromkeys((*task.options, pipeline.SHARD, *task.about_run), "value")
             assert calls.setdefault(task.step, pipeline.arguments(task, places, values)) == pipeline.arguments(
                 task, places, values
             )
