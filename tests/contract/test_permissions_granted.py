@@ -25,6 +25,7 @@ from steps.objects.group_operator import GroupOperator
 from steps.objects.kinds import LEASE, V1ALPHA1
 from steps.objects.record import Record
 from steps.objects.role_based_group import role_based_group
+from steps.objects.workflow_run import WORKFLOW
 from steps.objects.writer_lease import Guarded, Writer, WriterLease
 from steps.platform import components, facts
 from steps.platform.rights import STEPS, account, grants, rights, rights_of_accounts, user
@@ -34,6 +35,7 @@ from steps.release import Release, writer_lease_name
 from steps.roll_out_service import RollOutService
 from steps.service import ModelService
 from tests.api_servers import MERGE, REAL, Api, Server, real, until, with_token
+from tests.argo_world import definition
 from tests.fakes import FakeClock, RecordingReport
 from tests.samples import ROOT, release
 from workflows import permissions
@@ -60,7 +62,7 @@ KINDS = {
         *(facts.NAMESPACE, facts.NODE, facts.POD, facts.SECRET, facts.SERVICE, facts.DEPLOYMENT, facts.DAEMON_SET),
         *(facts.CSI_DRIVER, facts.ERDMA_DEVICE, LEASE, Kind("apps/v1", "StatefulSet"), Kind("v1", "Event")),
         *(Kind("v1", "ConfigMap"), Kind("v1", "PersistentVolume"), Kind("v1", "PersistentVolumeClaim")),
-        *(Kind(V1ALPHA1, "RoleBasedGroup"), Kind("workloads.x-k8s.io/v1alpha2", "RoleInstanceSet")),
+        *(WORKFLOW, Kind(V1ALPHA1, "RoleBasedGroup"), Kind("workloads.x-k8s.io/v1alpha2", "RoleInstanceSet")),
     )
 }
 
@@ -119,6 +121,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
             for one in _objects(made.service)
         ]
         definitions = [yaml.safe_load((CRDS / name).read_text(encoding="utf-8")) for name in NEEDED]
+        definitions.append(definition("Workflow"))
         ours = [one for one in definitions if _post(api, DEFINITIONS, one)]
         until(lambda: all(server.cluster().serves(kind) for kind in KINDS.values()))
         assert any(found)
