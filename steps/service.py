@@ -26,6 +26,7 @@ from pydantic_core import PydanticCustomError
 from steps.mistakes import explain, wants_text
 
 API_VERSION = "slipway/v1"
+UNFILLED = "{{workflow.parameters.service}}"  # what a pod finds in place of a document that Argo has forgotten
 MAX_NAME = 30  # a pod label holds `<name>-<release 8>-prefill-<StatefulSet hash 10>`, at most 63 characters
 
 
@@ -310,6 +311,11 @@ def load(path: Path, overrides: Iterable[str] = ()) -> ModelService:
 
 def parse(text: str, origin: str, overrides: Iterable[str] = ()) -> ModelService:
     """Validate the text of a document; `origin` says in messages where it came from."""
+    if text.strip() == UNFILLED:
+        raise DocumentError(
+            f"{origin} holds {UNFILLED}, which Argo did not fill in: a Retry with a changed parameter forgets the "
+            "document unless whoever started the run passed it. Next: resubmit the run instead (docs/retry.md)"
+        )
     try:
         found = yaml.load(text, _EachKeyOnce)  # noqa: S506  # a safe loader that refuses more
     except yaml.YAMLError as error:

@@ -11,6 +11,7 @@ import yaml
 
 from steps.service import DocumentError, ModelService, json_schema, load, parse
 from tests.samples import SERVICES, service
+from tests.workflows.rendered import templates, workflow_spec
 from workflows.render import schema_text
 
 DOCUMENTS = sorted(SERVICES.glob("*.yaml"))
@@ -182,3 +183,9 @@ def test_what_is_left_out_is_derived() -> None:
     assert bare.served_model_name == "/models/Qwen3-32B"
     assert bare.store_endpoint == "https://oss-cn-hangzhou-internal.aliyuncs.com"
     assert isinstance(bare, ModelService)
+
+
+def test_a_document_that_argo_forgot_is_told_from_one_that_is_wrong() -> None:
+    (artifact,) = templates(workflow_spec())["check-platform"]["inputs"]["artifacts"]
+    with pytest.raises(DocumentError, match=r"which Argo did not fill in.*Next: resubmit the run instead"):
+        parse(artifact["raw"]["data"] + "\n", "/service/service.yaml")
