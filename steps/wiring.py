@@ -106,6 +106,12 @@ def _mirror_model(invocation: Invocation) -> Step[Any]:
     return MirrorModel(_release(invocation), _source(service), _store(service), shard=_shard(invocation))
 
 
+def _verify_model(invocation: Invocation) -> Step[Any]:
+    from steps.verify_model import VerifyModel
+
+    return VerifyModel(_release(invocation), _store(invocation.service))
+
+
 def _shard(invocation: Invocation) -> "Shard | None":
     from steps.transfer.shards import Shard
 
@@ -164,6 +170,7 @@ STEPS: Mapping[str, Callable[[Invocation], Step[Any]]] = {
     "download-model": _download_model,
     "upload-model": _upload_model,
     "mirror-model": _mirror_model,
+    "verify-model": _verify_model,
     "create-volume": _create_volume,
     "roll-out-service": _roll_out_service,
     "smoke-test": _smoke_test,

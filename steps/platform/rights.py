@@ -111,6 +111,7 @@ _STEPS: Mapping[str, tuple[Grant, ...]] = {
     "download-model": (),
     "upload-model": (),
     "mirror-model": (),
+    "verify-model": (),
     "create-volume": (
         Grant(
             ("get", "create", "patch"),

@@ -79,7 +79,7 @@ def take(
                 if _is_state(release, key) and key not in kept_states and (mine is None or key in mine)
             )
         ),
-        strangers=_strangers(release, listing, here),
+        strangers=strangers(release, listing, here),
     )
 
 
@@ -136,7 +136,7 @@ def _is_state(release: Release, key: str) -> bool:
     return key.startswith(f"{release.prefix}/{STATE_FOLDER}/")
 
 
-def _strangers(release: Release, listing: Listing, here: Iterable[str]) -> tuple[str, ...]:
+def strangers(release: Release, listing: Listing, here: Iterable[str]) -> tuple[str, ...]:
     """Readers mount the prefix as a folder, so a file that is not of the model would be part of it."""
     known = {object_key(release, file.path) for file in listing.files}
     ours = f"{release.prefix}/{MANIFEST_NAME.partition('/')[0]}/"

@@ -30,6 +30,7 @@ EXPECTED = {
     "download-model": TO_THE_HUB | TO_THE_BUCKET,
     "upload-model": TO_THE_BUCKET,
     "mirror-model": TO_THE_HUB | TO_THE_BUCKET,
+    "verify-model": TO_THE_BUCKET,
     "create-volume": TO_THE_CLUSTER,
     "roll-out-service": TO_THE_CLUSTER,
     "smoke-test": TO_THE_CLUSTER,

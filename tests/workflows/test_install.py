@@ -149,7 +149,15 @@ def test_a_role_of_the_cloud_is_on_the_accounts_that_reach_the_bucket() -> None:
         if one["metadata"].get("annotations") == {"pod-identity.alibabacloud.com/role-name": "slipway"}
     }
     assert annotated == {
-        account(step) for step in ("check-platform", "download-model", "upload-model", "mirror-model", "create-volume")
+        account(step)
+        for step in (
+            "check-platform",
+            "download-model",
+            "upload-model",
+            "mirror-model",
+            "verify-model",
+            "create-volume",
+        )
     }
     assert permissions.namespaces(of)[0]["metadata"]["labels"] == {"pod-identity.alibabacloud.com/injection": "on"}
 

@@ -1,0 +1,106 @@
+"""Whether a stored revision still is what its manifest says: size and CRC-64 as OSS has them, and every byte read."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from steps.engine.report import size
+from steps.ports import ModelStore, StoredObject
+from steps.release import Release
+from steps.transfer import hashing
+from steps.transfer.bucket import object_key
+from steps.transfer.inventory import strangers
+from steps.transfer.layout import layout, part_size
+from steps.transfer.manifest import ManifestFile, ModelManifest
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One file of the manifest, as it was found."""
+
+    path: str
+    difference: str = ""  # what is not as the manifest says; empty if everything is
+    bytes_read: int = 0
+
+
+@dataclass(frozen=True)
+class Examination:
+    files: tuple[Examined, ...] = ()
+    extra: tuple[str, ...] = ()  # keys below the prefix that the manifest does not name
+
+    @property
+    def differences(self) -> tuple[Examined, ...]:
+        return tuple(file for file in self.files if file.difference)
+
+    @property
+    def bytes_read(self) -> int:
+        return sum(file.bytes_read for file in self.files)
+
+
+def examine(store: ModelStore, release: Release, manifest: ModelManifest) -> Examination:
+    """Read every byte of the revision, `transfer.workers` files at a time with one part in memory for each.
+
+    Raises Blocked and TransientError like the store.
+    """
+    here = {found.key for found in store.scan(f"{release.prefix}/")}
+    readers = _Readers(store, release)
+    # The largest first, so that no thread is left alone with one in the end.
+    ordered = sorted(manifest.files, key=lambda file: (-file.size, file.path))
+    workers = max(1, min(release.service.transfer.workers, len(ordered)))
+    with ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
+        files = list(pool.map(readers.examine, ordered))
+    return Examination(tuple(sorted(files, key=lambda file: file.path)), strangers(release, manifest.listing, here))
+
+
+class _Own(threading.local):
+    """The buffer of one thread."""
+
+    buffer = bytearray()
+
+
+class _Readers:
+    def __init__(self, store: ModelStore, release: Release) -> None:
+        self._store = store
+        self._release = release
+        self._part = part_size(release.service)
+        self._own = _Own()
+
+    def examine(self, file: ManifestFile) -> Examined:
+        key = object_key(self._release, file.path)
+        found = self._store.head(key)
+        if found is None:
+            return Examined(file.path, "is absent")
+        claims = _claims(found, file)
+        if found.size != file.size:  # its bytes cannot be the published ones, whatever they are
+            return Examined(file.path, "; ".join(claims))
+        sums = self._sums(key, file)
+        return Examined(file.path, "; ".join((*claims, *sums)), file.size)
+
+    def _sums(self, key: str, file: ManifestFile) -> Sequence[str]:
+        sha256, crc64 = hashing.sha256(), 0
+        parts = layout(file.size, self._part)
+        for number in range(1, parts.parts + 1):
+            part = parts.part(number)
+            body = self._buffer(part.length)
+            self._store.read(key, part.start, body)
+            sha256.update(body)
+            crc64 = hashing.crc(body, crc64)
+        found = sha256.hexdigest()
+        wrong = [] if found == file.sha256 else [f"its bytes have the SHA-256 {found}, expected {file.sha256}"]
+        if crc64 != file.crc64:
+            wrong.append(f"its bytes have the CRC-64 {crc64}, expected {file.crc64}")
+        return wrong
+
+    def _buffer(self, length: int) -> memoryview:
+        if len(self._own.buffer) < length:
+            self._own.buffer = bytearray(length)
+        return memoryview(self._own.buffer)[:length]
+
+
+def _claims(found: StoredObject, file: ManifestFile) -> Sequence[str]:
+    """What OSS says of the object, without a byte of it."""
+    wrong = [] if found.size == file.size else [f"has {found.size} bytes ({size(found.size)}), expected {file.size}"]
+    if found.crc64 != file.crc64:
+        wrong.append(f"OSS has the CRC-64 {found.crc64}, expected {file.crc64}")
+    return wrong
