@@ -17,7 +17,7 @@ from steps.objects.group_operator import GroupOperator
 from steps.objects.kinds import PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM
 from steps.objects.readiness import gate
 from steps.objects.record import Entry, Record
-from steps.objects.retirement import deletions, groups_and_services, owned, superseded, superseded_volumes
+from steps.objects.retirement import NO_RELEASE, deletions, groups_and_services, owned, superseded, superseded_volumes
 from steps.ports import Cluster, Manifest, Ref
 from steps.release import Release
 from steps.service import ModelService
@@ -107,9 +107,7 @@ def plan(release: Release, facts: Facts) -> Plan:
     if foreign:
         return Plan(faults=(foreign,))
     if facts.group.group is None:
-        return Plan(
-            faults=(f"{Ref.of(facts.wanted)} does not exist, so it cannot be promoted. Next: roll-out-service",)
-        )
+        return Plan(faults=(f"{Ref.of(facts.wanted)} does not exist, so it cannot be promoted. Next: {NO_RELEASE}",))
     ready = gate(facts.wanted, facts.group)
     if not ready.converged:
         return ready

@@ -14,6 +14,7 @@ from typing import TypeVar
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
 from steps.objects.kinds import POD
+from steps.objects.retirement import NO_RELEASE
 from steps.objects.services import release_service_ref
 from steps.ports import Answer, Cluster, Inference, NotServing, Pairing, Question, Refusal, RoutedWorker
 from steps.proof import exchanges as proving
@@ -99,7 +100,7 @@ class SmokeTest:
         service = release_service_ref(release)
         if not pods or self.cluster.get(service) is None:
             what = str(service) if pods else f"a pod in namespace {namespace} with {RELEASE_LABEL}={release.id}"
-            return Facts(absent=(f"there is no {what}: run roll-out-service first",))
+            return Facts(absent=(f"there is no {what}. Next: {NO_RELEASE}",))
         found = members.workers(release, pods)
         waits = members.missing(release, found)
         workers = [_unless_starting(waits, partial(self._portrait, member)) for member in found]

@@ -9,6 +9,9 @@ from steps.ports import Cluster, Kind, Manifest
 from steps.release import RELEASE_LABEL, SERVICE_LABEL
 from steps.service import ModelService
 
+# Retry in Argo begins with the task that failed, so it does not start again what the exit handler took away.
+NO_RELEASE = "submit a new run; at the end of a failed one its release is removed, and Retry does not bring it back"
+
 
 def owned(cluster: Cluster, kind: Kind, service: ModelService) -> tuple[Manifest, ...]:
     """All objects of one kind that were made for this service."""

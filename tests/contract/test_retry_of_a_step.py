@@ -11,13 +11,14 @@ import pytest
 
 from steps.create_volume import CreateVolume
 from steps.engine.converge import Step
-from steps.engine.errors import Interrupted
+from steps.engine.errors import Blocked, Interrupted
 from steps.finish_run import FinishRun, RunResult
 from steps.objects.group_operator import ask
 from steps.objects.kinds import V1ALPHA1
 from steps.objects.services import traffic_service_ref
 from steps.ports import Cluster, Kind, Manifest, Ref
 from steps.roll_out_service import RollOutService
+from steps.smoke_test import SmokeTest
 from tests.live_cluster import KEY, LiveCluster, live_cluster
 from tests.samples import release
 
@@ -82,6 +83,21 @@ def test_a_step_that_was_killed_after_any_write_ends_as_if_it_never_was(name: st
         assert found == whole
         cuts += 1
     assert 2 <= cuts < MOST - 1
+
+
+def test_a_release_that_the_end_of_the_run_took_away_is_not_waited_for_but_told(tmp_path: Path) -> None:
+    with live_cluster(tmp_path) as live:
+        for step in (live.volume(OLD), live.rollout(OLD)):
+            live.run(step)
+        live.run(FinishRun(OLD.service, live.port, None, FAILED))
+        for again in (SmokeTest(OLD, live.port, Nobody()), live.promotion(OLD)):  # type: ignore[arg-type]
+            with pytest.raises(Blocked, match=r"submit a new run; .* Retry does not bring it back"):
+                live.run(again)
+        live.run(live.rollout(OLD))  # as a new run does, or a Retry of the rollout itself
+
+
+class Nobody:
+    """No engine is asked."""
 
 
 def _ends(

@@ -162,5 +162,5 @@ def test_a_worker_that_never_comes_ends_at_the_deadline_and_says_whom_it_waited_
 
 
 def test_without_pods_the_step_says_what_must_run_first(tmp_path: Path) -> None:
-    with pytest.raises(Blocked, match="run roll-out-service first"):
+    with pytest.raises(Blocked, match="Next: submit a new run; at the end of a failed one its release is removed"):
         smoke(pd_group(tmp_path))
