@@ -25,7 +25,6 @@ class SecretVariable:
 class Pod:
     minutes: Callable[[ModelService], int]  # the step's own deadline
     retries: int = 3
-    back_off: str = "30s"  # doubles with every attempt
     hub: bool = False  # reads the model at the hub
     store: bool = False  # reads or writes the bucket, or hands its key to the CSI driver
     webhook: bool = False
@@ -45,7 +44,7 @@ def _rollout(service: ModelService) -> int:
 
 
 # A transfer keeps what it moved, so another attempt is cheap and a hub that is down for half an hour is survived.
-_FROM_SCRATCH = Pod(_transfer, retries=5, back_off="1m", store=True, moves_bytes=True)
+_FROM_SCRATCH = Pod(_transfer, retries=5, store=True, moves_bytes=True)
 _FROM_HUB = replace(_FROM_SCRATCH, hub=True)
 
 PODS: Mapping[str, Pod] = {

@@ -25,6 +25,11 @@ USER = 65532  # "nonroot" of distroless images
 # that the pod ended without a word, as after an eviction. The step's own "ask again" is the only other reason.
 # https://argo-workflows.readthedocs.io/en/latest/retries/
 RETRY_EXPRESSION = f'lastRetry.status == "Error" || lastRetry.exitCode in ["{int(Exit.NO_ANSWER)}", "-1"]'
+# Argo waits before it looks whether the expression allows another attempt, so a final failure is told that much later,
+# too: the first wait is short. The six attempts of a transfer still span half an hour in which the hub may be down.
+# https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (processNodeRetries)
+FIRST_WAIT = "5s"
+WAIT_FACTOR = 4
 # What only the run can tell; `workflow.status` and `workflow.failures` exist in the exit handler alone.
 # https://argo-workflows.readthedocs.io/en/latest/variables/#exit-handler
 RUN_FACTS = {
@@ -63,7 +68,7 @@ def add_template(task: Task, service: ModelService, consumed: frozenset[Output])
             expression=RETRY_EXPRESSION,
             # Never maxDuration: it counts from the first attempt and would end a transfer that works.
             # https://github.com/argoproj/argo-workflows/issues/13044
-            backoff=m.Backoff(duration=pod.back_off, factor=2),
+            backoff=m.Backoff(duration=FIRST_WAIT, factor=WAIT_FACTOR),
         ),
         active_deadline_seconds=deadline_seconds(task.step, service),
         service_account_name=account(task.step),

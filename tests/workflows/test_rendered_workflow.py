@@ -176,6 +176,20 @@ def test_only_no_answer_and_a_lost_pod_are_tried_again() -> None:
         assert set(strategy["backoff"]) == {"duration", "factor"}  # maxDuration would end a transfer that works
 
 
+def test_a_final_failure_is_told_soon_and_a_transfer_bears_half_an_hour_of_silence() -> None:
+    """Argo 3.5.15 and 4.1.2 were seen to wait out the back-off before they look whether there is another attempt."""
+    for name, template in every_template():
+        if "container" not in template:
+            continue
+        strategy = template["retryStrategy"]
+        duration, factor = strategy["backoff"]["duration"], strategy["backoff"]["factor"]
+        first = int(duration.removesuffix("s"))
+        assert first <= 5, name
+        if PODS[name].moves_bytes:
+            # Beside the waits, each attempt asks for some time itself before it gives up.
+            assert sum(first * factor**attempt for attempt in range(strategy["limit"])) >= 28 * 60, name
+
+
 def _tried_again(status: str, code: str) -> bool:
     """The expression, read with the rules of Python, which are those of expr-lang for what it uses."""
     text = RETRY_EXPRESSION.replace("lastRetry.status", "status").replace("lastRetry.exitCode", "code")
