@@ -115,7 +115,7 @@ def test_a_release_that_does_not_serve_gets_no_traffic() -> None:
 def test_a_release_that_was_never_rolled_out_is_a_fault() -> None:
     after = plan(NEW, facts(group=type(ready_group(group_of(NEW)))(None)))
     assert "does not exist" in after.faults[0]
-    assert "roll-out-service" in after.faults[0]
+    assert "Next: submit a new run" in after.faults[0]
 
 
 def test_a_service_of_somebody_else_keeps_its_traffic() -> None:
