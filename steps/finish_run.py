@@ -319,7 +319,7 @@ def _failures(text: str, run: str) -> list[Failure]:
     """`workflow.failures` is a list in JSON, often as JSON inside a JSON string; null or empty if there are none.
 
     It holds every failed node in no order: the attempts of a task, the node around them, which says only that nobody
-    tries again, and the node of the whole run. The last attempt of each task has the reason.
+    tries again, the group around the shards of a task, and the node of the whole run. The last attempt has the reason.
     https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go
     """
     found: Any = text
@@ -334,15 +334,16 @@ def _failures(text: str, run: str) -> list[Failure]:
     for entry in ours:
         if _attempt(entry) >= _attempt(last.get(_node(entry), {})):
             last[_node(entry)] = entry
-    in_time = sorted(last.items(), key=lambda item: str(item[1].get("finishedAt") or ""))
+    told = ((node, entry) for node, entry in last.items() if not any(other.startswith(f"{node}(") for other in last))
+    in_time = sorted(told, key=lambda item: str(item[1].get("finishedAt") or ""))
     return [Failure(node, " ".join(str(entry.get("message") or "").split())) for node, entry in in_time]
 
 
-_ATTEMPT = re.compile(r"\((\d+)[^)]*\)$")
+_ATTEMPT = re.compile(r"\((\d+)\)$")
 
 
 def _node(entry: Mapping[str, Any]) -> str:
-    """Task of a failed node; the node of an attempt is called `task(0)`."""
+    """Task of a failed node; the node of an attempt is called `task(0)`, that of a shard's attempt `task(2:2)(0)`."""
     return _ATTEMPT.sub("", str(entry.get("displayName") or entry.get("templateName") or "a task"))
 
 

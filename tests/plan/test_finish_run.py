@@ -256,6 +256,18 @@ def test_the_last_attempt_of_a_task_says_why_it_failed_in_whatever_order_argo_te
     )
 
 
+def test_a_failed_shard_is_named_alone_without_the_nodes_around_it() -> None:
+    words = {
+        "mirror-model(2:2)(0)": "Error (exit code 11): no such key",
+        "mirror-model(2:2)": "retryStrategy.expression evaluated to false",
+        "mirror-model": "child 'nightly-7-123' failed",
+    }
+    told = [{"displayName": name, "message": message} for name, message in words.items()]
+    expected = (Failure("mirror-model(2:2)", "Error (exit code 11): no such key"),)
+    assert RunResult.of("nightly-7", "Failed", json.dumps(told)).failures == expected
+    assert RunResult.of("nightly-7", "Failed", json.dumps(told[::-1])).failures == expected
+
+
 def test_an_attempt_that_failed_on_the_way_does_not_make_a_green_run_read_like_a_failed_one() -> None:
     run = RunResult("nightly-7", "Succeeded", (Failure("download-model", "pod deleted"),))
     assert "Succeeded (tried again on the way: download-model failed: pod deleted)" in summary(SERVICE, run, Facts())
@@ -278,7 +290,7 @@ def test_a_record_remembers_who_was_told() -> None:
 
 
 def test_what_another_run_changes_by_now_is_left_to_it_and_people_hear_so() -> None:
-    """This run waited in vain for the service, or lost it: whatever is half made there is not its own."""
+    """A run that waited in vain for the service, or lost it: whatever is half made there is not its own."""
     facts = healthy(found=made(CURRENT, CANDIDATE), other_writer="nightly-8 changes this service")
     found = planned(FAILED, facts, tells=True)
     assert [type(change.payload) for change in found.changes] == [Told]
