@@ -228,7 +228,8 @@ def _in_order(tasks: Iterable[TaskResult], line: tuple[str, ...]) -> list[TaskRe
 
     def order(task: TaskResult) -> tuple[int, float]:
         started = task.started.timestamp() if task.started else float("inf")
-        return (line.index(task.name) if task.name in line else len(line), started)
+        name = task.name.partition("(")[0]  # one of several of a task is called `task(0:item)`
+        return (line.index(name) if name in line else len(line), started)
 
     return sorted(tasks, key=order)
 

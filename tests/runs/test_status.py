@@ -158,6 +158,18 @@ def test_tasks_are_in_the_order_of_the_line_however_argo_keeps_them() -> None:
     assert [task.name for task in run_of(tasks, line).tasks] == [*line, "finish-run"]
 
 
+def test_each_of_several_pods_of_a_task_is_a_task_in_the_place_of_theirs() -> None:
+    shards = {
+        "mirror-model(1:2of2)": (Attempt("Failed", "no answer", ""), Attempt()),
+        "mirror-model(0:1of2)": (Attempt(),),
+    }
+    tasks = {"smoke-test": (Attempt(),), **shards, "resolve-model": (Attempt(),)}
+    found = run_of(tasks, ["resolve-model", "mirror-model", "smoke-test"]).tasks
+    names = [task.name for task in found]
+    assert (names[0], sorted(names[1:3]), names[3]) == ("resolve-model", sorted(shards), "smoke-test")
+    assert {task.name: len(task.recaps) for task in found}["mirror-model(1:2of2)"] == 2
+
+
 def run_of(tasks: dict[str, tuple[Attempt, ...]], line: list[str] | None = None) -> Run:
     graph = {"templates": [{"dag": {"tasks": [{"name": name} for name in line or ()]}}, {"container": {}}]}
     status = {"phase": "Succeeded", "nodes": nodes("r", tasks), "storedWorkflowTemplateSpec": graph}

@@ -1,0 +1,123 @@
+"""What runs on a laptop is what runs on the cluster: the same tasks, in the same order, called with the same words."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from rich.console import Console
+
+from steps.engine.outputs import file_name
+from tests.samples import DIGEST, SERVICES
+from tests.workflows.rendered import LINES, VARIANTS, dag_tasks, sample, templates, workflow_spec
+from workflows import local
+from workflows.pipeline import FINISH
+from workflows.templates import PLACES
+
+FACTS = {"run-name": "run", "run-status": "Succeeded", "run-failures": '"null"'}
+
+
+class Recorder:
+    """A process that succeeds at once and leaves what its pod would leave."""
+
+    started: ClassVar[list[list[str]]] = []
+
+    def __init__(self, words: list[str], **_: Any) -> None:
+        self.started.append(words)
+        outputs = Path(next(word for word in words if word.startswith("--outputs=")).partition("=")[2])
+        outputs.mkdir(parents=True, exist_ok=True)
+        (outputs / "recap.json").write_text('{"ok": 1, "changed": 0, "failed": 0, "reason": "", "seconds": 0}')
+        (outputs / "model-digest").write_text(DIGEST)
+
+    def wait(self) -> int:
+        return 0
+
+
+def on_a_laptop(folder: Path, variant: str, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The words of every process of a local run, in order, with its folders called as those of a pod."""
+    Recorder.started.clear()
+    monkeypatch.setattr(local.subprocess, "Popen", Recorder)
+    options = local.Options(SERVICES / "qwen3-32b.yaml", ("image=",), folder)
+    run = local._Run(options, sample(variant), folder, "run", {}, Console(quiet=True))
+    local._run_tasks(run)
+    return [[_as_in_a_pod(word, folder) for word in words] for words in Recorder.started]
+
+
+def _as_in_a_pod(word: str, folder: Path) -> str:
+    if word == sys.executable:
+        return "python"
+    word = re.sub(rf"^--outputs={folder}/outputs/.*", f"--outputs={PLACES.outputs}", word)
+    word = word.replace(f"--scratch={folder}/scratch", f"--scratch={PLACES.scratch}")
+    return word.replace(str(SERVICES / "qwen3-32b.yaml"), PLACES.document)
+
+
+def on_the_cluster(argo: str, variant: str) -> list[list[str]]:
+    """The words of every pod of a run, in the order of the graph, filled in as Argo does."""
+    spec = workflow_spec(argo, variant)
+    pods = templates(spec)
+    line = [_words(pods[task["template"]], task, item) for task in _ordered(dag_tasks(spec)) for item in _items(task)]
+    return [*line, _words(pods[spec["onExit"]], {}, "")]
+
+
+def _items(task: dict[str, Any]) -> list[str]:
+    return [str(item) for item in task.get("withItems") or ("",)]
+
+
+def _ordered(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each after those that it depends on; the order in the file proves nothing."""
+    done: list[dict[str, Any]] = []
+    while len(done) < len(tasks):
+        names = {task["name"] for task in done}
+        (following,) = [  # a line: there is always one that may begin
+            task for task in tasks if task["name"] not in names and set(_needed(task)) <= names
+        ]
+        done.append(following)
+    return done
+
+
+def _needed(task: dict[str, Any]) -> list[str]:
+    return [name for name in task.get("depends", "").split(" && ") if name]
+
+
+def _words(template: dict[str, Any], task: dict[str, Any], item: str) -> list[str]:
+    digest = f"{{{{tasks.resolve-model.outputs.parameters.{file_name('model_digest')}}}}}"
+    values = {"{{item}}": item, digest: DIGEST}
+    parameters = (task.get("arguments") or {}).get("parameters") or ()
+    filled = {
+        f"{{{{inputs.parameters.{found['name']}}}}}": values.get(found["value"], found["value"]) for found in parameters
+    }
+    words = [*template["container"]["command"], *template["container"]["args"]]
+    for tag, value in {**filled, **_about_run()}.items():
+        words = [word.replace(tag, value) for word in words]
+    words = [word for word in words if not word.startswith("--set=")]
+    assert not any("{{" in word for word in words)
+    return words
+
+
+def _about_run() -> dict[str, str]:
+    names = {"workflow.name": "run-name", "workflow.status": "run-status", "workflow.failures": "run-failures"}
+    return {f"{{{{{tag}}}}}": FACTS[fact] for tag, fact in names.items()}
+
+
+@pytest.mark.parametrize("argo", LINES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_local_run_is_the_rendered_workflow(
+    argo: str, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = [
+        [word for word in words if not word.startswith("--set=")]
+        for words in on_a_laptop(tmp_path, variant, monkeypatch)
+    ]
+    assert here == on_the_cluster(argo, variant)
+    assert here[-1][3] == FINISH.step
+
+
+def test_overrides_reach_every_process_and_every_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = on_a_laptop(tmp_path, "reference", monkeypatch)
+    assert all("--set=image=" in words for words in here)
+    sets = [
+        [word.partition("={{")[0] for word in pod["container"]["args"] if word.startswith("--set=")]
+        for pod in templates(workflow_spec()).values()
+    ]
+    assert all(found == sets[0] and len(found) == 4 for found in sets)
