@@ -1,5 +1,6 @@
 """What runs on a laptop is what runs on the cluster: the same tasks, in the same order, called with the same words."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -61,7 +62,7 @@ def on_the_cluster(argo: str, variant: str) -> list[list[str]]:
 
 
 def _items(task: dict[str, Any]) -> list[str]:
-    return [str(item) for item in task.get("withItems") or ("",)]
+    return [str(item) for item in json.loads(task.get("withParam", '[""]'))]
 
 
 def _ordered(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
