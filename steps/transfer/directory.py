@@ -9,6 +9,7 @@ from steps.engine.errors import Blocked
 from steps.model import Listing, ModelFile
 from steps.transfer import checkpoint as checkpoints
 from steps.transfer.checkpoint import Checkpoint, CheckpointRecord
+from steps.transfer.direct_io import DirectFile
 from steps.transfer.layout import Part
 from steps.transfer.scratch import Scratch, explained, read, write
 from steps.transfer.sink import FileSink, Move
@@ -32,11 +33,11 @@ class DirectorySource:
     def read(self, file: ModelFile, start: int, buffer: memoryview) -> None:
         path = self._scratch.path(file)
         with explained(path, 0):
-            descriptor = os.open(path, os.O_RDONLY)
+            source = DirectFile(path, os.O_RDONLY)
             try:
                 filled = 0
                 while filled < len(buffer):
-                    count = os.preadv(descriptor, [buffer[filled:]], start + filled)
+                    count = source.read(buffer[filled:], start + filled)
                     if count == 0:
                         raise Blocked(
                             f"{path} ends at byte {start + filled}, expected {file.size} bytes",
@@ -44,7 +45,7 @@ class DirectorySource:
                         )
                     filled += count
             finally:
-                os.close(descriptor)
+                source.close()
 
 
 class DirectorySink:
@@ -66,7 +67,7 @@ class _DirectoryFile:
         self._draft = scratch.draft(file)
         self._checkpoint = scratch.checkpoint(file)
         self._opening = threading.Lock()
-        self._descriptor = -1
+        self._open: DirectFile | None = None
 
     def make_room(self) -> None:
         self._scratch.distrust(self._file)
@@ -94,7 +95,7 @@ class _DirectoryFile:
     def save(self, checkpoint: Checkpoint) -> None:
         # The bytes reach the disk before the checkpoint does: a node that loses power must not go on after a gap.
         with explained(self._draft, 0):
-            _sync(self._opened())
+            _sync(self._opened().descriptor)
         record = CheckpointRecord(
             path=self._file.path,
             sha256=self._file.sha256,
@@ -117,20 +118,20 @@ class _DirectoryFile:
 
     def close(self) -> None:
         with self._opening:
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
-                self._descriptor = -1
+            if self._open:
+                self._open.close()
+                self._open = None
 
     def _write_at(self, start: int, body: memoryview) -> None:
-        descriptor = self._opened()
+        draft = self._opened()
         with explained(self._path, self._file.size):
             written = 0
             while written < len(body):
-                written += os.pwrite(descriptor, body[written:], start + written)
+                written += draft.write(body[written:], start + written)
 
     def _take_place(self) -> None:
         with explained(self._path, self._file.size):
-            _sync(self._opened())
+            _sync(self._opened().descriptor)
             self.close()
             self._path.parent.mkdir(parents=True, exist_ok=True)
             # The marker comes first, and means nothing until the file is there: no moment leaves a whole file that the
@@ -140,14 +141,14 @@ class _DirectoryFile:
             _sync_folder(self._path.parent)
             self._checkpoint.unlink(missing_ok=True)
 
-    def _opened(self) -> int:
+    def _opened(self) -> DirectFile:
         with self._opening:
-            if self._descriptor < 0:
+            if self._open is None:
                 with explained(self._path, self._file.size):
                     self._draft.parent.mkdir(parents=True, exist_ok=True)
-                    self._descriptor = os.open(self._draft, os.O_RDWR | os.O_CREAT, 0o644)
-                    _allocate(self._descriptor, self._file.size)
-            return self._descriptor
+                    self._open = DirectFile(self._draft, os.O_RDWR | os.O_CREAT)
+                    _allocate(self._open.descriptor, self._file.size)
+            return self._open
 
 
 def _allocate(descriptor: int, length: int) -> None:

@@ -9,7 +9,9 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from mmap import mmap
 
+from steps.transfer import direct_io
 from steps.transfer.file_job import FileJob
 from steps.transfer.layout import Part
 
@@ -23,7 +25,7 @@ class Task:
 
     job: FileJob
     part: Part | None = None
-    buffer: bytearray | None = None
+    buffer: mmap | None = None
 
 
 class Schedule:
@@ -34,7 +36,7 @@ class Schedule:
         self._preparing = 0
         self._open: deque[FileJob] = deque()  # with parts that nobody has taken
         self._moving: dict[int, FileJob] = {}
-        self._free: list[bytearray] = []
+        self._free: list[mmap] = []
         self._unmade = buffers  # buffers are made when they are first needed, so little files need little memory
         self._buffer_size = buffer_size
         self._stopped = False
@@ -57,7 +59,7 @@ class Schedule:
                 self._open.append(job)
             self._changed.notify_all()
 
-    def give_back(self, buffer: bytearray) -> None:
+    def give_back(self, buffer: mmap) -> None:
         with self._changed:
             self._free.append(buffer)
             self._changed.notify()
@@ -114,8 +116,8 @@ class Schedule:
             self._open.append(job)
         return None
 
-    def _buffer(self) -> bytearray:
+    def _buffer(self) -> mmap:
         if self._free:
             return self._free.pop()
         self._unmade -= 1
-        return bytearray(self._buffer_size)
+        return direct_io.buffer(self._buffer_size)

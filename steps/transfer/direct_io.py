@@ -1,0 +1,78 @@
+"""Reading and writing a file past the page cache.
+
+A model is larger than the memory of a pod, so what the cache keeps of it is gone before anybody reads it again, and
+filling it costs more CPU time than everything else on the way. The kernel wants address, offset and length to be whole
+blocks (https://man7.org/linux/man-pages/man2/open.2.html, O_DIRECT); the last bytes of a file go through the cache, and
+so does everything where a file system knows no other way.
+"""
+
+import errno
+import mmap
+import os
+import threading
+from pathlib import Path
+
+BLOCK = 4096  # bytes; no device in use wants more
+_DIRECT = getattr(os, "O_DIRECT", 0)  # 0 where there is no such thing, as on macOS
+
+
+def buffer(size: int) -> mmap.mmap:
+    """Memory for `size` bytes that begins at a block."""
+    return mmap.mmap(-1, max(1, size))
+
+
+class DirectFile:
+    """A file that is open twice: for whole blocks and for the rest. Safe to use from several threads."""
+
+    def __init__(self, path: Path, flags: int) -> None:
+        """Raises OSError."""
+        self.descriptor = os.open(path, flags, 0o644)
+        self._direct = _open_direct(path, flags)
+        self._lock = threading.Lock()
+
+    def read(self, body: memoryview, start: int) -> int:
+        """Fill the beginning of `body`; how many bytes came, 0 only at the end of the file."""
+        blocks = self._blocks(body, start)
+        if blocks:
+            try:
+                return os.preadv(self._direct, [body[:blocks]], start)
+            except OSError as error:
+                self._give_up(error)
+        return os.preadv(self.descriptor, [body], start)
+
+    def write(self, body: memoryview, start: int) -> int:
+        """Write the beginning of `body`; how many bytes went."""
+        blocks = self._blocks(body, start)
+        if blocks:
+            try:
+                return os.pwrite(self._direct, body[:blocks], start)
+            except OSError as error:
+                self._give_up(error)
+        return os.pwrite(self.descriptor, body, start)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+        with self._lock:
+            if self._direct >= 0:
+                os.close(self._direct)
+                self._direct = -1
+
+    def _blocks(self, body: memoryview, start: int) -> int:
+        """How many bytes at the beginning of `body` may go past the cache."""
+        return len(body) // BLOCK * BLOCK if self._direct >= 0 and start % BLOCK == 0 else 0
+
+    def _give_up(self, error: OSError) -> None:
+        """EINVAL: this address, or this file system, wants the cache. Anything else is for the caller."""
+        if error.errno != errno.EINVAL:
+            raise error
+
+
+def _open_direct(path: Path, flags: int) -> int:
+    if not _DIRECT:
+        return -1
+    try:
+        return os.open(path, (flags & ~(os.O_CREAT | os.O_TRUNC)) | _DIRECT)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOTSUP):
+            return -1
+        raise
