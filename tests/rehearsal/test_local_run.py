@@ -25,8 +25,8 @@ pytestmark = pytest.mark.timeout(240)
 
 DEMO = service(name="demo")
 SECONDS = 180
-# Retry in Argo begins with the task that failed, whatever it left behind. Of the tasks that change something, create-volume
-# is killed in tests/contract/test_converging_steps.py, where it costs less.
+# Retry in Argo begins with the task that failed, whatever it left behind. Of the tasks that change something,
+# create-volume is killed in tests/contract/test_retry_of_a_step.py, where it costs less.
 KILLED_IN = ("download-model", "upload-model", "roll-out-service", "promote-release")
 RECAP = re.compile(r"^RECAP (\S+): ok=(\d+) changed=(\d+) failed=(\d+) +[\d.]+ s$", re.MULTILINE)
 
