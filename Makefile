@@ -5,7 +5,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
   --custom-compile-command 'make lock'
 SCRIPTS := .ci/run images/build
 .DEFAULT_GOAL := help
-.PHONY: help demo images test check lint render lock bench bench-transfer clean cluster-test
+.PHONY: help demo images test exhaustive check lint render fix lock bench bench-transfer clean
 
 help: ## what can be done here
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -19,10 +19,15 @@ help: ## what can be done here
 demo: .venv/ready ## the whole line on this machine, against embedded services
 	$(BIN)/python -m workflows run manifests/services/demo.yaml
 
-test: .venv/ready ## the tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-check: .venv/ready lint test ## what CI runs: lint, types, import rules, drift of generated files, tests
+test: .venv/ready ## the tests
+	$(PYTEST) -m 'not exhaustive'
+
+exhaustive: .venv/ready ## the tests that walk every case, and take longer
+	$(PYTEST) -m exhaustive
+
+check: .venv/ready lint test exhaustive ## what CI runs: lint, types, import rules, drift of generated files, all tests
 
 lint: .venv/ready
 	$(BIN)/ruff format --check .

@@ -40,6 +40,8 @@ from workflows.rehearsal.cluster.api import ApiServer
 from workflows.rehearsal.cluster.controllers.operator_style import V08
 from workflows.rehearsal.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS
 
+pytestmark = pytest.mark.exhaustive
+
 DECIDED = ("notify={webhook: {secret: webhook, key: url}}", "smoke.deadlineMinutes=1")
 OLDEST, OLD, NEW, CANDIDATE = (release(*DECIDED, digest="sha256:" + digit * 64) for digit in "1234")
 # What every authenticated caller may do: https://kubernetes.io/docs/reference/access-authn-authz/rbac/#discovery-roles

@@ -22,6 +22,8 @@ from steps.smoke_test import SmokeTest
 from tests.live_cluster import KEY, LiveCluster, live_cluster
 from tests.samples import release
 
+pytestmark = pytest.mark.exhaustive
+
 OLD, CANDIDATE = (release("serving.prefill.replicas=1", digest="sha256:" + digit * 64) for digit in "12")
 FAILED = RunResult.of("nightly-7", "Failed", '[{"displayName": "smoke-test", "message": "no KV cache moved"}]')
 MOST = 20  # writes of one step; more would be a loop
