@@ -254,6 +254,11 @@ class Workflow(_Section):
     schedule: str = Field("0 3 * * *", description="When the model is refreshed, as a cron expression.")
     timezone: str = Field("Asia/Shanghai", description="Time zone of the schedule.")
     node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the nodes that may run steps.")
+    gpu_nodes: Literal["never", "allow"] = Field(
+        "never",
+        description="Whether steps may run on nodes with GPUs. `never`: where no other node can take a step, its pod "
+        "stays Pending with the scheduler's reason. `allow`, for a cluster of GPU nodes alone, still prefers others.",
+    )
     labels: Labels = Field(default_factory=dict, description="Labels for the runs and pods of the workflow.")
     annotations: dict[str, str] = Field(default_factory=dict, description="Annotations for the pods of the workflow.")
 

@@ -10,6 +10,7 @@ from typing import Any
 from hera.workflows import DAG, CronWorkflow, Parameter, Task, WorkflowTemplate
 from hera.workflows import models as m
 
+from steps.platform.nodes import GPU_NAME_LABEL, GPU_PRESENT_LABEL
 from steps.release import SERVICE_LABEL, TRIGGER_LABEL
 from steps.service import ModelService
 from workflows import pipeline
@@ -33,7 +34,6 @@ TITLE = "workflows.argoproj.io/title"
 DAY = 24 * 3600  # seconds
 # A transfer may be ended in the middle of a part; it needs this long to close its files and say how far it came.
 GRACE_SECONDS = 120
-GPU_LABEL = "aliyun.accelerator/nvidia_name"  # https://www.alibabacloud.com/help/en/ack/ack-managed-and-ack-dedicated/user-guide/gpu-node-labels
 
 
 def workflow_template(service: ModelService, document: str) -> Manifest:
@@ -60,7 +60,7 @@ def workflow_template(service: ModelService, document: str) -> Manifest:
         ttl_strategy=m.TTLStrategy(seconds_after_success=3 * DAY, seconds_after_failure=7 * DAY),
         pod_metadata=_pod_metadata(service),
         node_selector=service.workflow.node_selector or None,
-        affinity=_away_from_gpus(),
+        affinity=_away_from_gpus(service),
         security_context=m.PodSecurityContext(
             run_as_non_root=True,
             run_as_user=USER,
@@ -207,9 +207,17 @@ def _scratch(service: ModelService) -> dict[str, Any]:
     return {"volume_claim_templates": [claim], "volume_claim_gc": m.VolumeClaimGC(strategy="OnWorkflowSuccess")}
 
 
-def _away_from_gpus() -> m.Affinity:
-    """Steps keep off nodes with GPUs as long as there are others; a node selector of the document can insist."""
-    no_gpu = m.NodeSelectorTerm(match_expressions=[m.NodeSelectorRequirement(key=GPU_LABEL, operator="DoesNotExist")])
+def _away_from_gpus(service: ModelService) -> m.Affinity:
+    """A step that sits on a node with GPUs takes CPU, memory and network from a worker that waits for them there."""
+    no_gpu = m.NodeSelectorTerm(
+        match_expressions=[
+            m.NodeSelectorRequirement(key=GPU_NAME_LABEL, operator="DoesNotExist"),
+            m.NodeSelectorRequirement(key=GPU_PRESENT_LABEL, operator="NotIn", values=["true"]),
+        ]
+    )
+    if service.workflow.gpu_nodes == "never":
+        required = m.NodeSelector(node_selector_terms=[no_gpu])
+        return m.Affinity(node_affinity=m.NodeAffinity(required_during_scheduling_ignored_during_execution=required))
     preferred = m.PreferredSchedulingTerm(weight=100, preference=no_gpu)
     return m.Affinity(node_affinity=m.NodeAffinity(preferred_during_scheduling_ignored_during_execution=[preferred]))
 

@@ -10,6 +10,13 @@ from steps.release import Release
 GPU = "nvidia.com/gpu"
 RDMA = "aliyun/erdma"
 
+# What tells a node with GPUs, whatever it has free: a label that ACK gives to it, and one of NVIDIA's GPU operator,
+# which says "false" once the cards are gone.
+# https://www.alibabacloud.com/help/en/ack/ack-managed-and-ack-dedicated/user-guide/gpu-node-labels
+# https://github.com/NVIDIA/gpu-operator/blob/main/controllers/state_manager.go (commonGPULabelKey)
+GPU_NAME_LABEL = "aliyun.accelerator/nvidia_name"
+GPU_PRESENT_LABEL = "nvidia.com/gpu.present"
+
 _MEMORY_LABELS = ("aliyun.accelerator/nvidia_mem", "nvidia.com/gpu.memory")  # "97871MiB" and "97871", both in MiB
 _UNITS = {"": 1, "m": 1e-3, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}

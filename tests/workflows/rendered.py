@@ -25,6 +25,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         "notify={webhook: {secret: chat, key: url}}",
         "transfer.scratch={size: 1Ti, storageClass: alicloud-disk-essd}",
         "workflow.nodeSelector={pool: cpu}",
+        "workflow.gpuNodes=allow",
         "workflow.labels={cost-center: '7'}",
         "workflow.annotations={note: nightly}",
     ),
