@@ -33,7 +33,6 @@ STS_ENDPOINT = "SLIPWAY_STS_ENDPOINT"  # set by local runs and tests, and outsid
 
 LIFETIME = 3600  # seconds of a temporary key
 AHEAD = 900.0  # seconds before its end at which it is replaced
-FRESH = 10.0  # seconds in which a key is not replaced again, however many threads ask for it
 TIMEOUTS = (5, 30)  # seconds to connect, and between two bytes of an answer
 SERVER_ERROR = 500
 
@@ -45,8 +44,13 @@ class Credentials(CredentialsProvider):  # type: ignore[misc]  # oss2 has no typ
         raise NotImplementedError
 
     def renew(self) -> bool:
-        """OSS refused the key: get another one. False if there is none to be had."""
+        """OSS refused the key that this thread got last: get another one. False if there is none to be had."""
         raise NotImplementedError
+
+    @property
+    def advice(self) -> str:
+        """What to do if OSS refuses the key for good; empty if its own code says it best."""
+        return ""
 
 
 class StaticCredentials(Credentials):
@@ -71,8 +75,13 @@ class Role:
 @dataclass(frozen=True)
 class _Temporary:
     key: Key = field(repr=False)
-    since: float  # seconds since 1970
-    until: float
+    until: float  # seconds since 1970
+
+
+class _Used(threading.local):
+    """The key that one thread got last, and so signed its last request with."""
+
+    key: Key | None = None
 
 
 class RoleCredentials(Credentials):
@@ -87,19 +96,29 @@ class RoleCredentials(Credentials):
         self._first_pause = first_pause  # seconds
         self._lock = threading.Lock()
         self._current: _Temporary | None = None
+        self._used = _Used()
 
     def get_credentials(self) -> Key:
         current = self._current
         if current is None or current.until - AHEAD <= self._clock():
             current = self._replace()
+        self._used.key = current.key
         return current.key
 
     def renew(self) -> bool:
+        """Replaces the refused key once, however many threads were refused with it, and however new it is."""
         with self._lock:
-            current = self._current
-            if current is None or self._clock() - current.since > FRESH:
+            if self._current is None or self._current.key is self._used.key:
                 self._current = self._fetch()
         return True
+
+    @property
+    def advice(self) -> str:
+        return (
+            f"STS gave a new key of {self.role.arn}, and OSS refuses that one, too: check that nobody deleted the role "
+            f"or revoked its sessions, that {self.role.endpoint} and the bucket belong to the same cloud, and the clock "
+            "of this node"
+        )
 
     def _replace(self) -> _Temporary:
         with self._lock:
@@ -153,7 +172,7 @@ class RoleCredentials(Credentials):
             raise Blocked(
                 f"cannot assume {self.role.arn}: {self.role.endpoint} answers {_said(answer, content)}", _HINT
             )
-        return _temporary(content, now, self.role)
+        return _temporary(content, self.role)
 
     def _token(self) -> str:
         """The token is replaced in its file all the time, so it is read each time."""
@@ -214,7 +233,7 @@ def _said(answer: requests.Response, content: dict[str, Any]) -> str:
     return f"{said} (request {content.get('RequestId', 'without id')})"
 
 
-def _temporary(content: dict[str, Any], now: float, role: Role) -> _Temporary:
+def _temporary(content: dict[str, Any], role: Role) -> _Temporary:
     try:
         found = content["Credentials"]
         key = Key(found["AccessKeyId"], found["AccessKeySecret"], found["SecurityToken"])
@@ -223,4 +242,4 @@ def _temporary(content: dict[str, Any], now: float, role: Role) -> _Temporary:
         raise Blocked(
             f"cannot assume {role.arn}: the answer of {role.endpoint} holds no key", "check that this is STS"
         ) from error
-    return _Temporary(key, now, until)
+    return _Temporary(key, until)

@@ -99,8 +99,8 @@ def delay_asked(error: BaseException | None) -> float:
     return float(seconds) if seconds.isdigit() else 0.0
 
 
-def explain(error: Exception, task: Task) -> StepError:
-    """The error of a step: what failed, what OSS said, and what to do."""
+def explain(error: Exception, task: Task, advice: str = "") -> StepError:
+    """The error of a step: what failed, what OSS said, and what to do; `advice` says that better where it is given."""
     if isinstance(error, ChecksumError):
         return Blocked(
             f"cannot {task}: {error}, again and again (request {error.request_id or 'without id'})",
@@ -109,14 +109,14 @@ def explain(error: Exception, task: Task) -> StepError:
     if isinstance(error, WrongSliceError):
         return Blocked(f"cannot {task}: OSS has {error}", "somebody wrote over the object; run it again")
     if isinstance(error, RequestError):
-        return explain(error.exception, task)
+        return explain(error.exception, task, advice)
     if isinstance(error, requests.exceptions.SSLError):
         return Blocked(
             f"cannot {task}: the certificate of {task.endpoint} is not trusted: {_cause(error)}",
             "check store.endpoint in the document, and the certificates of the image",
         )
     if isinstance(error, OssError):
-        return _explain_answer(error, task)
+        return _explain_answer(error, task, advice)
     return TransientError(
         f"cannot {task}: {task.endpoint} does not answer: {_cause(error)}",
         "check store.region and store.endpoint in the document and the network between here and OSS, then run it again",
@@ -131,13 +131,13 @@ def _cause(error: BaseException) -> str:
     return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
 
 
-def _explain_answer(error: OssError, task: Task) -> StepError:
+def _explain_answer(error: OssError, task: Task, advice: str) -> StepError:
     number = f" {error.ec}" if error.ec else ""
     said = f"{error.status} {error.code or 'without a code'}{number}: {error.message or 'no message'}"
     reason = f"cannot {task}: OSS answers {said} (request {error.request_id or 'without id'})"
     if remedy(error) is Remedy.RETRY:
         return TransientError(reason, "it was tried for minutes; look at the status of OSS, then run it again")
-    return Blocked(reason, _hint(error, task))
+    return Blocked(reason, advice or _hint(error, task))
 
 
 def _hint(error: OssError, task: Task) -> str:

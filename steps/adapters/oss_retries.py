@@ -66,7 +66,8 @@ class Retries:
         try:
             result: Result = attempts(self._attempt, request)
         except FAILURES as error:
-            raise explain(error, self._task) from error
+            renewed = Remedy.RENEW in self._used and remedy(error) is Remedy.RENEW
+            raise explain(error, self._task, self._credentials.advice if renewed else "") from error
         return result
 
     def _attempt(self, request: Callable[[], Result]) -> Result:

@@ -27,6 +27,11 @@ class KeyRing:
         with self._lock:
             return self._keys.get(key_id)
 
+    def forget(self) -> None:
+        """Every temporary key is unknown from now on."""
+        with self._lock:
+            self._keys = {key.id: key for key in self._keys.values() if not key.token}
+
     def expire(self, now: float) -> None:
         """End every temporary key at `now`."""
         with self._lock:

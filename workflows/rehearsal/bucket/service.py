@@ -81,6 +81,10 @@ class Bucket:
         """End all temporary keys now."""
         self.keys.expire(self._store.clock())
 
+    def forget_keys(self) -> None:
+        """Know no temporary key any more, as OSS does not once their role is gone."""
+        self.keys.forget()
+
     def start(self) -> None:
         self._server.start()
 
