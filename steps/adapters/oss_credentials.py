@@ -116,8 +116,8 @@ class RoleCredentials(Credentials):
     def advice(self) -> str:
         return (
             f"STS gave a new key of {self.role.arn}, and OSS refuses that one, too: check that nobody deleted the role "
-            f"or revoked its sessions, that {self.role.endpoint} and the bucket belong to the same cloud, and the clock "
-            "of this node"
+            f"or revoked its sessions, that {self.role.endpoint} and the bucket belong to the same cloud, and the "
+            "clock of this node"
         )
 
     def _replace(self) -> _Temporary:

@@ -91,11 +91,11 @@ def _kept() -> Iterator[None]:
 
 
 class Moment(Faults):
-    """Does something in the very moment before a service answers the requests that contain `part`, by their count."""
+    """Does something in the very moment before a service answers the requests that contain all `parts`, by their count."""
 
-    def __init__(self, part: str) -> None:
+    def __init__(self, *parts: str) -> None:
         super().__init__()
-        self._part = part
+        self._parts = parts
         self._then: dict[int, Callable[[], object]] = {}
         self._seen = 0
 
@@ -109,7 +109,7 @@ class Moment(Faults):
 
     def next(self, request: str, possible: Collection[str] = KINDS) -> str | None:
         then = None
-        if self._part in request:
+        if all(part in request for part in self._parts):
             with self._lock:
                 self._seen += 1
                 then = self._then.pop(self._seen, None)
