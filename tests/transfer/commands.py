@@ -91,7 +91,7 @@ def _kept() -> Iterator[None]:
 
 
 class Moment(Faults):
-    """Does something in the very moment before a service answers the requests that contain all `parts`, by their count."""
+    """Does something right before a service answers the n-th request that contains all `parts`."""
 
     def __init__(self, *parts: str) -> None:
         super().__init__()
