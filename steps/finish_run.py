@@ -284,8 +284,9 @@ def _recap(run: RunResult) -> list[str]:
 
 
 def _tasks(facts: Facts) -> tuple[TaskResult, ...]:
-    """Those that have ended: this one has not, and what a failure left out never began."""
-    return tuple(task for task in (facts.whole.tasks if facts.whole else ()) if task.ended and task.phase != "Omitted")
+    """Those that have ended: this one has not, and what a failure or check-release left out never began."""
+    found = facts.whole.tasks if facts.whole else ()
+    return tuple(task for task in found if task.ended and not task.left_out and task.phase != "Omitted")
 
 
 def _recap_of_tasks(facts: Facts) -> list[str]:

@@ -259,6 +259,11 @@ class Workflow(_Section):
         description="Whether steps may run on nodes with GPUs. `never`: where no other node can take a step, its pod "
         "stays Pending with the scheduler's reason. `allow`, for a cluster of GPU nodes alone, still prefers others.",
     )
+    skip_unchanged: bool = Field(
+        True,
+        description="Leave the rest of the line out when check-release finds that exactly this release serves already, "
+        "whole and proved; false walks every task.",
+    )
     labels: Labels = Field(default_factory=dict, description="Labels for the runs and pods of the workflow.")
     annotations: dict[str, str] = Field(default_factory=dict, description="Annotations for the pods of the workflow.")
 

@@ -40,6 +40,8 @@ STORE_ENDPOINT = "SLIPWAY_OSS_ENDPOINT"
 # Between two steps of a run that hold the Lease of the writer, pods start and are tried again, and a smoke test runs.
 BETWEEN_STEPS = 30 * 60  # seconds, beside the deadline of the smoke test
 WITHIN_A_STEP = 120  # seconds; the loop of a step renews it every few
+# Of check-release at what the engines count, which follows an answer: with the pauses of the loop, some 18 seconds.
+LOOKS_AT_ANSWERS = 8
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,30 @@ def _resolve_model(invocation: Invocation) -> Step[Any]:
     from steps.resolve_model import ResolveModel
 
     return ResolveModel(invocation.service, _source(invocation.service))
+
+
+def _check_release(invocation: Invocation) -> Step[Any]:
+    """The steps of the line as they are wired here, save that none of them may write and none takes the Lease."""
+    from steps.check_release import CheckRelease, Part
+    from steps.create_volume import CreateVolume
+    from steps.mirror_model import MirrorModel
+    from steps.objects.read_only import ReadOnlyCluster
+    from steps.promote_release import PromoteRelease
+    from steps.roll_out_service import RollOutService
+    from steps.smoke_test import SmokeTest
+
+    service, release = invocation.service, _release(invocation)
+    cluster = ReadOnlyCluster(_cluster())
+    parts = (
+        # A staged transfer leaves the same files behind, and with their manifest in the bucket nothing else is asked.
+        Part("mirror-model", lambda: MirrorModel(release, _source(service), _store(service))),
+        Part("create-volume", lambda: CreateVolume(release, cluster, _key_of_volume(service))),
+        Part("roll-out-service", lambda: RollOutService(release, cluster)),
+        Part("promote-release", lambda: PromoteRelease(release, cluster)),
+        # Last, since it is the dearest, and its answer is worth nothing once one of the others has something to do.
+        Part("smoke-test", lambda: SmokeTest(release, cluster, _inference()), looks=LOOKS_AT_ANSWERS),
+    )
+    return CheckRelease(release, parts)
 
 
 def _check_platform(invocation: Invocation) -> Step[Any]:
@@ -129,8 +155,8 @@ def _shard(invocation: Invocation) -> "Shard | None":
 def _create_volume(invocation: Invocation) -> Step[Any]:
     from steps.create_volume import CreateVolume
 
-    needs_key, cluster = invocation.service.store.credentials.kind == "secret", _cluster()
-    step = CreateVolume(_release(invocation), cluster, _access_key() if needs_key else None)
+    cluster = _cluster()
+    step = CreateVolume(_release(invocation), cluster, _key_of_volume(invocation.service))
     return _guarded(invocation, step, _lease(invocation, cluster))
 
 
@@ -166,6 +192,7 @@ def _finish_run(invocation: Invocation) -> Step[Any]:
 
 STEPS: Mapping[str, Callable[[Invocation], Step[Any]]] = {
     "resolve-model": _resolve_model,
+    "check-release": _check_release,
     "check-platform": _check_platform,
     "download-model": _download_model,
     "upload-model": _upload_model,
@@ -210,6 +237,11 @@ def _store(service: ModelService) -> ModelStore:
         if credentials.kind == "secret"
         else role_credentials(service.store.region, ENVIRONMENT),
     )
+
+
+def _key_of_volume(service: ModelService) -> AccessKey | None:
+    """What the CSI driver is to read; nothing if it has a role of its own."""
+    return _access_key() if service.store.credentials.kind == "secret" else None
 
 
 def _access_key() -> AccessKey:

@@ -21,9 +21,12 @@ from workflows.templates import (
     DOCUMENT,
     SCRATCH,
     USER,
+    add_sign,
     add_template,
     consumed_outputs,
+    if_current,
     task_arguments,
+    unless_current,
     workflow_parameter,
 )
 
@@ -75,6 +78,7 @@ def workflow_template(service: ModelService, document: str) -> Manifest:
     ) as workflow:
         for task in _one_for_each_step((*line, pipeline.FINISH)):
             add_template(task, service, used)
+        add_sign(pipeline.NOTHING_CHANGED)
         with DAG(name=ENTRYPOINT):
             for task in line:
                 Task(
@@ -83,7 +87,10 @@ def workflow_template(service: ModelService, document: str) -> Manifest:
                     arguments=task_arguments(task) or None,
                     depends=" && ".join(task.after) or None,
                     with_param=json.dumps(task.shards) if task.fans_out else None,
+                    when=unless_current() if task.unless_current else None,
                 )
+            sign = pipeline.NOTHING_CHANGED
+            Task(name=sign.name, template=sign.name, depends=" && ".join(sign.after), when=if_current())
     return dict(workflow.to_dict())
 
 

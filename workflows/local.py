@@ -20,10 +20,12 @@ from typing import NoReturn
 from rich.console import Console
 from rich.text import Text
 
+from steps.check_release import CURRENT
 from steps.engine.errors import Exit
 from steps.engine.outputs import file_name
+from steps.release import Release
 from steps.service import ModelService, load
-from workflows.pipeline import FINISH, SHARD, Output, Places, Task, arguments, command, tasks
+from workflows.pipeline import CHECK, FINISH, SHARD, STATE, Output, Places, Task, arguments, command, tasks
 from workflows.rehearsal.launch import Addresses, embedded_services, only_run
 
 ROOT = Path(__file__).parents[1]
@@ -56,8 +58,11 @@ class Recap:
     failed: int
     reason: str
     seconds: float
+    skipped: bool = False
 
     def __str__(self) -> str:
+        if self.skipped:
+            return f"RECAP {self.task}: skipped"
         return f"RECAP {self.task}: ok={self.ok} changed={self.changed} failed={self.failed}"
 
 
@@ -108,6 +113,9 @@ def run(options: Options) -> int:
 def _run_tasks(run: _Run) -> list[Recap]:
     recaps: list[Recap] = []
     for task in tasks(run.service):
+        if task.unless_current and run.said(STATE.task, STATE.field) == CURRENT:
+            recaps.append(_left_out(run, task))
+            continue
         values = {option: _value(run, source) for option, source in task.options.items()}
         recaps += _run_task(run, task, values | {"run-name": run.name})
         if any(recap.code for recap in recaps):
@@ -116,6 +124,12 @@ def _run_tasks(run: _Run) -> list[Recap]:
     if not recaps[-1].code:
         (run.state / RUN_NAME).unlink(missing_ok=True)
     return recaps
+
+
+def _left_out(run: _Run, task: Task) -> Recap:
+    reason = f"skipped: {CHECK.name} found nothing to do"
+    run.console.print(Text.assemble((task.name, "bold"), f"  {reason}"))
+    return Recap(task.name, Exit.DONE, 0, 0, 0, reason, 0.0, skipped=True)
 
 
 def _run_name(state: Path) -> str:
@@ -218,7 +232,9 @@ def _environment(addresses: Addresses, state: Path) -> dict[str, str]:
 
 def _summarize(run: _Run, recaps: list[Recap], seconds: float) -> None:
     failed = next((recap for recap in recaps if recap.code), None)
-    run.console.print(Text(f"\n{run.service.name}: {'failed' if failed else 'done'} in {seconds:.1f} s", style="bold"))
+    unchanged = "" if failed or any(recap.changed for recap in recaps) else ", nothing changed"
+    ended = f"{'failed' if failed else 'done'} in {seconds:.1f} s{unchanged}"
+    run.console.print(Text(f"\n{run.service.name}: {ended}", style="bold"))
     for recap in recaps:
         style = "red" if recap.code else "yellow" if recap.changed else "green"
         run.console.print(Text.assemble((f"{recap!s:<58}", style), f" {recap.seconds:5.1f} s"))
@@ -230,15 +246,18 @@ def _summarize(run: _Run, recaps: list[Recap], seconds: float) -> None:
 
 def _what_is_where(run: _Run) -> str:
     service = run.service
-    upload = next(task.name for task in reversed(tasks(service)) if task.step in ("upload-model", "mirror-model"))
+    release = Release(service, run.said("resolve-model", "model_digest"))
+    current = run.said(STATE.task, STATE.field) == CURRENT
+    proof, traffic = (STATE.task, STATE.task) if current else ("smoke-test", "promote-release")
     rows = {
+        **({"unchanged": run.said(STATE.task, "reason")} if current else {}),
         "asked": service.smoke.prompt,
-        "answer": run.said("smoke-test", "answer"),
-        "endpoint": run.said("promote-release", "endpoint") + " (inside the embedded cluster)",
-        "model": f"{service.model.id}@{service.model.revision} is {run.said('resolve-model', 'model_digest')}",
-        "files": run.said(upload, "prefix"),
-        "volume": f"PV {run.said('create-volume', 'volume')}, PVC {run.said('create-volume', 'claim')}",
-        "release": f"RoleBasedGroup {run.said('roll-out-service', 'group')}",
+        "answer": run.said(proof, "answer"),
+        "endpoint": run.said(traffic, "endpoint") + " (inside the embedded cluster)",
+        "model": f"{service.model.id}@{service.model.revision} is {release.model_digest}",
+        "files": f"oss://{service.store.bucket}/{release.prefix}",
+        "volume": f"PV {release.volume_name}, PVC {service.namespace}/{release.volume_name}",
+        "release": f"RoleBasedGroup {release.group}",
         "state": f"{run.state} holds all of it; delete the folder to start afresh",
         "simulated": "hub, bucket, Kubernetes API, GPUs, eRDMA and the engine are embedded, and the answer is not a "
         "language model's; steps, adapters, bytes and checks are the real ones",

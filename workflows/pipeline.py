@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from steps.objects.workflow_run import SIGN
 from steps.service import ModelService
 
 
@@ -32,10 +33,20 @@ class Task:
     # What --shard tells the step. Several mean as many instances of the task at the same time, each of which may be
     # tried again alone; none means that the step is not told.
     shards: tuple[str, ...] = ()
+    unless_current: bool = False  # left out when check-release finds nothing to do
 
     @property
     def fans_out(self) -> bool:
         return len(self.shards) > 1
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A node that does nothing and needs no pod: that it is green is what it says."""
+
+    name: str
+    does: str
+    after: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,13 @@ OVERRIDES = (
         r"^(BlueGreen|Recreate)?$",
         ("BlueGreen", "Recreate"),
     ),
+    Override(
+        "skip-unchanged",
+        "workflow.skipUnchanged",
+        "Whether a run that finds all as wanted leaves its other tasks out; empty means as in the document.",
+        r"^(true|false)?$",
+        ("true", "false"),
+    ),
 )
 
 SHARD = "shard"  # option of a step that shares its work
@@ -94,15 +112,34 @@ _DIGEST = {"model-digest": Output("resolve-model", "model_digest")}
 WRITING = frozenset({"create-volume", "roll-out-service", "promote-release", "finish-run"})
 
 RESOLVE = Task("resolve-model", "resolve-model", "Pin the files at the hub by one digest")
+CHECK = Task(
+    "check-release",
+    "check-release",
+    "Is exactly this release, whole and proved, what serves already? Then the rest is left out",
+    ("resolve-model",),
+    _DIGEST,
+)
+# What a task that is left out looks at. An output that is missing stops the run, so it never means "left out".
+STATE = Output("check-release", "state")
+NOTHING_CHANGED = Sign(
+    SIGN, "Nothing changed: the release of the document serves already, and was proved again", (CHECK.name,)
+)
 PREFLIGHT = Task(
     "preflight",
     "check-platform",
     "Check everything that needs no bytes, before any byte moves",
-    ("resolve-model",),
+    ("check-release",),
     _DIGEST,
+    unless_current=True,
 )
 DOWNLOAD = Task(
-    "download-model", "download-model", "Hub to scratch volume, verified", ("preflight",), _DIGEST, scratch=True
+    "download-model",
+    "download-model",
+    "Hub to scratch volume, verified",
+    ("preflight",),
+    _DIGEST,
+    scratch=True,
+    unless_current=True,
 )
 UPLOAD = Task(
     "upload-model",
@@ -111,9 +148,15 @@ UPLOAD = Task(
     ("download-model",),
     _DIGEST,
     scratch=True,
+    unless_current=True,
 )
 MIRROR = Task(
-    "mirror-model", "mirror-model", "Hub to bucket in one stream, verified, manifest last", ("preflight",), _DIGEST
+    "mirror-model",
+    "mirror-model",
+    "Hub to bucket in one stream, verified, manifest last",
+    ("preflight",),
+    _DIGEST,
+    unless_current=True,
 )
 PUBLISH = Task(
     "publish-model",
@@ -122,6 +165,7 @@ PUBLISH = Task(
     ("mirror-model",),
     _DIGEST,
     shards=("all",),
+    unless_current=True,
 )
 FINISH = Task(
     "finish-run",
@@ -141,10 +185,10 @@ def tasks(service: ModelService) -> tuple[Task, ...]:
         ("smoke-test", "smoke-test", "Real inference: right model, right answers, KV cache moved on every pair"),
         ("promote-release", "promote-release", "Move the traffic, record the release, retire the old one"),
     )
-    line = [RESOLVE, PREFLIGHT, *transfer]
+    line = [RESOLVE, CHECK, PREFLIGHT, *transfer]
     for name, step, does in rest:
         about_run = ("run-name",) if step in WRITING else ()
-        line.append(Task(name, step, does, (line[-1].name,), _DIGEST, about_run))
+        line.append(Task(name, step, does, (line[-1].name,), _DIGEST, about_run, unless_current=True))
     return tuple(line)
 
 

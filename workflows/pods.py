@@ -49,6 +49,7 @@ _FROM_HUB = replace(_FROM_SCRATCH, hub=True)
 
 PODS: Mapping[str, Pod] = {
     "resolve-model": Pod(_light, hub=True),
+    "check-release": Pod(_light, hub=True, store=True),
     "check-platform": Pod(_light, hub=True, store=True),
     "download-model": _FROM_HUB,
     "upload-model": _FROM_SCRATCH,

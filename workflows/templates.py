@@ -6,14 +6,24 @@ inline template broke in Argo 3.7.0. https://github.com/argoproj/argo-workflows/
 
 from collections.abc import Sequence
 
-from hera.workflows import Container, EmptyDirVolume, Parameter, RawArtifact, Resources, RetryStrategy, SecretEnv
+from hera.workflows import (
+    Container,
+    EmptyDirVolume,
+    Parameter,
+    RawArtifact,
+    Resources,
+    RetryStrategy,
+    SecretEnv,
+    Suspend,
+)
 from hera.workflows import models as m
 
+from steps.check_release import CURRENT
 from steps.engine.errors import Exit
 from steps.engine.outputs import RECAP, file_name
 from steps.platform.rights import account
 from steps.service import ModelService
-from workflows.pipeline import OVERRIDES, SHARD, Output, Places, Task, arguments, command, outputs
+from workflows.pipeline import OVERRIDES, SHARD, STATE, Output, Places, Sign, Task, arguments, command, outputs
 from workflows.pods import PODS, deadline_seconds, memory_mebibytes, secret_variables
 
 PLACES = Places(document="/service/service.yaml", outputs="/tmp/outputs", scratch="/scratch")  # noqa: S108  # a volume of the pod's own
@@ -85,6 +95,23 @@ def add_template(task: Task, service: ModelService, consumed: frozenset[Output])
     )
 
 
+def add_sign(sign: Sign) -> None:
+    """Add the template of a node without a pod. A suspension of no seconds is over as soon as the controller sees it.
+
+    https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (executeSuspend)
+    """
+    Suspend(name=sign.name, annotations={DESCRIPTION: sign.does}, duration="0")
+
+
+def unless_current() -> str:
+    """`when` of a task that is left out if there is nothing to do."""
+    return f"{_output_tag(STATE)} != {CURRENT}"
+
+
+def if_current() -> str:
+    return f"{_output_tag(STATE)} == {CURRENT}"
+
+
 def workflow_parameter(name: str) -> str:
     return f"{{{{workflow.parameters.{name}}}}}"
 
@@ -92,14 +119,15 @@ def workflow_parameter(name: str) -> str:
 def task_arguments(task: Task) -> dict[str, str]:
     """What the DAG hands to the task: outputs of earlier ones, and the number of the shard that an instance has."""
     shard = {SHARD: "{{item}}" if task.fans_out else task.shards[0]} if task.shards else {}
-    return shard | {
-        option: f"{{{{tasks.{source.task}.outputs.parameters.{file_name(source.field)}}}}}"
-        for option, source in task.options.items()
-    }
+    return shard | {option: _output_tag(source) for option, source in task.options.items()}
 
 
 def consumed_outputs(line: Sequence[Task]) -> frozenset[Output]:
-    return frozenset(source for task in line for source in task.options.values())
+    return frozenset({STATE, *(source for task in line for source in task.options.values())})
+
+
+def _output_tag(source: Output) -> str:
+    return f"{{{{tasks.{source.task}.outputs.parameters.{file_name(source.field)}}}}}"
 
 
 def _values(task: Task) -> dict[str, str]:

@@ -26,6 +26,12 @@ FAILED = ("Failed", "Error")  # what Argo calls a run or a task that did not suc
 _ENDED = (SUCCEEDED, *FAILED, "Skipped", "Omitted")
 _ATTEMPT = re.compile(r"(?P<task>.+)\((?P<number>\d+)\)")  # name of the node of an attempt
 _EXIT_HANDLER = ".onExit"
+# A node of the line that does no work: it is green if nothing changed, and left out of every other run.
+SIGN = "nothing-changed"
+# How Argo says that the `when` of a task kept it from running, here always because check-release found nothing to do.
+# https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/dag.go (executeDAGTask)
+_WHEN = re.compile("when '.*' evaluated false")
+LEFT_OUT = "check-release found nothing to do"
 
 Node = Mapping[str, Any]
 
@@ -52,6 +58,11 @@ class TaskResult:
         return self.phase in FAILED
 
     @property
+    def left_out(self) -> bool:
+        """Whether it did not run because there was nothing to do."""
+        return self.message == LEFT_OUT
+
+    @property
     def recap(self) -> str:
         """What the last attempt did, in its own words."""
         return self.outputs.get(RECAP, "")
@@ -59,6 +70,8 @@ class TaskResult:
     @property
     def changed(self) -> bool | None:
         """Whether any attempt changed anything; None if that is not known."""
+        if self.left_out:
+            return False
         if any(recap and not recap.startswith(NOTHING_CHANGED) for recap in self.recaps):
             return True
         return False if self.recaps and all(self.recaps) else None
@@ -130,7 +143,8 @@ class Run:
     @property
     def release(self) -> str:
         """The release that the run promoted or found promoted; empty if it did not come so far."""
-        return next((task.outputs.get("release", "") for task in self.tasks if task.name == "promote-release"), "")
+        told = {task.name: task.outputs.get("release", "") for task in self.tasks}
+        return told.get("promote-release") or told.get("check-release", "")
 
 
 def _phase(workflow: Manifest) -> str:
@@ -165,7 +179,7 @@ def _tasks(run: str, nodes: Mapping[str, Node]) -> Iterator[TaskResult]:
             attempts.setdefault(match["task"], []).append((int(match["number"]), node))
     of_attempts = {id(node) for found in attempts.values() for _, node in found}
     for node in nodes.values():
-        if node.get("type") in ("Pod", "Retry", "Skipped") and id(node) not in of_attempts:
+        if node.get("type") in ("Pod", "Retry", "Skipped") and id(node) not in of_attempts and not _is_sign(node):
             tried = sorted(attempts.get(_name(node), ()), key=lambda attempt: attempt[0])
             yield _task(run, node, [attempt for _, attempt in tried])
 
@@ -175,7 +189,7 @@ def _task(run: str, node: Node, attempts: list[Node]) -> TaskResult:
     found = TaskResult(
         name=node.get("templateName", "") if is_exit_handler else node.get("displayName") or _name(node),
         phase=node.get("phase") or "Pending",
-        message=_one_line(node.get("message")),
+        message=LEFT_OUT if _is_left_out(node) else _one_line(node.get("message")),
         started=_moment(node.get("startedAt")),
         finished=_moment(node.get("finishedAt")),
         progress=node.get("progress", ""),
@@ -183,6 +197,14 @@ def _task(run: str, node: Node, attempts: list[Node]) -> TaskResult:
         recaps=tuple(_outputs(attempt).get(RECAP, "") for attempt in attempts or [node]),
     )
     return _with_last_attempt(found, attempts[-1]) if attempts else found
+
+
+def _is_sign(node: Node) -> bool:
+    return node.get("displayName") == SIGN
+
+
+def _is_left_out(node: Node) -> bool:
+    return node.get("phase") == "Skipped" and bool(_WHEN.fullmatch(_one_line(node.get("message"))))
 
 
 def _with_last_attempt(task: TaskResult, last: Node) -> TaskResult:

@@ -77,6 +77,32 @@ _LOOK_AT_GROUP = (
 
 _STEPS: Mapping[str, tuple[Grant, ...]] = {
     "resolve-model": (),
+    # It asks the steps below what they would do, and writes nothing.
+    "check-release": (
+        Grant(
+            ("get",),
+            "secrets",
+            "compare the key for the CSI driver with its own; its value is never shown",
+            names=lambda service: (volume_secret_name(service),),
+            when=_has_key,
+        ),
+        Grant(("get", "list"), "persistentvolumeclaims", "is the claim over the model there, is an older one left"),
+        Grant(
+            ("get", "list"),
+            "persistentvolumes",
+            "is the volume over the model there, is an older one left",
+            scope="cluster",
+        ),
+        _RECORD_READ,
+        Grant(
+            ("get", "list"), "rolebasedgroups", "is the group of the release as wanted, is an older one left", WORKLOADS
+        ),
+        Grant(("get", "list"), "services", "is the traffic on the release, is an older one left"),
+        Grant(("get",), "statefulsets", "see whether the roles of the group are up", "apps"),
+        Grant(("get",), "roleinstancesets", "the same, as newer RBG operators keep them", WORKLOADS),
+        Grant(("list",), "pods", "count exactly the pods of the release, and ask them"),
+        Grant(("get",), "pods/log", "read which transport the KV cache takes"),
+    ),
     "check-platform": (
         Grant(("get",), "namespaces", "is the serving namespace there", names=lambda service: (service.namespace,)),
         Grant(("list",), "services", "is the name of the Service free"),

@@ -223,8 +223,9 @@ def test_a_permission_that_the_account_of_another_step_lacks_is_named_before_any
     faults = plan(release(), healthy(rights=rights)).faults
     assert (
         "permission to delete persistentvolumes for system:serviceaccount:slipway:slipway-create-volume. Next: "
-        in faults[3]
+        in faults[5]
     )
+    assert "persistentvolumes for system:serviceaccount:slipway:slipway-check-release. Next: " in faults[0]
 
 
 def test_a_secret_that_this_account_may_not_read_is_not_taken_for_absent() -> None:

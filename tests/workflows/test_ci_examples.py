@@ -196,6 +196,7 @@ def test_what_ci_sends_reaches_the_run(world: ArgoWorld, tmp_path: Path) -> None
         "image": "registry.example.com/a:1",
         "prefill-replicas": "",
         "strategy": "",
+        "skip-unchanged": "",
         "reason": "merge of 7",
     }
 

@@ -126,7 +126,8 @@ def test_no_role_reads_secrets_but_the_one_of_the_volume_and_by_name() -> None:
         for rule in one.get("rules", ())
         if "secrets" in rule["resources"]
     ]
-    assert readers == [("slipway-create-volume-qwen3-32b", ["qwen3-32b-oss"])]
+    steps = ("check-release", "create-volume")
+    assert readers == [(f"slipway-{step}-qwen3-32b", ["qwen3-32b-oss"]) for step in steps]
 
 
 def test_two_services_of_one_namespace_do_not_overwrite_each_others_roles() -> None:
@@ -151,6 +152,7 @@ def test_a_role_of_the_cloud_is_on_the_accounts_that_reach_the_bucket() -> None:
     assert annotated == {
         account(step)
         for step in (
+            "check-release",
             "check-platform",
             "download-model",
             "upload-model",

@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 import pytest
 from rich.console import Console
 
+from steps.check_release import CURRENT, STALE
 from steps.engine.outputs import file_name
+from steps.objects.workflow_run import SIGN
 from tests.samples import DIGEST, SERVICES
 from tests.workflows.rendered import LINES, VARIANTS, dag_tasks, sample, templates, workflow_spec
 from workflows import local
@@ -23,6 +25,7 @@ class Recorder:
     """A process that succeeds at once and leaves what its pod would leave."""
 
     started: ClassVar[list[list[str]]] = []
+    state: ClassVar[str] = STALE  # what check-release says
 
     def __init__(self, words: list[str], **_: Any) -> None:
         self.started.append(words)
@@ -30,14 +33,16 @@ class Recorder:
         outputs.mkdir(parents=True, exist_ok=True)
         (outputs / "recap.json").write_text('{"ok": 1, "changed": 0, "failed": 0, "reason": "", "seconds": 0}')
         (outputs / "model-digest").write_text(DIGEST)
+        (outputs / "state").write_text(self.state)
 
     def wait(self) -> int:
         return 0
 
 
-def on_a_laptop(folder: Path, variant: str, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+def on_a_laptop(folder: Path, variant: str, monkeypatch: pytest.MonkeyPatch, state: str = STALE) -> list[list[str]]:
     """The words of every process of a local run, in order, with its folders called as those of a pod."""
     Recorder.started.clear()
+    monkeypatch.setattr(Recorder, "state", state)
     monkeypatch.setattr(local.subprocess, "Popen", Recorder)
     options = local.Options(SERVICES / "qwen3-32b.yaml", ("image=",), folder)
     run = local._Run(options, sample(variant), folder, "run", {}, Console(quiet=True))
@@ -53,12 +58,24 @@ def _as_in_a_pod(word: str, folder: Path) -> str:
     return word.replace(str(SERVICES / "qwen3-32b.yaml"), PLACES.document)
 
 
-def on_the_cluster(argo: str, variant: str) -> list[list[str]]:
+def on_the_cluster(argo: str, variant: str, state: str = STALE) -> list[list[str]]:
     """The words of every pod of a run, in the order of the graph, filled in as Argo does."""
     spec = workflow_spec(argo, variant)
     pods = templates(spec)
-    line = [_words(pods[task["template"]], task, item) for task in _ordered(dag_tasks(spec)) for item in _items(task)]
+    tasks = [task for task in _ordered(dag_tasks(spec)) if _runs(task, state) and task["template"] in pods]
+    line = [_words(pods[task["template"]], task, item) for task in tasks for item in _items(task)]
     return [*line, _words(pods[spec["onExit"]], {}, "")]
+
+
+def _runs(task: dict[str, Any], state: str) -> bool:
+    """`when` as Argo reads it: two bare words, and whether they are the same.
+
+    https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/steps.go (shouldExecute)
+    """
+    if "when" not in task:
+        return True
+    one, how, other = task["when"].replace("{{tasks.check-release.outputs.parameters.state}}", state).split(" ")
+    return bool({"==": one == other, "!=": one != other}[how])
 
 
 def _items(task: dict[str, Any]) -> list[str]:
@@ -70,10 +87,10 @@ def _ordered(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     done: list[dict[str, Any]] = []
     while len(done) < len(tasks):
         names = {task["name"] for task in done}
-        (following,) = [  # a line: there is always one that may begin
-            task for task in tasks if task["name"] not in names and set(_needed(task)) <= names
-        ]
-        done.append(following)
+        ready = [task for task in tasks if task["name"] not in names and set(_needed(task)) <= names]
+        # A line: there is always one that may begin, beside the node that only says that nothing changed.
+        assert len([task for task in ready if task["name"] != SIGN]) <= 1
+        done += ready
     return done
 
 
@@ -103,15 +120,18 @@ def _about_run() -> dict[str, str]:
 
 @pytest.mark.parametrize("argo", LINES)
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("state", [STALE, CURRENT])
 def test_a_local_run_is_the_rendered_workflow(
-    argo: str, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    argo: str, variant: str, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = [
         [word for word in words if not word.startswith("--set=")]
-        for words in on_a_laptop(tmp_path, variant, monkeypatch)
+        for words in on_a_laptop(tmp_path, variant, monkeypatch, state)
     ]
-    assert here == on_the_cluster(argo, variant)
+    assert here == on_the_cluster(argo, variant, state)
     assert here[-1][3] == FINISH.step
+    steps = [words[3] for words in here]
+    assert (steps == ["resolve-model", "check-release", "finish-run"]) == (state == CURRENT)
 
 
 def test_overrides_reach_every_process_and_every_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,4 +141,4 @@ def test_overrides_reach_every_process_and_every_pod(tmp_path: Path, monkeypatch
         [word.partition("={{")[0] for word in pod["container"]["args"] if word.startswith("--set=")]
         for pod in templates(workflow_spec()).values()
     ]
-    assert all(found == sets[0] and len(found) == 4 for found in sets)
+    assert all(found == sets[0] and len(found) == 5 for found in sets)

@@ -12,6 +12,7 @@ import pytest
 
 from steps import wiring
 from steps.__main__ import _parser
+from steps.check_release import CURRENT, CheckRelease
 from steps.engine.errors import Exit
 from steps.platform.rights import account
 from steps.release import Release
@@ -37,6 +38,8 @@ ROLE = {  # what the webhook of RRSA puts into a pod
     "ALIBABA_CLOUD_OIDC_TOKEN_FILE": "/var/run/secrets/token",
 }
 
+# Without them the run must stop: an empty digest would pin nothing, and an empty state would be no reason to go on.
+CONSUMED = {("resolve-model", "model-digest"), ("check-release", "state")}
 EVERY = [(argo, variant) for argo in LINES for variant in VARIANTS]
 
 
@@ -81,7 +84,6 @@ def test_shards_are_tasks_beside_each_other_and_the_manifest_is_for_the_one_behi
     assert {"name": "shard", "value": "all"} in publish["arguments"]["parameters"]
     assert (publish["template"], publish["depends"]) == ("mirror-model", "mirror-model")
     assert tasks["create-volume"]["depends"] == "publish-model"
-    assert not any("when" in task for task in tasks.values())
     # A retry of its own: one shard is tried again alone.
     assert templates(workflow_spec(argo, "in shards"))["mirror-model"]["retryStrategy"]["limit"] == 5
 
@@ -92,7 +94,27 @@ def test_the_dag_is_the_line_of_the_document(variant: str) -> None:
     found = [
         (task["name"], task["template"], task.get("depends", "")) for task in dag_tasks(workflow_spec(variant=variant))
     ]
-    assert found == [(task.name, task.step, " && ".join(task.after)) for task in tasks]
+    wanted = [(task.name, task.step, " && ".join(task.after)) for task in tasks]
+    assert found == [*wanted, ("nothing-changed", "nothing-changed", "check-release")]
+
+
+@pytest.mark.parametrize(("argo", "variant"), EVERY)
+def test_all_but_the_question_itself_and_the_end_is_left_out_if_nothing_changed(argo: str, variant: str) -> None:
+    spec = workflow_spec(argo, variant)
+    state = "{{tasks.check-release.outputs.parameters.state}}"
+    when = {task["name"]: task.get("when") for task in dag_tasks(spec)}
+    assert [when.pop(name) for name in ("resolve-model", "check-release")] == [None, None]
+    assert when.pop("nothing-changed") == f"{state} == {CURRENT}"
+    assert set(when.values()) == {f"{state} != {CURRENT}"}
+    assert spec["onExit"] == "finish-run"  # which has no `when`
+
+
+@pytest.mark.parametrize("argo", LINES)
+def test_the_sign_that_nothing_changed_costs_no_pod_and_no_wait(argo: str) -> None:
+    (sign,) = (template for template in workflow_spec(argo)["templates"] if template["name"] == "nothing-changed")
+    assert sign["suspend"] == {"duration": "0"}
+    assert set(sign) == {"name", "suspend", "metadata"}
+    assert sign["metadata"]["annotations"]["workflows.argoproj.io/description"].startswith("Nothing changed: ")
 
 
 def test_a_pod_runs_a_step_that_the_command_line_knows() -> None:
@@ -163,7 +185,7 @@ def test_outputs_are_the_fields_that_the_step_writes_and_its_recap() -> None:
 def test_a_missing_digest_stops_the_run_and_a_missing_fact_for_people_does_not() -> None:
     for name, template in templates(workflow_spec()).items():
         for parameter in template["outputs"]["parameters"]:
-            consumed = (name, parameter["name"]) == ("resolve-model", "model-digest")
+            consumed = (name, parameter["name"]) in CONSUMED
             assert ("default" not in parameter["valueFrom"]) == consumed, (name, parameter["name"])
 
 
@@ -291,8 +313,8 @@ def _secrets(variant: str) -> dict[str, dict[str, tuple[str, str]]]:
 
 
 def test_a_secret_reaches_only_the_steps_that_need_it() -> None:
-    store = ("check-platform", "download-model", "upload-model", "create-volume")
-    hub = ("resolve-model", "check-platform", "download-model")
+    store = ("check-release", "check-platform", "download-model", "upload-model", "create-volume")
+    hub = ("resolve-model", "check-release", "check-platform", "download-model")
     assert _secrets("all options") == {
         "OSS_ACCESS_KEY_ID": dict.fromkeys(store, ("oss-credentials", "akId")),
         "OSS_ACCESS_KEY_SECRET": dict.fromkeys(store, ("oss-credentials", "akSecret")),
@@ -332,7 +354,9 @@ def test_a_step_gets_the_very_secrets_that_it_reads(
     for name, template in templates(workflow_spec(variant=variant)).items():
         environment = _Environment(values)
         monkeypatch.setattr(wiring, "ENVIRONMENT", environment)
-        wiring.build(name, wiring.Invocation(sample(variant), model_digest=DIGEST))
+        step = wiring.build(name, wiring.Invocation(sample(variant), model_digest=DIGEST))
+        for part in step.parts if isinstance(step, CheckRelease) else ():
+            part.build()
         given = {variable["name"] for variable in template["container"].get("env", ())}
         assert environment.read & secrets == given, name
 
@@ -367,10 +391,12 @@ def test_labels_and_nodes_of_the_document_reach_the_pods_and_the_selector_of_the
 
 def test_a_person_sees_what_each_parameter_is_and_where_there_is_a_choice() -> None:
     parameters = {found["name"]: found for found in workflow_spec()["arguments"]["parameters"]}
-    assert list(parameters) == ["model-revision", "image", "prefill-replicas", "strategy", "reason", "service"]
+    overrides = ["model-revision", "image", "prefill-replicas", "strategy", "skip-unchanged"]
+    assert list(parameters) == [*overrides, "reason", "service"]
     assert all(parameter["description"] for parameter in parameters.values())
     assert parameters["strategy"]["enum"] == ["", "BlueGreen", "Recreate"]
-    assert [parameters[override.parameter]["value"] for override in pipeline.OVERRIDES] == [""] * 4
+    assert parameters["skip-unchanged"]["enum"] == ["", "true", "false"]
+    assert [parameters[override.parameter]["value"] for override in pipeline.OVERRIDES] == [""] * 5
 
 
 def test_every_object_and_every_run_says_what_it_is() -> None:

@@ -1,0 +1,132 @@
+"""check-release: is exactly this release, whole and proved, what serves already? Then the rest of the line is left out.
+
+It asks the very steps that the line would go through, each with a view of the cluster that cannot write: what would you
+do? Only if all of them have nothing to do, nothing to wait for and no fault, and the release has just answered and
+moved KV cache, it is `current`. Whatever else is found is `stale`, and no failure of this step: the line goes on as
+ever, and the task whose business it is tells it properly.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from steps.engine.converge import Step
+from steps.engine.errors import Blocked, StepError
+from steps.engine.plan import Change, Plan
+from steps.engine.report import Report
+from steps.release import Release
+
+CURRENT = "current"
+STALE = "stale"
+DEADLINE = 600.0  # seconds; only an answer is waited for, and that not for long
+
+
+@dataclass(frozen=True)
+class Part:
+    """One step of the line, to be asked what it would do."""
+
+    step: str
+    build: Callable[[], Step[Any]]  # may raise StepError: what a step lacks is found as what it would change
+    # How often it may say that it waits. Counters of an engine follow its answer a moment later; everything else that a
+    # step waits for is a reason to walk the line.
+    looks: int = 1
+
+
+@dataclass(frozen=True)
+class Facts:
+    stale: str = ""  # why the line must be walked; empty if nothing says so
+    waits: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    outputs: Mapping[str, Any] = field(default_factory=dict)  # of each step, by its name
+
+
+@dataclass(frozen=True)
+class Outputs:
+    state: str  # current or stale
+    reason: str
+    release: str  # that serves and was proved just now; these three are empty if the state is stale
+    endpoint: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class CheckRelease:
+    release: Release
+    parts: tuple[Part, ...]
+    _built: dict[str, Step[Any]] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _looks: dict[str, int] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    @property
+    def deadline(self) -> float:
+        return DEADLINE
+
+    def observe(self) -> Facts:
+        """Ask the steps in their order, up to the first that would have something to do."""
+        if not self.release.service.workflow.skip_unchanged:
+            return Facts("asked to walk the whole line: workflow.skipUnchanged is false")
+        kept: tuple[str, ...] = ()
+        outputs: dict[str, Any] = {}
+        for part in self.parts:
+            try:
+                plan, outputs[part.step] = self._ask(part)
+            except StepError as error:
+                return Facts(f"{part.step}: {error.reason}", kept=kept)
+            kept += plan.kept
+            if not plan.converged:
+                return self._found(part, plan, kept)
+        return Facts(kept=kept, outputs=outputs)
+
+    def plan(self, facts: Facts) -> Plan:
+        return plan(self.release, facts)
+
+    def apply(self, changes: tuple[Change, ...], _report: Report) -> None:
+        raise Blocked(f"check-release changes nothing, and was asked for {len(changes)} changes")
+
+    def outputs(self, facts: Facts) -> Outputs:
+        if facts.stale:
+            return Outputs(STALE, facts.stale, "", "", "")
+        return Outputs(
+            state=CURRENT,
+            reason=whole_and_proved(self.release),
+            release=self.release.id,
+            endpoint=facts.outputs["promote-release"].endpoint,
+            answer=facts.outputs["smoke-test"].answer,
+        )
+
+    def _ask(self, part: Part) -> tuple[Plan, Any]:
+        """What the step would do, and its outputs if that is nothing. It is built once: it remembers what it asked."""
+        if part.step not in self._built:
+            self._built[part.step] = part.build()
+        step = self._built[part.step]
+        found = step.observe()
+        decided = step.plan(found)
+        return decided, step.outputs(found) if decided.converged else None
+
+    def _found(self, part: Part, plan: Plan, kept: tuple[str, ...]) -> Facts:
+        self._looks[part.step] = self._looks.get(part.step, 0) + 1
+        only_waits = not (plan.changes or plan.faults)
+        if only_waits and self._looks[part.step] < part.looks:
+            return Facts(waits=plan.waits, kept=kept)
+        return Facts(f"{part.step} {first_reason(plan)}", kept=kept)
+
+
+def plan(release: Release, facts: Facts) -> Plan:
+    if facts.waits:
+        return Plan(kept=facts.kept, waits=facts.waits)
+    verdict = f"{STALE}: {facts.stale}" if facts.stale else f"{CURRENT}: {whole_and_proved(release)}"
+    return Plan(kept=tuple(dict.fromkeys((*facts.kept, verdict))))  # two of the steps look at the group
+
+
+def first_reason(plan: Plan) -> str:
+    """Why a step is not at rest, in a few words behind its name; faults weigh most."""
+    if plan.faults:
+        return f"finds: {plan.faults[0]}"
+    if plan.changes:
+        more = f", and {len(plan.changes) - 1} more" if len(plan.changes) > 1 else ""
+        return f"would {plan.changes[0]}{more}"
+    return f"waits for: {plan.waits[0]}"
+
+
+def whole_and_proved(release: Release) -> str:
+    service = release.service
+    return f"{service.name} serves release {release.id} of {service.model.id}, whole and proved just now"

@@ -1,0 +1,121 @@
+"""The cluster for who may only look: a preview that is worked out here, and no writes.
+
+The server's own preview is a server-side apply with dryRun=All, which it authorizes as the write that it previews. Here
+the same is foreseen from the live object: what we declare, merged into what is there. The rules are those of
+server-side apply, and where they cannot be known it says that something differs, which costs time and breaks nothing.
+https://kubernetes.io/docs/reference/using-api/server-side-apply/
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from steps.engine.errors import Blocked
+from steps.ports import Cluster, Kind, Manifest, Ref, Right
+from steps.release import FIELD_MANAGER
+
+Fields = Mapping[str, Any]  # in the notation of fieldsV1: {"f:spec": {"f:ports": {'k:{"port":80}': {"f:name": {}}}}}
+
+
+class ReadOnlyCluster:
+    """Implements `steps.ports.Cluster` with the rights to get and list alone."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def get(self, ref: Ref) -> Manifest | None:
+        return self._cluster.get(ref)
+
+    def select(self, kind: Kind, namespace: str = "", labels: Mapping[str, str] | None = None) -> list[Manifest]:
+        return self._cluster.select(kind, namespace, labels)
+
+    def preview(self, wanted: Manifest) -> Manifest:
+        live = self._cluster.get(Ref.of(wanted))
+        return wanted if live is None else foreseen(live, wanted)
+
+    def apply(self, wanted: Manifest) -> None:
+        _refuse("apply", Ref.of(wanted))
+
+    def delete(self, ref: Ref, uid: str) -> None:
+        _refuse(f"delete the object {uid},", ref)
+
+    def serves(self, kind: Kind) -> bool:
+        return self._cluster.serves(kind)
+
+    def allows(self, right: Right) -> bool:
+        return self._cluster.allows(right)
+
+    def pod_log(self, namespace: str, pod: str, container: str, *, previous: bool = False, lines: int = 20) -> str:
+        return self._cluster.pod_log(namespace, pod, container, previous=previous, lines=lines)
+
+
+def foreseen(live: Manifest, wanted: Manifest) -> Manifest:
+    """The live object as an apply of `wanted` would leave it, as far as that can be told without the server.
+
+    What we declare has the wanted value; what we declared before and declare no more is gone; what only others or the
+    server's defaults put there stays. A value that the server would write in another way than we do differs.
+    """
+    entries = live["metadata"].get("managedFields") or []
+    mine: Fields = {}
+    for entry in filter(_is_ours, entries):
+        mine = _union(mine, entry.get("fieldsV1") or {})
+    others = tuple(entry["fieldsV1"] for entry in entries if entry.get("fieldsV1") and not _is_ours(entry))
+    found: Manifest = _applied(live, wanted, mine, others)
+    return found
+
+
+def _applied(live: Any, wanted: Any, mine: Fields, others: tuple[Fields, ...]) -> Any:
+    if isinstance(wanted, dict | list) and any(not fields for fields in others):
+        return wanted  # somebody else has written this as one value, so an apply would write it whole, too
+    if isinstance(live, dict) and isinstance(wanted, dict):
+        kept = {key: value for key, value in live.items() if key in wanted or f"f:{key}" not in mine}
+        below = {key: (mine.get(f"f:{key}") or {}, _below(others, f"f:{key}")) for key in wanted}
+        return kept | {
+            key: _applied(live[key], value, *below[key]) if key in live else value for key, value in wanted.items()
+        }
+    if isinstance(live, list) and isinstance(wanted, list):
+        return _applied_list(live, wanted, mine, others)
+    return wanted
+
+
+def _applied_list(live: list[Any], wanted: list[Any], mine: Fields, others: tuple[Fields, ...]) -> list[Any]:
+    """Lists that the server merges by keys are told by what we own of them; all others are written whole.
+
+    An item of one that is written whole may have more fields than we declare: the defaults of the server.
+    """
+    elements = {element: json.loads(element[2:]) for element in mine if element.startswith("k:")}
+    if not elements:
+        same_length = len(live) == len(wanted)
+        return [_applied(*pair, {}, ()) for pair in zip(live, wanted, strict=True)] if same_length else wanted
+    found, left = [], list(wanted)
+    for item in live:
+        element = next((name for name, keys in elements.items() if _has(item, keys)), "")
+        keys = {key: item.get(key) for key in next(iter(elements.values()))}
+        declared = next((one for one in left if _has(one, keys)), None)
+        if declared is not None:
+            left.remove(declared)
+            found.append(_applied(item, declared, mine.get(element) or {}, _below(others, element)))
+        elif not element:
+            found.append(item)
+    return found + left
+
+
+def _has(item: Any, keys: Mapping[str, Any]) -> bool:
+    """A key that an item leaves out has its default, such as the protocol of a port."""
+    return isinstance(item, dict) and all(item.get(key, value) == value for key, value in keys.items())
+
+
+def _below(trees: tuple[Fields, ...], element: str) -> tuple[Fields, ...]:
+    return tuple(fields[element] for fields in trees if element in fields)
+
+
+def _union(one: Fields, other: Fields) -> Fields:
+    return {key: _union(one.get(key) or {}, other.get(key) or {}) for key in {**one, **other}}
+
+
+def _is_ours(entry: Mapping[str, Any]) -> bool:
+    return (entry.get("manager"), entry.get("operation")) == (FIELD_MANAGER, "Apply")
+
+
+def _refuse(verb: str, ref: Ref) -> NoReturn:
+    raise Blocked(f"asked to {verb} {ref} where nothing may be changed", "this is a bug in Slipway: report it")
