@@ -111,8 +111,11 @@ class ModelSource(Protocol):
         """All files with sizes and hashes. Raises Blocked for a truncated or unsafe listing and an absent model."""
         ...
 
-    def read(self, file: ModelFile, start: int, buffer: memoryview) -> None:
-        """Fill `buffer` with the bytes of `file` from `start` on, or raise."""
+    def read(self, file: ModelFile, start: int, buffer: memoryview) -> int:
+        """Fill `buffer` with the bytes of `file` from `start` on, or raise.
+
+        Returns their CRC-64/XZ, taken as they came in: whatever changes them in memory afterwards does not change it.
+        """
         ...
 
 
@@ -175,8 +178,8 @@ class ModelStore(Protocol):
 
     def start_upload(self, key: str, *, metadata: Mapping[str, str] | None = None) -> Upload: ...
 
-    def upload_part(self, upload: Upload, number: int, body: memoryview) -> StoredPart:
-        """Send one part and compare the CRC-64 that OSS computed."""
+    def upload_part(self, upload: Upload, number: int, body: memoryview, *, crc64: int | None = None) -> StoredPart:
+        """Send one part and compare the CRC-64 that OSS computed with `crc64`; None means that of `body` as it is."""
         ...
 
     def parts(self, upload: Upload) -> list[StoredPart] | None:

@@ -12,6 +12,7 @@ from steps.adapters.hub_retries import Patience
 from steps.adapters.modelscope import ModelScopeSource
 from steps.model import Listing, ModelFile
 from steps.ports import ModelSource
+from steps.transfer import hashing
 from workflows.rehearsal.hub import Hub
 from workflows.rehearsal.tiny_model import SMALL, write_tiny_model
 
@@ -40,10 +41,11 @@ def source_of(hub: Hub, **options: Any) -> ModelScopeSource:
 
 
 def content(source: ModelSource, file: ModelFile, part: int = 1 << 20) -> bytes:
-    """A whole file, read in parts of `part` bytes."""
+    """A whole file, read in parts of `part` bytes, each with the CRC-64 of its bytes whatever happened on their way."""
     buffer = bytearray(file.size)
     for start in range(0, file.size, part):
-        source.read(file, start, memoryview(buffer)[start : start + part])
+        piece = memoryview(buffer)[start : start + part]
+        assert source.read(file, start, piece) == hashing.crc(piece)
     return bytes(buffer)
 
 

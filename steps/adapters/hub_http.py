@@ -25,8 +25,7 @@ from steps.adapters.hub_failures import TooSlow, Unanswered, Unreachable
 from steps.adapters.hub_retries import Patience
 from steps.engine.errors import Blocked
 
-FIRST_PIECE = 1 << 13  # bytes of the first read of a body
-LAST_PIECE = 1 << 18  # bytes of the reads of a fast one
+PIECE = 1 << 20  # bytes of one read at most; what was read is then still in the cache of a core
 CONNECTIONS = 64  # kept open to one host; as many as a transfer may have workers
 ANSWER_LIMIT = 1 << 26  # bytes of a JSON answer; a listing of 3000 entries has 2 MB
 
@@ -90,29 +89,38 @@ class Pace:
 
 
 def read_into(response: BaseHTTPResponse, buffer: memoryview, pace: Pace) -> Iterator[int]:
-    """Fill `buffer` from a body, and say how many bytes came, each time. Raises Unanswered if the body ends before.
-
-    Pieces begin small and grow, because speed is judged between pieces only, and a drip must not hide in a large one.
-    """
-    filled, size = 0, FIRST_PIECE
+    """Fill `buffer` from a body, and say how many bytes came, each time. Raises Unanswered if the body ends before."""
+    # urllib3's own `readinto` allocates and copies, which costs as much CPU as receiving. Its errors are lost here, so
+    # `_translated` knows those of the socket, too.
+    body: Any = response._fp  # type: ignore[attr-defined]  # noqa: SLF001  # it has no public name
+    filled = 0
     while filled < len(buffer):
-        # urllib3's own `readinto` allocates and copies, which costs as much CPU as receiving. Its errors are lost here,
-        # so `_translated` knows those of the socket, too.
-        body: Any = response._fp  # type: ignore[attr-defined]  # noqa: SLF001  # it has no public name
-        count: int = body.readinto(buffer[filled : filled + size])
+        count = _receive(body, buffer[filled : filled + PIECE])
         if not count:
             raise Unanswered(f"the body ended {len(buffer) - filled} bytes too early")
         filled += count
         yield count
-        size = min(2 * size, LAST_PIECE)
         if filled < len(buffer):
             pace.moved(count)
+
+
+def _receive(body: Any, piece: memoryview) -> int:
+    """What the socket has at once, at most a piece. The `readinto` of http.client waits for all of it, and a connection
+    that drips would hide in there for hours.
+    """
+    if body.chunked or not body.length:
+        return int(body.readinto(piece))
+    count = int(body.fp.readinto1(piece[: body.length]))
+    body.length -= count
+    if not body.length:
+        body.readinto(piece[:0])  # at its end, an answer lets go of the connection
+    return count
 
 
 def small_body(response: BaseHTTPResponse, pace: Pace, limit: int = ANSWER_LIMIT) -> bytes:
     """A whole body, cut after about `limit` bytes."""
     body = bytearray()
-    while len(body) < limit and (piece := response.read1(LAST_PIECE)):
+    while len(body) < limit and (piece := response.read1(PIECE)):
         body += piece
         pace.moved(len(piece))
     return bytes(body)

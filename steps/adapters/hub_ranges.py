@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from fastcrc import crc64
 from urllib3 import BaseHTTPResponse
 
 from steps.adapters.hub_failures import Doubtful
@@ -25,6 +26,7 @@ class Range:
     start: int
     buffer: memoryview
     filled: int = 0  # bytes of the buffer that are there
+    crc64: int = 0  # of those bytes
     setbacks: int = 0  # failures since bytes came last
 
     @property
@@ -57,6 +59,7 @@ def fill(response: BaseHTTPResponse, wanted: Range, pace: Pace) -> None:
         for _ in read_into(response, skipped, pace):
             pass
     for count in read_into(response, wanted.buffer[wanted.filled :], pace):
+        wanted.crc64 = crc64.xz(wanted.buffer[wanted.filled : wanted.filled + count], wanted.crc64)
         wanted.filled += count
 
 

@@ -80,20 +80,21 @@ class ModelScopeSource:
         """Raises Blocked for a model that is absent or closed to us, and for a listing that cannot be trusted."""
         return Retries(self._patience, f"listing {self._model}").run(self._list)
 
-    def read(self, file: ModelFile, start: int, buffer: memoryview) -> None:
+    def read(self, file: ModelFile, start: int, buffer: memoryview) -> int:
         """Fill `buffer` from `start` on; what arrived before a failure is kept, so attempts only ever add to it.
 
         Raises Blocked if the file at the hub is not the one that was listed. Whether the bytes are right is for the
         caller to say, by SHA-256.
         """
         if not len(buffer):
-            return
+            return 0
         self._notice_second_read(file, start)
         wanted = Range(file, start, buffer)
         retries = Retries(self._patience, f"reading {file.path} of {self._model}")
         retries.run(lambda: self._attempt(wanted, retries))
         with self._lock:
             self._delivered.add((file.path, start))
+        return wanted.crc64
 
     def _notice_second_read(self, file: ModelFile, start: int) -> None:
         """Who reads a range again did not trust the bytes: another replica, the public one, gets a chance."""

@@ -24,8 +24,8 @@ class OssUploads(OssObjects):
         )
         return Upload(key, answer.upload_id)
 
-    def upload_part(self, upload: Upload, number: int, body: memoryview) -> StoredPart:
-        expected = fastcrc.crc64.xz(body)
+    def upload_part(self, upload: Upload, number: int, body: memoryview, *, crc64: int | None = None) -> StoredPart:
+        expected = fastcrc.crc64.xz(body) if crc64 is None else crc64
 
         def request() -> StoredPart:
             answer = self._bucket.upload_part(upload.key, upload.id, number, oss_answers.sendable(body))

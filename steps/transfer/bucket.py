@@ -101,10 +101,10 @@ class _BucketFile:
                 f"{self._name} was stored as {stored}, expected {self._file.size} bytes with CRC-64 {crc64}"
             )
 
-    def write(self, part: Part, body: memoryview) -> None:
+    def write(self, part: Part, body: memoryview, crc64: int) -> None:
         upload = self._started()
         try:
-            self._parts[part.number] = self._store.upload_part(upload, part.number, body)
+            self._parts[part.number] = self._store.upload_part(upload, part.number, body, crc64=crc64)
         except Blocked as error:
             if self._store.parts(upload) is None:
                 raise TransientError(

@@ -8,11 +8,14 @@ from pathlib import Path
 from steps.engine.errors import Blocked
 from steps.model import Listing, ModelFile
 from steps.transfer import checkpoint as checkpoints
+from steps.transfer import hashing
 from steps.transfer.checkpoint import Checkpoint, CheckpointRecord
 from steps.transfer.direct_io import DirectFile
 from steps.transfer.layout import Part
 from steps.transfer.scratch import Scratch, explained, read, write
 from steps.transfer.sink import FileSink, Move
+
+PIECE = 1 << 20  # bytes of one read; what was read is then still in the cache of a core when its CRC-64 is taken
 
 
 class DirectorySource:
@@ -30,20 +33,22 @@ class DirectorySource:
             )
         return listing
 
-    def read(self, file: ModelFile, start: int, buffer: memoryview) -> None:
+    def read(self, file: ModelFile, start: int, buffer: memoryview) -> int:
         path = self._scratch.path(file)
         with explained(path, 0):
             source = DirectFile(path, os.O_RDONLY)
             try:
-                filled = 0
+                filled, crc64 = 0, 0
                 while filled < len(buffer):
-                    count = source.read(buffer[filled:], start + filled)
+                    count = source.read(buffer[filled : filled + PIECE], start + filled)
                     if count == 0:
                         raise Blocked(
                             f"{path} ends at byte {start + filled}, expected {file.size} bytes",
                             "submit a new run: download-model fetches the file again",
                         )
+                    crc64 = hashing.crc(buffer[filled : filled + count], crc64)
                     filled += count
+                return crc64
             finally:
                 source.close()
 
@@ -89,7 +94,7 @@ class _DirectoryFile:
         self._write_at(0, body)
         self._take_place()
 
-    def write(self, part: Part, body: memoryview) -> None:
+    def write(self, part: Part, body: memoryview, crc64: int) -> None:  # noqa: ARG002  # a file system knows no CRC
         self._write_at(part.start, body)
 
     def save(self, checkpoint: Checkpoint) -> None:

@@ -36,7 +36,9 @@ class FileSink(Protocol):
         """Write a file of one part whose SHA-256 was found right."""
         ...
 
-    def write(self, part: Part, body: memoryview) -> None: ...
+    def write(self, part: Part, body: memoryview, crc64: int) -> None:
+        """Write one part of several; `crc64` is that of its bytes as they came in."""
+        ...
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Remember how far the file is, where the next process will look for it."""

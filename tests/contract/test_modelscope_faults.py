@@ -1,6 +1,8 @@
 """Every fault that a hub is known for: mended by the adapter, or refused in a sentence."""
 
+import collections
 import logging
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -8,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from steps.adapters.hub_failures import TooSlow
+from steps.adapters.hub_http import PIECE, Pace, Web, read_into
 from steps.engine.errors import Blocked, StepError, TransientError
 from tests.hubs import HASTY, SHARD, content, is_right, named, serving, source_of
 from workflows.rehearsal import faults as kinds
 from workflows.rehearsal.faults import Faults
 from workflows.rehearsal.hub import Hub
+from workflows.rehearsal.server import Handler, LoopbackServer
 
 API, GATEWAY, CDN = "repo/files", "FilePath=", "GET /cdn"
 BRIEF = replace(HASTY, budget=0.4)
@@ -162,6 +167,30 @@ def test_a_drip_is_noticed_long_before_the_budget_ends(
     assert is_right(source, file)  # at the pace of the drip this would take half a minute
     assert len(hub.received(CDN)) == 2
     assert "kB/s, less than 16 kB/s" in caplog.text
+
+
+def test_a_drip_behind_a_fast_beginning_is_noticed_in_the_middle_of_a_piece() -> None:
+    stopping = threading.Event()
+
+    class Stalling(Handler):
+        def do_GET(self) -> None:  # noqa: N802  # the name that http.server looks for
+            self.send_response(200)
+            self.send_header("Content-Length", str(8 * PIECE))
+            self.end_headers()
+            self.wfile.write(bytes(3 * PIECE + 1))
+            while not stopping.wait(0.01):
+                self.connection.sendall(b"x")
+
+    server = LoopbackServer(Stalling)
+    server.start()
+    try:
+        with Web(HASTY).get(server.url, {}) as response:
+            came = read_into(response, memoryview(bytearray(8 * PIECE)), Pace(16 << 10, 0.3))
+            with pytest.raises(TooSlow, match="kB/s, less than 16 kB/s"):
+                collections.deque(came, maxlen=0)
+    finally:
+        stopping.set()
+        server.stop()
 
 
 def test_a_slow_but_steady_connection_is_left_alone(hub: Hub, faults: Faults) -> None:

@@ -171,6 +171,15 @@ def test_a_bit_that_flips_every_time_is_no_accident(oss: OssStore, faults: Fault
     assert len(faults.injected) == 1 + HASTE.checksum_errors
 
 
+def test_memory_that_changed_after_the_bytes_came_in_is_no_part(oss: OssStore) -> None:
+    started = oss.start_upload("new")
+    changed = bytearray(BODY)
+    changed[123_456] ^= 1
+    with pytest.raises(Blocked, match=f"cannot upload part 1 of oss://models/new: .* expected {CRC}") as error:
+        oss.upload_part(started, 1, memoryview(changed), crc64=CRC)
+    assert "run it on another" in error.value.hint
+
+
 def test_an_object_that_was_put_wrong_every_time_does_not_stay(oss: OssStore, faults: Faults) -> None:
     faults.script("PUT /models/new", kinds.WRONG_BYTES, times=9)
     with pytest.raises(Blocked):

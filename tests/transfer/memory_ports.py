@@ -61,7 +61,7 @@ class MemorySource:
         self.listings += 1
         return self.listed or listing_of(self.files)
 
-    def read(self, file: ModelFile, start: int, buffer: memoryview) -> None:
+    def read(self, file: ModelFile, start: int, buffer: memoryview) -> int:
         self.hook("read", file.path)
         body = self.files[file.path][start : start + len(buffer)]
         if len(body) != len(buffer):
@@ -72,6 +72,7 @@ class MemorySource:
             if self.flips[file.path]:
                 self.flips[file.path] -= 1
                 buffer[0] ^= 1
+        return crc(buffer)
 
 
 @dataclass
@@ -160,7 +161,7 @@ class MemoryStore:
         self.hook("answer start", key)
         return upload
 
-    def upload_part(self, upload: Upload, number: int, body: memoryview) -> StoredPart:
+    def upload_part(self, upload: Upload, number: int, body: memoryview, *, crc64: int | None = None) -> StoredPart:
         self._asked("part", upload.key)
         with self.lock:
             if upload.id not in self.open:

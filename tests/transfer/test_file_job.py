@@ -3,6 +3,7 @@ from itertools import permutations
 
 import pytest
 
+from steps.transfer import hashing
 from steps.transfer.checkpoint import Checkpoint
 from steps.transfer.file_job import SAVE_PARTS, FileJob
 from steps.transfer.layout import Layout, Part
@@ -31,7 +32,8 @@ class MemoryFile:
     def put(self, body: memoryview, crc64: int) -> None:
         self.body[1] = bytes(body)
 
-    def write(self, part: Part, body: memoryview) -> None:
+    def write(self, part: Part, body: memoryview, crc64: int) -> None:
+        assert crc64 == hashing.crc(body)
         self.body[part.number] = bytes(body)
 
     def save(self, checkpoint: Checkpoint) -> None:
