@@ -63,7 +63,8 @@ def persistent_volume(release: Release, capacity: str) -> Manifest:
             "accessModes": ["ReadOnlyMany"],
             "capacity": {"storage": capacity},
             "persistentVolumeReclaimPolicy": "Retain",
-            "storageClassName": "",
+            # No storageClassName: the empty class, which the claim asks for, is what absent means here, and an empty
+            # text is not kept by the API server, so it would always look like a difference.
             "volumeMode": "Filesystem",
             # Reserves the volume: without it, any pending claim of another namespace could take it first.
             "claimRef": {

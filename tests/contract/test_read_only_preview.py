@@ -1,0 +1,225 @@
+"""What is foreseen without the right to write is what the server's own preview says, or errs on the side of a change.
+
+On the embedded API server and on a real one; both keep managedFields, from which a field that was given up is told.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from steps.adapters.kubernetes import KubernetesCluster, connect
+from steps.create_volume import CreateVolume
+from steps.engine.clock import SystemClock
+from steps.engine.converge import check, converge
+from steps.engine.errors import Blocked
+from steps.objects import record, services, volume
+from steps.objects.converging import Look, look, plan_objects
+from steps.objects.difference import differences
+from steps.objects.group_operator import GroupOperator, ask
+from steps.objects.read_only import ReadOnlyCluster
+from steps.objects.record import Entry, Record
+from steps.objects.role_based_group import role_based_group
+from steps.ports import AccessKey, Manifest, Ref
+from steps.release import Release
+from tests.api_servers import MERGE, STRATEGIC, Server, until, widget
+from tests.fakes import RecordingReport
+from tests.samples import ROOT, release
+
+pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # of a test server
+
+CRDS = ROOT / "workflows" / "rehearsal" / "cluster" / "crds"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+KEY = AccessKey("dummy-id", "dummy-secret", "dummy-token")
+# Among them every field that only some documents have, and quantities as Kubernetes writes them.
+DOCUMENTS = {
+    "reference": (),
+    "more": (
+        "metadata.labels={team: search}",
+        "metadata.annotations={owner: search@example.com}",
+        "serving.env={NCCL_DEBUG: INFO}",
+        "serving.nodeSelector={pool: gpu}",
+        "serving.imagePullSecrets=[registry]",
+        "serving.prefill.args=[--max-running-requests=8]",
+        "volume.capacity=70Gi",
+    ),
+    "tcp": ("serving.fabric=tcp", "store.credentials={kind: rrsa, role: slipway}", "volume.client=ossfs"),
+}
+
+
+@pytest.fixture(scope="module", params=["rbg-v0.6.0", "rbg-v0.8.0-alpha.5"])
+def operator(server: Server, request: pytest.FixtureRequest) -> Iterator[GroupOperator]:
+    text = (CRDS / request.param / "workloads.x-k8s.io_rolebasedgroups.yaml").read_text(encoding="utf-8")
+    definition = yaml.safe_load(text)
+    path = f"{DEFINITIONS}/{definition['metadata']['name']}"
+    with server.api() as api:
+        assert api("POST", DEFINITIONS, definition).status in (201, 409)
+        until(lambda: ask(server.cluster()) is not None)
+        found = ask(server.cluster())
+        assert found is not None
+        yield found
+        api("DELETE", path)
+        until(lambda: api("GET", path).status == 404)
+
+
+@pytest.fixture
+def here(server: Server, cluster: KubernetesCluster) -> Iterator[Callable[..., Release]]:
+    """Releases in the namespace of these tests; volumes, which have none, are removed afterwards."""
+    made: list[Release] = []
+
+    def of(*overrides: str) -> Release:
+        made.append(release(f"metadata.namespace={server.namespace}", *overrides))
+        return made[-1]
+
+    yield of
+    for one in made:
+        objects = (record.record_ref(one.service), services.traffic_service_ref(one.service))
+        for ref in (*objects, services.release_service_ref(one), volume.claim_ref(one), volume.volume_ref(one)):
+            live = cluster.get(ref)
+            if live is not None:
+                cluster.delete(ref, live["metadata"]["uid"])
+
+
+def objects_of(made: Release, operator: GroupOperator) -> list[Manifest]:
+    group, leads, traffic = (
+        role_based_group(made, operator),
+        services.release_service(made),
+        services.traffic_service(made),
+    )
+    content = Record(Entry.of(made, [group, leads, traffic]), notified_run="nightly-7")
+    size = volume.capacity(made, None)
+    return [
+        volume.secret(made, KEY),
+        volume.persistent_volume(made, size),
+        volume.claim(made, size),
+        *(group, leads, traffic, record.record(made.service, content)),
+    ]
+
+
+def said(found: Look) -> list[str]:
+    assert found.live is not None
+    assert found.preview is not None
+    return [str(difference) for difference in differences(found.live, found.preview)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_was_applied_is_found_as_wanted_with_the_defaults_of_the_server_in_it(
+    cluster: KubernetesCluster, here: Callable[..., Release], operator: GroupOperator, document: str
+) -> None:
+    wanted = objects_of(here(*DOCUMENTS[document]), operator)
+    for manifest in wanted:
+        cluster.apply(manifest)
+    for manifest in wanted:
+        assert said(look(ReadOnlyCluster(cluster), manifest)) == [], str(Ref.of(manifest))
+
+
+def test_a_whole_step_that_has_nothing_to_do_is_at_rest_without_the_right_to_write(
+    cluster: KubernetesCluster, here: Callable[..., Release]
+) -> None:
+    made = here()
+    converge(CreateVolume(made, cluster, KEY), RecordingReport(), SystemClock())
+    report = RecordingReport()
+    check(CreateVolume(made, ReadOnlyCluster(cluster), KEY), report)
+    assert report.of("changed") == report.of("waiting") == []
+    rotated = RecordingReport()
+    check(CreateVolume(made, ReadOnlyCluster(cluster), AccessKey("dummy-id", "rotated", "dummy-token")), rotated)
+    assert rotated.of("changed") == [
+        f"update Secret/{made.service.namespace}/qwen3-32b-oss (data.akSecret: (hidden) -> another value)"
+    ]
+
+
+DRIFT: dict[str, tuple[Callable[[Release], Manifest], dict[str, Any]]] = {
+    "another value": (services.traffic_service, {"spec": {"selector": {"slipway/release": "0ld"}}}),
+    "a label": (services.traffic_service, {"metadata": {"labels": {"slipway/service": None}}}),
+    "a port": (services.traffic_service, {"spec": {"ports": [{"port": 9, "name": "more"}, {"port": 8000}]}}),
+    "a key of a Secret": (lambda made: volume.secret(made, KEY), {"data": {"akId": None}}),
+    "what somebody else added": (services.traffic_service, {"metadata": {"annotations": {"mine": "yes"}}}),
+    "another selector beside ours": (services.traffic_service, {"spec": {"selector": {"track": "stable"}}}),
+}
+
+
+@pytest.mark.parametrize("drift", DRIFT)
+def test_a_drift_is_foreseen_as_the_server_previews_it(
+    cluster: KubernetesCluster, server: Server, here: Callable[..., Release], drift: str
+) -> None:
+    make, change = DRIFT[drift]
+    wanted = make(here())
+    cluster.apply(wanted)
+    ref = Ref.of(wanted)
+    with server.api() as api:
+        path = f"/api/v1/namespaces/{ref.namespace}/{ref.kind.kind.lower()}s/{ref.name}"
+        assert api("PATCH", path, change, kind=STRATEGIC).status == 200
+    assert said(look(ReadOnlyCluster(cluster), wanted)) == said(look(cluster, wanted))
+
+
+WITHOUT: dict[str, tuple[Manifest, Manifest]] = {
+    "a field": (widget("one", size=2, mode="slow", code="abc"), widget("one", size=2, mode="slow")),
+    "a label": (
+        {**widget("two"), "metadata": {"name": "two", "labels": {"team": "search"}}},
+        {**widget("two"), "metadata": {"name": "two"}},
+    ),
+    "an item": (
+        widget("three", parts=[{"name": "a", "weight": 1}, {"name": "b"}]),
+        widget("three", parts=[{"name": "a", "weight": 1}]),
+    ),
+    "a field of an item": (
+        widget("four", parts=[{"name": "a", "weight": 1, "colour": "red"}]),
+        widget("four", parts=[{"name": "a", "weight": 1}]),
+    ),
+    "nothing": (widget("five", parts=[{"name": "a"}]), widget("five", parts=[{"name": "a"}])),
+}
+
+
+@pytest.mark.parametrize("given_up", WITHOUT)
+def test_what_we_declared_before_and_declare_no_more_is_foreseen_to_go(
+    cluster: KubernetesCluster, server: Server, given_up: str
+) -> None:
+    before, wanted = (
+        {**one, "metadata": {**one["metadata"], "namespace": server.namespace}} for one in WITHOUT[given_up]
+    )
+    cluster.apply(before)
+    foreseen = said(look(ReadOnlyCluster(cluster), wanted))
+    assert foreseen == said(look(cluster, wanted))
+    assert bool(foreseen) == (given_up != "nothing")
+
+
+def test_a_key_that_a_secret_must_not_have_any_more_is_foreseen_to_go(
+    cluster: KubernetesCluster, here: Callable[..., Release]
+) -> None:
+    made = here()
+    cluster.apply(volume.secret(made, KEY))
+    permanent = volume.secret(made, AccessKey(KEY.id, KEY.secret))
+    assert said(look(ReadOnlyCluster(cluster), permanent)) == ["data.securityToken: (hidden) -> another value"]
+
+
+def test_items_that_others_put_beside_ours_stay(cluster: KubernetesCluster, server: Server) -> None:
+    wanted = widget("six", parts=[{"name": "a", "weight": 1}])
+    wanted["metadata"]["namespace"] = server.namespace
+    cluster.apply(wanted)
+    with server.api() as api:
+        path = f"/apis/contract.slipway.test/v1/namespaces/{server.namespace}/widgets/six"
+        mixed = {"spec": {"parts": [{"name": "z"}, {"name": "a", "weight": 1, "colour": "red"}]}}
+        assert api("PATCH", path, mixed, kind=MERGE).status == 200
+    assert said(look(cluster, wanted)) == []
+    assert said(look(ReadOnlyCluster(cluster), wanted)) == []
+
+
+def test_an_absent_object_would_be_created_and_one_that_is_hidden_is_not_absent(
+    cluster: KubernetesCluster, server: Server, here: Callable[..., Release]
+) -> None:
+    wanted = services.traffic_service(here())
+    (change,) = plan_objects([look(ReadOnlyCluster(cluster), wanted)]).changes
+    assert (change.action, change.reason) == ("create", "absent")
+    with pytest.raises(Blocked, match="not allowed to get"):
+        ReadOnlyCluster(connect(server.powerless)).preview(wanted)
+
+
+def test_nothing_is_ever_written(cluster: KubernetesCluster, here: Callable[..., Release]) -> None:
+    wanted = services.traffic_service(here())
+    view = ReadOnlyCluster(cluster)
+    for write in (lambda: view.apply(wanted), lambda: view.delete(Ref.of(wanted), "uid")):
+        with pytest.raises(Blocked, match="where nothing may be changed"):
+            write()
+    view.preview(wanted)
+    assert cluster.get(Ref.of(wanted)) is None
