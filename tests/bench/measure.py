@@ -60,6 +60,12 @@ def _written(pid: int) -> int:
     return int(dict(line.split(": ") for line in lines)["write_bytes"])
 
 
+def cpu_of(pid: int) -> float:
+    """CPU seconds of a process so far, user and system; https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html"""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _sum(costs: Sequence[Cost], wall: Callable[[Iterable[float]], float]) -> Cost:
     return Cost(
         cpu=sum(cost.cpu for cost in costs),

@@ -27,8 +27,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.services")
     parser.add_argument("kind", choices=("hub", "bucket", "drain"))
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--rate", type=int, default=0, help="bytes a second of one connection to the hub; 0: all")
     options = parser.parse_args()
-    address, stop = {"hub": _hub, "bucket": _bucket, "drain": _drain}[options.kind](options.folder)
+    address, stop = {"hub": _hub, "bucket": _bucket, "drain": _drain}[options.kind](options.folder, options.rate)
     print(address, flush=True)
     while os.read(0, 1024):
         pass
@@ -36,13 +37,13 @@ def main() -> int:
     return 0
 
 
-def _hub(folder: Path) -> _Started:
-    hub = Hub(folder)
+def _hub(folder: Path, rate: int) -> _Started:
+    hub = Hub(folder, rate=rate)
     hub.start()
     return hub.url, hub.stop
 
 
-def _bucket(folder: Path) -> _Started:
+def _bucket(folder: Path, _rate: int) -> _Started:
     bucket = Bucket(
         folder,
         access_key_id=KEY_ID,
@@ -55,7 +56,7 @@ def _bucket(folder: Path) -> _Started:
     return bucket.url, bucket.stop
 
 
-def _drain(_folder: Path) -> _Started:
+def _drain(_folder: Path, _rate: int) -> _Started:
     listener = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=_accept, args=(listener,), daemon=True).start()
     return f"127.0.0.1:{listener.getsockname()[1]}", listener.close

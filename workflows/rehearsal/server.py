@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 LOOPBACK = "127.0.0.1"
+_SO_MAX_PACING_RATE = 47  # of Linux alone; https://man7.org/linux/man-pages/man8/tc-fq.8.html
 
 
 class PortInUseError(Exception):
@@ -81,10 +82,13 @@ class _Threads(ThreadingHTTPServer):
 class LoopbackServer:
     """Serves `handler` from `start` to `stop`; port 0 takes any free one.
 
-    Another `host` is an address of this machine that containers and pods reach, too.
+    Another `host` is an address of this machine that containers and pods reach, too. `rate` is what the kernel lets
+    through each connection, in bytes a second; 0 means as much as it can.
     """
 
-    def __init__(self, handler: type[BaseHTTPRequestHandler], port: int = 0, host: str = LOOPBACK) -> None:
+    def __init__(
+        self, handler: type[BaseHTTPRequestHandler], port: int = 0, host: str = LOOPBACK, *, rate: int = 0
+    ) -> None:
         self._host = host
         try:
             self._server = _Threads((host, port), handler)
@@ -93,6 +97,8 @@ class LoopbackServer:
                 f"cannot listen on {host}:{port}: {error.strerror}. Next: stop the program that uses the port, "
                 "or choose another port; the host must be an address of this machine"
             ) from error
+        if rate:  # connections have it from the socket that accepts them
+            self._server.socket.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, rate)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
     @property

@@ -40,7 +40,8 @@ class Hub:
     """Gateway and CDN on two ports, as they are two hosts in the real service.
 
     `private` maps models to the token that may read them. `link_seconds` is the life of a link. A client that names its
-    region gets an internal link, which behaves as `internal_link` says.
+    region gets an internal link, which behaves as `internal_link` says. `rate` is what one connection to the CDN gets,
+    in bytes a second; 0 means as much as it can.
     """
 
     def __init__(  # noqa: PLR0913  # keywords: one for each thing that a rehearsal varies
@@ -53,6 +54,7 @@ class Hub:
         private: Mapping[str, str] | None = None,
         link_seconds: float = 1800.0,
         internal_link: InternalLink = "serves",
+        rate: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.requests: deque[Received] = deque(maxlen=REMEMBERED)
@@ -66,7 +68,7 @@ class Hub:
         }
         gateway = self._bound(GatewayHandler, shared | {"shelf": shelf, "private": private or {}})
         self._gateway = LoopbackServer(gateway, port, host)  # first, because its port may be in use
-        self._cdn = LoopbackServer(self._bound(CdnHandler, shared), host=host)
+        self._cdn = LoopbackServer(self._bound(CdnHandler, shared), host=host, rate=rate)
         # A port that is taken but not listened on: whoever connects is refused, and nobody else can get it.
         self._closed = socket.socket()
         self._closed.bind((host, 0))
