@@ -70,7 +70,7 @@ class CheckRelease:
             try:
                 plan, outputs[part.step] = self._ask(part)
             except StepError as error:
-                return Facts(f"{part.step}: {error.reason}", kept=kept)
+                return Facts(f"{part.step}: {error}", kept=kept)
             kept += plan.kept
             if not plan.converged:
                 return self._found(part, plan, kept)

@@ -101,6 +101,7 @@ _STEPS: Mapping[str, tuple[Grant, ...]] = {
         Grant(("get",), "statefulsets", "see whether the roles of the group are up", "apps"),
         Grant(("get",), "roleinstancesets", "the same, as newer RBG operators keep them", WORKLOADS),
         Grant(("list",), "pods", "count exactly the pods of the release, and ask them"),
+        Grant(("list",), "events", "say why pods do not come up", explains=True),
         Grant(("get",), "pods/log", "read which transport the KV cache takes"),
     ),
     "check-platform": (

@@ -15,6 +15,7 @@ import yaml
 
 from steps.adapters.kubernetes import KubernetesCluster, connect
 from steps.check_platform import CheckPlatform
+from steps.check_release import STALE, CheckRelease, Part
 from steps.create_volume import CreateVolume
 from steps.engine.clock import SystemClock
 from steps.engine.converge import Step, converge
@@ -23,6 +24,7 @@ from steps.finish_run import FinishRun, RunResult
 from steps.objects import record, services, volume
 from steps.objects.group_operator import GroupOperator
 from steps.objects.kinds import LEASE, V1ALPHA1
+from steps.objects.read_only import ReadOnlyCluster
 from steps.objects.record import Record
 from steps.objects.role_based_group import role_based_group
 from steps.objects.workflow_run import WORKFLOW
@@ -224,13 +226,23 @@ def test_ci_may_start_one_template_and_nothing_else(installed: Installed) -> Non
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_only_create_volume_reads_a_secret_and_only_its_own(step: str, installed: Installed) -> None:
+def test_only_the_steps_of_the_volume_read_a_secret_and_only_its_own(step: str, installed: Installed) -> None:
     cluster, service = installed.as_account(account(step)), installed.service
     for space in (service.namespace, service.workflow.namespace):
         assert not cluster.allows(Right("get", "", "secrets", space, "oss-credentials"))
         assert not cluster.allows(Right("list", "", "secrets", space))
     own = Right("get", "", "secrets", service.namespace, installed.release.volume_secret)
-    assert cluster.allows(own) == (step == "create-volume")
+    assert cluster.allows(own) == (step in ("check-release", "create-volume"))
+
+
+def test_what_only_looks_may_only_look(installed: Installed) -> None:
+    """What it asks instead of a dry run would else be a write."""
+    assert {right.verb for right in _rights("check-release", installed.service)} == {"get", "list"}
+    cluster = installed.as_account(account("check-release"))
+    wanted = volume.secret(installed.release, KEY)
+    assert ReadOnlyCluster(cluster).preview(wanted) == wanted
+    with pytest.raises(Blocked, match="not allowed to patch"):
+        cluster.preview(wanted)
 
 
 def test_the_steps_work_under_their_accounts_as_far_as_a_server_without_nodes_lets_them(installed: Installed) -> None:
@@ -252,6 +264,14 @@ def test_the_steps_work_under_their_accounts_as_far_as_a_server_without_nodes_le
         run("roll-out-service", lambda cluster: RollOutService(made, cluster), FakeClock())
     group = Ref(Kind(V1ALPHA1, "RoleBasedGroup"), made.group, made.service.namespace)
     assert admin.get(group) is not None
+    looking = ReadOnlyCluster(installed.as_account(account("check-release")))
+    parts = (
+        Part("create-volume", lambda: CreateVolume(made, looking, KEY)),
+        Part("roll-out-service", lambda: RollOutService(made, looking)),
+    )
+    found = converge(CheckRelease(made, parts), RecordingReport(), FakeClock()).outputs
+    assert found.state == STALE
+    assert found.reason.startswith("roll-out-service waits for: prefill 0/2 ready"), found.reason
     with pytest.raises(DeadlineExceeded, match="prefill 0/2 ready"):
         run("promote-release", lambda cluster: PromoteRelease(made, cluster), FakeClock())
     assert run("finish-run", lambda cluster: FinishRun(made.service, cluster, None, lost), FakeClock()) == [
