@@ -9,7 +9,7 @@ from steps.engine.report import Report
 from steps.model import Listing
 from steps.ports import ModelSource, ModelStore
 from steps.release import Release
-from steps.transfer import inventory, manifest, plans, staging
+from steps.transfer import delivery, inventory, manifest, plans, staging
 from steps.transfer.delivery import FROM_HUB, Delivery, Ledger, move
 from steps.transfer.directory import DirectorySink
 from steps.transfer.inventory import Inventory
@@ -57,7 +57,7 @@ class DownloadModel:
 
     @property
     def deadline(self) -> float:
-        return self.release.service.transfer.deadline_minutes * 60.0
+        return delivery.deadline(self.release.service)
 
     @property
     def folder(self) -> Scratch:
@@ -67,12 +67,10 @@ class DownloadModel:
         found = manifest.read(self.store, self.release)
         if found:
             return Facts(found)
-        listing = self.ledger.listing or self.source.listing()
+        listing = self.ledger.listing(self.source, self.release)
         if listing.digest != self.release.model_digest:
             return Facts(None, listing)
-        self.ledger.listing = listing
-        workers = self.release.service.transfer.workers
-        stored = inventory.take(self.store, self.release, listing, workers)
+        stored = inventory.take(self.store, self.release, listing)
         return Facts(None, listing, stored, staging.look(self.folder, listing))
 
     def plan(self, facts: Facts) -> Plan:

@@ -12,11 +12,13 @@ from steps.engine.report import Report
 from steps.model import Listing
 from steps.ports import ModelSource, ModelStore
 from steps.release import Release
-from steps.transfer import inventory, manifest, plans
-from steps.transfer.delivery import FROM_HUB, Delivery, Ledger
+from steps.transfer import delivery, inventory, manifest, plans
+from steps.transfer.delivery import FROM_HUB, Delivery, InBucket, Ledger
 from steps.transfer.inventory import Inventory
 from steps.transfer.manifest import ModelManifest
 from steps.transfer.shards import Shard
+
+Outputs = InBucket
 
 
 @dataclass(frozen=True)
@@ -24,16 +26,6 @@ class Facts:
     manifest: ModelManifest | None  # present: the revision is whole, and nothing else was looked at
     listing: Listing = field(default_factory=lambda: Listing(()))  # of the hub
     inventory: Inventory = field(default_factory=Inventory)  # of all files, or of those of the shard
-
-
-@dataclass(frozen=True)
-class Outputs:
-    prefix: str  # oss://bucket/prefix
-    files_total: int
-    bytes_total: int
-    files_moved: int
-    bytes_moved: int
-    files_copied: int  # inside the bucket, from another revision
 
 
 def plan(release: Release, facts: Facts, shard: Shard | None = None) -> Plan:
@@ -61,20 +53,17 @@ class MirrorModel:
 
     @property
     def deadline(self) -> float:
-        return self.release.service.transfer.deadline_minutes * 60.0
+        return delivery.deadline(self.release.service)
 
     def observe(self) -> Facts:
         found = manifest.read(self.store, self.release)
         if found:
             return Facts(found)
-        listing = self.ledger.listing or self.source.listing()
+        listing = self.ledger.listing(self.source, self.release)
         if listing.digest != self.release.model_digest:
             return Facts(None, listing)
-        # A hub that moves on during this run changes nothing any more: what was pinned is what is fetched and verified.
-        self.ledger.listing = listing
-        workers = self.release.service.transfer.workers
         share = self.shard.share(listing) if self.shard else None
-        return Facts(None, listing, inventory.take(self.store, self.release, listing, workers, share))
+        return Facts(None, listing, inventory.take(self.store, self.release, listing, share))
 
     def plan(self, facts: Facts) -> Plan:
         return plan(self.release, facts, self.shard)
@@ -86,11 +75,4 @@ class MirrorModel:
         listing = facts.manifest.listing if facts.manifest else facts.listing
         if self.shard:
             listing = self.shard.share(listing)
-        return Outputs(
-            prefix=plans.location(self.release),
-            files_total=len(listing.files),
-            bytes_total=listing.size,
-            files_moved=self.ledger.files_moved,
-            bytes_moved=self.ledger.bytes_moved,
-            files_copied=self.ledger.files_copied,
-        )
+        return Outputs.of(self.release, listing, self.ledger)

@@ -6,10 +6,11 @@ from pathlib import Path
 from steps.engine.clock import Clock, SystemClock
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
+from steps.model import Listing
 from steps.ports import ModelStore
 from steps.release import Release
-from steps.transfer import inventory, manifest, plans, staging
-from steps.transfer.delivery import Delivery, Ledger
+from steps.transfer import delivery, inventory, manifest, plans, staging
+from steps.transfer.delivery import Delivery, InBucket, Ledger
 from steps.transfer.directory import DirectorySource
 from steps.transfer.inventory import Inventory
 from steps.transfer.manifest import ModelManifest
@@ -17,22 +18,14 @@ from steps.transfer.scratch import Scratch
 from steps.transfer.sink import WrongContent
 from steps.transfer.staging import NEEDS_NEW_RUN, RemoveFolder, Staged
 
+Outputs = InBucket
+
 
 @dataclass(frozen=True)
 class Facts:
     manifest: ModelManifest | None  # present: the revision is whole in the bucket
     inventory: Inventory = field(default_factory=Inventory)
     staged: Staged = field(default_factory=Staged)
-
-
-@dataclass(frozen=True)
-class Outputs:
-    prefix: str  # oss://bucket/prefix
-    files_total: int
-    bytes_total: int
-    files_moved: int
-    bytes_moved: int
-    files_copied: int  # inside the bucket, from another revision
 
 
 def plan(release: Release, scratch: Scratch, facts: Facts) -> Plan:
@@ -66,7 +59,7 @@ class UploadModel:
 
     @property
     def deadline(self) -> float:
-        return self.release.service.transfer.deadline_minutes * 60.0
+        return delivery.deadline(self.release.service)
 
     @property
     def folder(self) -> Scratch:
@@ -79,17 +72,16 @@ class UploadModel:
         listing = self.folder.listing()
         if listing is None or listing.digest != self.release.model_digest:
             return Facts(None, staged=staging.look(self.folder, None))
-        workers = self.release.service.transfer.workers
-        stored = inventory.take(self.store, self.release, listing, workers)
+        stored = inventory.take(self.store, self.release, listing)
         return Facts(None, stored, staging.look(self.folder, listing))
 
     def plan(self, facts: Facts) -> Plan:
         return plan(self.release, self.folder, facts)
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
-        delivery = Delivery(self.release, self.store, report, self.clock, self.ledger)
+        context = Delivery(self.release, self.store, report, self.clock, self.ledger)
         try:
-            delivery.do(changes, DirectorySource(self.folder), NEEDS_NEW_RUN)
+            context.do(changes, DirectorySource(self.folder), NEEDS_NEW_RUN)
         except WrongContent as error:
             # Otherwise the next download would believe the marker of the damaged file, and nothing would ever mend it.
             self.folder.distrust(error.file)
@@ -101,11 +93,4 @@ class UploadModel:
 
     def outputs(self, facts: Facts) -> Outputs:
         listing = facts.manifest.listing if facts.manifest else facts.staged.listing
-        return Outputs(
-            prefix=plans.location(self.release),
-            files_total=len(listing.files) if listing else 0,
-            bytes_total=listing.size if listing else 0,
-            files_moved=self.ledger.files_moved,
-            bytes_moved=self.ledger.bytes_moved,
-            files_copied=self.ledger.files_copied,
-        )
+        return Outputs.of(self.release, listing or Listing(()), self.ledger)

@@ -33,12 +33,48 @@ class Ledger:
     files_moved: int = 0
     bytes_moved: int = 0
     files_copied: int = 0
-    listing: Listing | None = None
+    _pinned: Listing | None = None
+
+    def listing(self, source: ModelSource, release: Release) -> Listing:
+        """What the hub lists. One that moves on during this run changes nothing any more: what was pinned is what is
+        fetched and verified. Raises what the source raises.
+        """
+        found = self._pinned or source.listing()
+        if found.digest == release.model_digest:
+            self._pinned = found
+        return found
+
+
+@dataclass(frozen=True)
+class InBucket:
+    """Outputs of a step at whose end a revision, or the share of a shard, is in the bucket."""
+
+    prefix: str  # oss://bucket/prefix
+    files_total: int
+    bytes_total: int
+    files_moved: int
+    bytes_moved: int
+    files_copied: int  # inside the bucket, from another revision
+
+    @classmethod
+    def of(cls, release: Release, listing: Listing, ledger: Ledger) -> "InBucket":
+        return cls(
+            prefix=location(release),
+            files_total=len(listing.files),
+            bytes_total=listing.size,
+            files_moved=ledger.files_moved,
+            bytes_moved=ledger.bytes_moved,
+            files_copied=ledger.files_copied,
+        )
+
+
+def deadline(service: ModelService) -> float:
+    """Seconds that one step of a transfer has."""
+    return service.transfer.deadline_minutes * 60.0
 
 
 def limits(service: ModelService) -> Limits:
-    transfer = service.transfer
-    return Limits(part_size(service), transfer.workers, transfer.deadline_minutes * 60.0)
+    return Limits(part_size(service), service.transfer.workers, deadline(service))
 
 
 @dataclass(frozen=True)

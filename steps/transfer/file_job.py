@@ -4,7 +4,6 @@ The file is made whole only when every part is stored and the SHA-256 over all o
 """
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from steps.engine.clock import Clock
@@ -14,32 +13,23 @@ from steps.transfer import hashing
 from steps.transfer.checkpoint import Checkpoint
 from steps.transfer.layout import Layout, Part
 from steps.transfer.sink import Corrupted, FileSink, Move, WrongContent
+from steps.transfer.sums import Release, Sums
 
 # A checkpoint is a small object or file. It is saved after so many parts or seconds, whichever comes first.
 SAVE_PARTS = 8
 SAVE_SECONDS = 5.0
 
-# Two sums over the same bytes: the second one finds them in the cache of the core, which a whole part does not fit.
-HASHED_AT_ONCE = 1 << 20  # bytes
-
 ATTEMPTS = 2  # a file whose bytes are wrong is fetched once more, in case another replica answers
-
-Release = Callable[[], None]
 
 
 @dataclass
 class _Progress:
     """What changes while the parts of one attempt move; guarded by the lock of the job."""
 
-    sha256: hashing.Sha256 = field(default_factory=hashing.sha256)
-    crc64: int = 0
+    sums: Sums
     handed_out: int = 0
-    hashed: int = 0
     frontier: int = 0  # leading parts that are stored and hashed
-    waiting: dict[int, tuple[memoryview, Release]] = field(default_factory=dict)  # arrived, not hashed yet
-    hashing: bool = False  # one thread at a time hashes
     stored: set[int] = field(default_factory=set)  # beyond the frontier
-    checkpoints: dict[int, Checkpoint] = field(default_factory=dict)  # from the frontier to what is hashed
     saved: int = 0
     saved_at: float = 0.0
     proved: bool = False  # an earlier process found the SHA-256 right
@@ -65,7 +55,7 @@ class FileJob:
         self._saving = threading.Lock()
         self._attempt = 1
         self._whole: _Whole | None = None
-        self._now = _Progress(saved_at=clock.now())
+        self._now = self._from_the_start()
 
     @property
     def at_hand(self) -> int:
@@ -106,16 +96,17 @@ class FileJob:
             return False
         parts = checkpoint.parts
         self._now = _Progress(
-            sha256=sha256,
-            crc64=checkpoint.crc64,
+            Sums(self.layout.part_size, hashed=parts, sha256=sha256, crc64=checkpoint.crc64),
             handed_out=parts,
-            hashed=parts,
             frontier=parts,
             saved=parts,
             saved_at=self._clock.now(),
             proved=parts == self.layout.parts,
         )
         return self._now.proved
+
+    def _from_the_start(self) -> _Progress:
+        return _Progress(Sums(self.layout.part_size), saved_at=self._clock.now())
 
     def _continued(self, checkpoint: Checkpoint) -> hashing.Sha256 | None:
         if checkpoint.part_size != self.layout.part_size or checkpoint.parts > self.layout.parts:
@@ -133,11 +124,11 @@ class FileJob:
         crc64 = self._source.read(self.file, part.start, body) if part.length else 0
         if self.layout.parts == 1:
             # Writing a file of one part makes it whole, so that waits until its SHA-256 is known to be right.
-            self._hash(body)
+            self._now.sums.include(body)
             self._whole = _Whole(body, release)
             return True
         both = _Both(release)
-        self._hash_in_order(part.number, body, both.one_done)
+        self._now.sums.add(part.number, body, both.one_done)
         self._sink.write(part, body, crc64)
         both.one_done()
         return self._store(part)
@@ -152,13 +143,13 @@ class FileJob:
         # Saves of other threads that are still under way must not land after the last one.
         with self._saving:
             self._now.saved = self.layout.parts
-            self._sink.finish(Checkpoint(self.layout.part_size, self.layout.parts, "", self._now.crc64))
+            self._sink.finish(Checkpoint(self.layout.part_size, self.layout.parts, "", self._now.sums.crc64))
 
     def _put(self, whole: "_Whole") -> None:
         self._whole = None
         try:
             self._refuse_wrong_sum()
-            self._sink.put(whole.body, self._now.crc64)
+            self._sink.put(whole.body, self._now.sums.crc64)
         finally:
             whole.release()
         self.moved += whole.body.nbytes
@@ -170,7 +161,7 @@ class FileJob:
         if self._attempt == ATTEMPTS:
             raise WrongContent(self.file, f"{found}, {ATTEMPTS} times", advice) from found
         self._attempt += 1
-        self._now = _Progress(saved_at=self._clock.now())
+        self._now = self._from_the_start()
 
     def save_if_due(self) -> None:
         # Whoever finds a save under way leaves it to that thread, which looks again when it is done.
@@ -201,48 +192,20 @@ class FileJob:
     def _save(self) -> None:
         with self._lock:
             parts = self._safe
-            checkpoint = self._now.checkpoints.get(parts)
+            checkpoint = self._now.sums.checkpoint(parts)
         if checkpoint is None or parts <= self._now.saved:
             return
         self._sink.save(checkpoint)
         self._now.saved, self._now.saved_at = parts, self._clock.now()
-
-    def _hash(self, body: memoryview) -> None:
-        now = self._now
-        for start in range(0, len(body), HASHED_AT_ONCE):
-            piece = body[start : start + HASHED_AT_ONCE]
-            now.sha256.update(piece)
-            now.crc64 = hashing.crc(piece, now.crc64)
-
-    def _hash_in_order(self, number: int, body: memoryview, release: Release) -> None:
-        now = self._now
-        with self._lock:
-            now.waiting[number] = (body, release)
-            if now.hashing:
-                return
-            now.hashing = True
-        while True:
-            with self._lock:
-                following = now.waiting.pop(now.hashed + 1, None)
-                if following is None:
-                    now.hashing = False
-                    return
-            data, done = following
-            self._hash(data)
-            with self._lock:
-                now.hashed += 1
-                state = now.sha256.state()
-                now.checkpoints[now.hashed] = Checkpoint(self.layout.part_size, now.hashed, state, now.crc64)
-            done()
 
     def _store(self, part: Part) -> bool:
         now = self._now
         with self._lock:
             now.stored.add(part.number)
             self.moved += part.length
-            while now.frontier + 1 in now.stored and now.frontier < now.hashed:
+            while now.frontier + 1 in now.stored and now.frontier < now.sums.hashed:
                 if now.frontier < self.layout.parts - 1:
-                    now.checkpoints.pop(now.frontier, None)
+                    now.sums.forget(now.frontier)
                 now.frontier += 1
                 now.stored.remove(now.frontier)
             last = now.frontier == self.layout.parts and not now.finishing
@@ -250,7 +213,7 @@ class FileJob:
         return last
 
     def _refuse_wrong_sum(self) -> None:
-        found = self._now.sha256.hexdigest()
+        found = self._now.sums.sha256()
         if found != self.file.sha256:
             raise Corrupted(
                 f"{self.file.path} ({self.file.size} bytes) has the SHA-256 {found}, expected {self.file.sha256}"

@@ -41,9 +41,7 @@ class Inventory:
     strangers: tuple[str, ...] = ()  # keys below the prefix that are no file of this revision
 
 
-def take(
-    store: ModelStore, release: Release, listing: Listing, workers: int, share: Listing | None = None
-) -> Inventory:
+def take(store: ModelStore, release: Release, listing: Listing, share: Listing | None = None) -> Inventory:
     """Read what is there: one listing of the model, one HEAD for each object of this revision.
 
     With a `share` of the listing, only its files are looked at: what belongs to other files is on its way in another
@@ -56,6 +54,7 @@ def take(
     here = {key for key in objects if key.startswith(f"{release.prefix}/")}
     states = _states(store, release, files, here)
     present = [file for file in files if object_key(release, file.path) in here]
+    workers = release.service.transfer.workers
     heads = _in_parallel(lambda file: store.head(object_key(release, file.path)), present, workers)
     stored, mistrusted = _judge(zip(present, heads, strict=True), states)
     going_on = _going_on(release, uploads, states, stored)
