@@ -28,6 +28,7 @@ SECONDS = 180
 # Retry in Argo begins with the task that failed, whatever it left behind. Of the tasks that change something,
 # create-volume is killed in tests/contract/test_retry_of_a_step.py, where it costs less.
 KILLED_IN = ("download-model", "upload-model", "roll-out-service", "promote-release")
+SKIPPED = re.compile(r"^RECAP (\S+): skipped +0\.0 s$", re.MULTILINE)
 RECAP = re.compile(r"^RECAP (\S+): ok=(\d+) changed=(\d+) failed=(\d+) +[\d.]+ s$", re.MULTILINE)
 
 
@@ -112,7 +113,22 @@ def test_a_run_that_is_killed_where_it_changes_something_ends_well_and_then_has_
 
     code, said = run(state)
     assert code == 0, said
+    assert recaps(said).keys() == {"resolve-model", "check-release", "finish-run"}
     assert [task for task, (changed, _) in recaps(said).items() if changed] == []
+    assert SKIPPED.findall(said) == [task.name for task in tasks(DEMO) if task.unless_current]
+    assert re.search(r"^demo: done in [\d.]+ s, nothing changed$", said, re.MULTILINE)
+    assert re.search(
+        r"^unchanged +demo serves release [0-9a-f]{8} of .*, whole and proved just now$", said, re.MULTILINE
+    )
+    assert "promote-release  skipped: check-release found nothing to do" in said
+    assert re.search(r"^answer +simulated answer: ", said, re.MULTILINE)
+
+    code, said = run(state, "--set=workflow.skipUnchanged=false")
+    assert code == 0, said
+    assert "stale: asked to walk the whole line: workflow.skipUnchanged is false" in said
+    assert recaps(said).keys() == {task.name for task in tasks(DEMO)} | {"finish-run"}
+    assert [task for task, (changed, _) in recaps(said).items() if changed] == []
+    assert ", nothing changed" in said
 
     code, said = run(state, "--set=serving.prefill.replicas=3")
     assert code == 0, said
