@@ -187,7 +187,7 @@ class Role(_Section):
 
 
 class Router(_Section):
-    image: str = Field("lmsysorg/sglang-router:v0.3.2", description="Image of the router.", min_length=1)
+    image: str = Field("lmsysorg/sgl-model-gateway:v0.3.2", description="Image of the router.", min_length=1)
     policy: Literal["round_robin", "random", "cache_aware"] = Field(
         "round_robin", description="How the router chooses workers."
     )

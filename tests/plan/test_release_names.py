@@ -46,7 +46,7 @@ OTHER = [
     "serving.tensorParallel=4",
     "serving.prefill.args=[--chunked-prefill-size=4096]",
     "serving.decode.args=[--max-running-requests=64]",
-    "serving.router.image=lmsysorg/sglang-router:v0.3.3",
+    "serving.router.image=lmsysorg/sgl-model-gateway:v0.3.3",
     "serving.router.policy=random",
     "serving.fabric=tcp",
     "serving.rdmaDevice=erdma_1",
