@@ -5,7 +5,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
   --custom-compile-command 'make lock'
 SCRIPTS := .ci/run images/build
 .DEFAULT_GOAL := help
-.PHONY: help demo images test exhaustive check lint render fix lock bench bench-transfer clean
+.PHONY: help demo images test exhaustive check lint render fix lock bench bench-transfer bench-planning clean
 
 help: ## what can be done here
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -50,10 +50,13 @@ lock: .venv/ready ## resolve requirements.lock again, and from it what the image
 	$(COMPILE) --constraint requirements.lock -o images/requirements.lock images/requirements.in
 	$(COMPILE) --constraint requirements.lock -o images/build-requirements.lock images/build-requirements.in
 
-bench: bench-transfer ## measure; writes build/bench
+bench: bench-transfer bench-planning ## measure; writes build/bench
 
 bench-transfer: .venv/ready ## what a transfer costs, beside what people use (BENCH="--gb 0.3 --runs 1" for a short look)
 	$(BIN)/python -m tests.bench.transfer $(BENCH)
+
+bench-planning: .venv/ready ## how long a plan over as many files takes as the hub lists
+	$(BIN)/python -m tests.bench.planning
 
 images: ## build the image of the steps; needs podman, docker or buildah (images/README.md says how to choose)
 	images/build $(if $(TWICE),--twice)
