@@ -1,8 +1,10 @@
 """What RBAC cannot say: CI may start runs of one template, with the parameters that a run may change, and nothing else.
 
-Whoever may create a Workflow may run pods under every account of its namespace, and `templateReferencing: Strict` of
-older Argo can be passed by. From Kubernetes 1.30 on, the API server itself refuses what a policy forbids.
+Whoever may create a Workflow may run pods under every account of its namespace, and `templateReferencing: Strict` can
+be passed by: with fields beside the template reference on older Argo, with a status that holds a spec already on any.
+From Kubernetes 1.30 on, the API server itself refuses what a policy forbids.
 https://github.com/argoproj/argo-workflows/security/advisories/GHSA-3wf5-g532-rcrr
+https://github.com/argoproj/argo-workflows/blob/v4.1.2/workflow/controller/operator.go (setStoredWfSpec)
 https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/
 """
 
@@ -10,34 +12,58 @@ import json
 from typing import Any
 
 from steps.service import ModelService
-from workflows.argo import workflow_template
 from workflows.permissions import ARGO, Manifest, account_of_ci
+from workflows.pipeline import OVERRIDES
+from workflows.runs.submission import DOCUMENT, REASON, REASON_PATTERN
 
 ADMISSION = "admissionregistration.k8s.io"
 
 
 def validations(service: ModelService) -> list[dict[str, str]]:
-    """CEL over the Workflow that CI sends; all must be true."""
-    declared = workflow_template(service, document="")["spec"]["arguments"]["parameters"]
-    parameters = [parameter["name"] for parameter in declared]
-    allowed = json.dumps(parameters)
-    template = "object.spec.workflowTemplateRef"
+    """CEL over the Workflow that CI sends; all must be true.
+
+    `params` is the WorkflowTemplate as it is on the cluster.
+    """
+    shapes = {override.parameter: override.pattern for override in OVERRIDES} | {REASON: REASON_PATTERN}
+    names = [*shapes, DOCUMENT]
     return [
-        {
-            "expression": 'dyn(object.spec).all(field, field in ["arguments", "workflowTemplateRef"])',
-            "message": "CI may set arguments and workflowTemplateRef of a Workflow, nothing else",
-        },
-        {
-            "expression": f'has({template}) && {template}.name == "{service.name}" && '
-            f"!(has({template}.clusterScope) && {template}.clusterScope)",
-            "message": f"CI may start the WorkflowTemplate {service.name}, no other",
-        },
-        {
-            "expression": "!has(object.spec.arguments) || (!has(object.spec.arguments.artifacts) && "
-            "(!has(object.spec.arguments.parameters) || "
-            f"object.spec.arguments.parameters.all(parameter, parameter.name in {allowed})))",
-            "message": f"CI may pass the parameters {', '.join(parameters)} and no artifacts",
-        },
+        _rule('request.operation == "CREATE"', "CI may start a run, and not change one"),
+        _rule(
+            'dyn(object.spec).all(field, field in ["arguments", "workflowTemplateRef"])',
+            "CI may set arguments and workflowTemplateRef of a Workflow, nothing else",
+        ),
+        _rule(
+            f"has(variables.template.name) && variables.template.name == {json.dumps(service.name)} && "
+            "!(has(variables.template.clusterScope) && variables.template.clusterScope)",
+            f"CI may start the WorkflowTemplate {service.name}, no other",
+        ),
+        # The controller takes a spec that the status holds for what it has read from the template. Argo's clients send
+        # two empty times and the templates that they looked at, which serve `templateRef` alone; ours has none.
+        _rule(
+            'variables.status.all(field, field == "storedTemplates" || variables.status[field] == null)',
+            "CI may start a Workflow without a status: it is for Argo's controller to write",
+        ),
+        _rule(
+            'variables.arguments.all(field, field == "parameters") && variables.parameters.all(given, '
+            f'given.all(field, field in ["name", "value"]) && given.name in {json.dumps(names)})',
+            f"CI may pass the parameters {', '.join(names)}, each with a value, and no artifacts",
+        ),
+        # What a parameter holds is pasted into the templates, and Argo evaluates {{=...}} there.
+        *(
+            _rule(
+                _value(name, f"string(given.value).matches({json.dumps(pattern)})"),
+                f"CI may set {name} to what matches {pattern}",
+            )
+            for name, pattern in shapes.items()
+        ),
+        _rule(
+            _value(
+                DOCUMENT,
+                "params.spec.arguments.parameters.exists(declared, "
+                f"declared.name == {json.dumps(DOCUMENT)} && declared.value == given.value)",
+            ),
+            f"CI may pass {DOCUMENT} as the WorkflowTemplate {service.name} holds it, and no other document",
+        ),
     ]
 
 
@@ -53,13 +79,45 @@ def policy(service: ModelService) -> list[Manifest]:
     }
     spec: dict[str, Any] = {
         "failurePolicy": "Fail",
+        "paramKind": {"apiVersion": f"{ARGO}/v1alpha1", "kind": "WorkflowTemplate"},
         "matchConstraints": {"resourceRules": [rule]},
         "matchConditions": [{"name": "sent-by-ci", "expression": f'request.userInfo.username == "{user}"'}],
+        "variables": [
+            {"name": "template", "expression": _found("object.spec.workflowTemplateRef")},
+            {"name": "status", "expression": _found("object.status")},
+            {"name": "arguments", "expression": _found("object.spec.arguments")},
+            {
+                "name": "parameters",
+                "expression": "has(variables.arguments.parameters) ? variables.arguments.parameters : []",
+            },
+        ],
         "validations": validations(service),
     }
-    binding = {"policyName": name, "validationActions": ["Deny"]}
+    binding = {
+        "policyName": name,
+        "validationActions": ["Deny"],
+        "paramRef": {
+            "name": service.name,
+            "namespace": service.workflow.namespace,
+            "parameterNotFoundAction": "Deny",
+        },
+    }
     head = {"apiVersion": f"{ADMISSION}/v1", "metadata": {"name": name}}
     return [
         {**head, "kind": "ValidatingAdmissionPolicy", "spec": spec},
         {**head, "kind": "ValidatingAdmissionPolicyBinding", "spec": binding},
     ]
+
+
+def _value(name: str, holds: str) -> str:
+    """Whatever is given for this parameter, if anything is."""
+    return f"variables.parameters.all(given, given.name != {json.dumps(name)} || !has(given.value) || {holds})"
+
+
+def _found(path: str) -> str:
+    """What is there, or nothing at all; without a type, so that its fields can be counted."""
+    return f"has({path}) ? dyn({path}) : dyn({{}})"
+
+
+def _rule(expression: str, message: str) -> dict[str, str]:
+    return {"expression": expression, "message": message}

@@ -4,14 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import celpy
 import pytest
 import yaml
 
 from steps.platform.rights import STEPS, account, grants, rights
 from steps.ports import Manifest
 from tests.samples import ROOT, SERVICES, service
-from tests.workflows.rendered import LINES, VARIANTS, objects, sample, templates, workflow_spec
+from tests.workflows.rendered import LINES, VARIANTS, sample, templates, workflow_spec
 from workflows import admission, permissions
 from workflows.install import KUSTOMIZATION
 from workflows.render import INSTALL, bundle, write
@@ -162,67 +161,6 @@ def test_a_role_of_the_cloud_is_on_the_accounts_that_reach_the_bucket() -> None:
         )
     }
     assert permissions.namespaces(of)[0]["metadata"]["labels"] == {"pod-identity.alibabacloud.com/injection": "on"}
-
-
-def allowed(workflow: Manifest) -> bool:
-    """What the API server would answer to CI, by the CEL of the policy."""
-    environment = celpy.Environment()
-    return all(
-        bool(
-            environment.program(environment.compile(rule["expression"])).evaluate(
-                {"object": celpy.json_to_cel(workflow)},
-            )
-        )
-        for rule in admission.validations(SERVICE)
-    )
-
-
-def run_of_ci(**spec: Any) -> Manifest:
-    parameters = objects()["WorkflowTemplate"]["spec"]["arguments"]["parameters"]
-    arguments = {"parameters": [{"name": one["name"], "value": "x"} for one in parameters]}
-    return {
-        "metadata": {"generateName": "qwen3-32b-", "labels": {"slipway/trigger": "ci"}},
-        "spec": {"workflowTemplateRef": {"name": "qwen3-32b"}, "arguments": arguments, **spec},
-    }
-
-
-def test_ci_may_start_its_template_with_all_parameters_or_none() -> None:
-    assert allowed(run_of_ci())
-    assert allowed(run_of_ci(arguments={}))
-    assert allowed({"metadata": {}, "spec": {"workflowTemplateRef": {"name": "qwen3-32b"}}})
-
-
-@pytest.mark.parametrize(
-    "spec",
-    [
-        {"workflowTemplateRef": {"name": "another"}},
-        {"workflowTemplateRef": {"name": "qwen3-32b", "clusterScope": True}},
-        {"serviceAccountName": "slipway-create-volume"},
-        {"templates": [{"name": "mine", "container": {"image": "mine"}}]},
-        {"entrypoint": "create-volume"},
-        {"podSpecPatch": "{}"},
-        {"onExit": "mine"},
-        {"artifactGC": {"serviceAccountName": "slipway-create-volume"}},
-        {"hooks": {}},
-        {"arguments": {"artifacts": [{"name": "service"}]}},
-        {"arguments": {"parameters": [{"name": "undeclared", "value": "x"}]}},
-    ],
-    ids=lambda spec: next(iter(spec)),
-)
-def test_ci_may_start_nothing_else(spec: dict[str, Any]) -> None:
-    assert not allowed(run_of_ci(**spec))
-
-
-def test_a_workflow_without_a_template_is_no_way_around() -> None:
-    assert not allowed({"metadata": {}, "spec": {"arguments": {}}})
-
-
-def test_the_policy_is_about_ci_alone_and_denies() -> None:
-    rule, binding = admission.policy(SERVICE)
-    (condition,) = rule["spec"]["matchConditions"]
-    assert '"system:serviceaccount:slipway:slipway-ci-qwen3-32b"' in condition["expression"]
-    assert rule["spec"]["failurePolicy"] == "Fail"
-    assert (binding["spec"]["policyName"], binding["spec"]["validationActions"]) == (rule["metadata"]["name"], ["Deny"])
 
 
 def test_the_page_says_every_right_of_every_account() -> None:
