@@ -133,3 +133,13 @@ def test_what_to_do_about_a_damaged_file_mends_it(stored: Services) -> None:
     stored.store().delete([f"{prefix(stored)}/{NAME}"])
     assert stored.mirror().outputs.bytes_moved == len(FILES[NAME])
     assert call(stored, "verify-model", digest).code == Exit.DONE
+
+
+@pytest.mark.parametrize("damage", [change_file, change_sum])
+def test_what_to_do_about_a_changed_manifest_moves_nothing(
+    stored: Services, damage: Callable[[Services], None]
+) -> None:
+    damage(stored)
+    stored.store().delete([stored.release().manifest_key])
+    assert stored.mirror().outputs.bytes_moved == 0
+    assert call(stored, "verify-model", stored.release().model_digest).code == Exit.DONE
