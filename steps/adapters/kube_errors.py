@@ -101,15 +101,18 @@ def _unknown_caller(attempt: Attempt, words: str) -> Blocked:
     )
 
 
-# An apply of what does not exist yet needs `create` beside `patch`. If that is what is missing, the server gives no
-# reason, or the authorizer's complaint about roles that it could not read.
+# An apply of what does not exist yet needs `create` beside `patch`. If that is what is missing, a newer server says it
+# (as 1.33 does); an older one gives no reason, or the authorizer's complaint about roles that it could not read.
 # https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/create.go, withAuthorization
-_MAY_NOT_CREATE = re.compile(r"is forbidden:\s*(RBAC: .*)?$")
+_NO_REASON = re.compile(r"is forbidden:\s*(RBAC: .*)?$")
+_MAY_NOT_CREATE = " cannot create resource "
 
 
 def _not_allowed(attempt: Attempt, words: str) -> Blocked:
-    if attempt.verb == "patch" and _MAY_NOT_CREATE.search(words):
+    if attempt.verb == "patch" and _NO_REASON.search(words):
         return _no_right(replace(attempt, verb="create"), f"{words} it does not exist yet, so it would be created")
+    if attempt.verb == "patch" and _MAY_NOT_CREATE in words:
+        return _no_right(replace(attempt, verb="create"), words)
     if " cannot " in words:
         return _no_right(attempt, words)
     # Not a matter of rights: a quota, an admission policy, or a namespace that is being deleted.

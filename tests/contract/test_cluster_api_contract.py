@@ -147,8 +147,10 @@ class TestReplace:
 
     def test_the_address_of_a_service_stays(self, api: Api) -> None:
         first = api("POST", SERVICES, service("address", port(80, "a"))).content["spec"]["clusterIP"]
-        assert api("PUT", f"{SERVICES}/address", service("address", port(81, "a"))).reason == "Invalid"
-        assert api.apply(f"{SERVICES}/address", service("address", port(81, "b"))).content["spec"]["clusterIP"] == first
+        # Without an address, a PUT is refused or, by newer servers, understood as keeping it.
+        put = api("PUT", f"{SERVICES}/address", service("address", port(81, "a")))
+        assert put.status == 422 or put.content["spec"]["clusterIP"] == first
+        assert api.apply(f"{SERVICES}/address", service("address", port(82, "b"))).content["spec"]["clusterIP"] == first
         answer = api("PATCH", f"{SERVICES}/address", {"spec": {"clusterIP": "10.96.0.77"}}, kind=MERGE)
         assert answer.reason == "Invalid"
 

@@ -1,15 +1,18 @@
 """How the Kubernetes adapter bears a server that stumbles, lies or is not there."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes.client import ApiException
 from kubernetes.config import incluster_config
 
 from steps.adapters import kubernetes
 from steps.adapters.kube_access import api_access
+from steps.adapters.kube_errors import Attempt, refusal
 from steps.adapters.kubernetes import KubernetesCluster, connect
 from steps.engine.errors import Blocked, TransientError
 from steps.ports import Kind, Ref
@@ -85,6 +88,21 @@ def test_a_rule_of_the_cluster_is_not_taken_for_a_missing_right(tmp_path: Path) 
         store.delete(NAMESPACES, "ending")
         with pytest.raises(Blocked, match=r"refuses to patch configmaps a in namespace ending: .*being terminated"):
             cluster.apply({**WANTED, "metadata": {"name": "a", "namespace": "ending"}})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'secrets "a" is forbidden: User "system:serviceaccount:s:b" cannot create resource "secrets" in API group ""',
+        'secrets "a" is forbidden: ',
+        'secrets "a" is forbidden: RBAC: role.rbac.authorization.k8s.io "b" not found',
+    ],
+    ids=["1.33", "1.20", "a role is gone"],
+)
+def test_an_apply_that_may_not_create_names_create_however_the_server_puts_it(words: str) -> None:
+    answer = ApiException(status=403)
+    answer.body = json.dumps({"kind": "Status", "message": words})
+    assert "grant `create` on `secrets`" in str(refusal(Attempt("patch", "secrets", "s", "a"), answer))
 
 
 def test_a_server_that_is_down_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
