@@ -14,6 +14,7 @@ from workflows.rehearsal.faults import WRONG_BYTES
 
 LARGE, SMALL = "model-00001-of-00003.safetensors", "config.json"
 PATHS = pytest.mark.parametrize("path", [LARGE, SMALL])
+STEPS = pytest.mark.parametrize("step", ["mirror-model", pytest.param("download-model", marks=pytest.mark.exhaustive)])
 STAGED = "--set=transfer.mode=staged"
 MODE = {"mirror-model": (), "download-model": (STAGED,)}
 ALWAYS = 1000
@@ -48,7 +49,7 @@ def at_the_hub(path: str) -> str:
 
 
 @PATHS
-@pytest.mark.parametrize("step", ["mirror-model", "download-model"])
+@STEPS
 def test_between_the_hub_and_us_once_the_file_is_fetched_again(found: Services, step: str, path: str) -> None:
     found.hub_faults.script(at_the_hub(path), WRONG_BYTES)
     ended = call(found, step, found.release().model_digest, *MODE[step])
@@ -61,7 +62,7 @@ def test_between_the_hub_and_us_once_the_file_is_fetched_again(found: Services, 
 
 
 @PATHS
-@pytest.mark.parametrize("step", ["mirror-model", "download-model"])
+@STEPS
 def test_between_the_hub_and_us_each_time_the_run_ends(found: Services, step: str, path: str) -> None:
     found.hub_faults.script(at_the_hub(path), WRONG_BYTES, ALWAYS)
     ended = call(found, step, found.release().model_digest, *MODE[step])

@@ -93,8 +93,20 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+# Each case in one way, and one case in each way; all of both in the full check.
+MET = [
+    pytest.param(
+        case,
+        way,
+        id=f"{name}, {way.__name__}",
+        marks=[pytest.mark.exhaustive] if way is not streamed and case is not CASES["before it is fetched"] else [],
+    )
+    for name, case in CASES.items()
+    for way in WAYS
+]
+
+
+@pytest.mark.parametrize(("case", "way"), MET)
 def test_a_file_that_moves_stops_the_run_and_the_next_one_is_clean(tmp_path: Path, case: Case, way: Way) -> None:
     moment = Moment(*case.parts)
     with hub_with(tmp_path, moment) as found:
