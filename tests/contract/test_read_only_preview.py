@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from steps.adapters.kubernetes import KubernetesCluster, connect
 from steps.create_volume import CreateVolume
@@ -223,3 +225,68 @@ def test_nothing_is_ever_written(cluster: KubernetesCluster, here: Callable[...,
             write()
     view.preview(wanted)
     assert cluster.get(Ref.of(wanted)) is None
+
+
+NAMES = st.sampled_from("abc")
+TEXTS = st.dictionaries(NAMES, st.sampled_from(["1", "2"]), max_size=2)
+PARTS = st.lists(
+    st.fixed_dictionaries({"name": NAMES}, optional={"colour": st.sampled_from(["red", "blue"]), "weight": st.just(1)}),
+    max_size=3,
+    unique_by=lambda part: part["name"],
+)
+SPECS = st.fixed_dictionaries(
+    {"size": st.integers(1, 2)},
+    optional={"mode": st.sampled_from(["fast", "slow"]), "replicas": st.just(1), "parts": PARTS},
+)
+PORTS = st.lists(
+    # Kubernetes 1.20 applies no port that leaves its protocol out.
+    st.fixed_dictionaries({"port": st.integers(1, 3), "name": NAMES, "protocol": st.just("TCP")}),
+    min_size=1,
+    max_size=2,
+    unique_by=(lambda port: port["port"], lambda port: port["name"]),
+)
+
+
+def _widgets(metadata: dict[str, Any], spec: dict[str, Any]) -> Manifest:
+    return {**widget("any"), "metadata": metadata, "spec": spec}
+
+
+def _services(metadata: dict[str, Any], spec: dict[str, Any]) -> Manifest:
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+
+METADATA = st.fixed_dictionaries({"name": st.just("any"), "labels": TEXTS, "annotations": TEXTS})
+OBJECTS = st.one_of(
+    st.builds(_widgets, METADATA, SPECS),
+    st.builds(_services, METADATA, st.fixed_dictionaries({"ports": PORTS}, optional={"selector": TEXTS})),
+)
+HISTORIES = st.tuples(OBJECTS, OBJECTS, OBJECTS).filter(lambda found: len({one["kind"] for one in found}) == 1)
+
+
+@given(HISTORIES)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_what_is_taken_for_as_wanted_is_never_something_that_the_server_would_change(
+    server: Server, history: tuple[Manifest, Manifest, Manifest]
+) -> None:
+    """We applied one thing, somebody else wrote another over it, and now a third is wanted, or the first again."""
+    cluster = server.cluster()
+    before, foreign, other = (
+        {**one, "metadata": {**one["metadata"], "namespace": server.namespace}} for one in history
+    )
+    cluster.apply(before)
+    assert said(look(ReadOnlyCluster(cluster), before)) == said(look(cluster, before)) == []
+    with server.api() as api:
+        group = "api/v1" if before["apiVersion"] == "v1" else f"apis/{before['apiVersion']}"
+        path = f"/{group}/namespaces/{server.namespace}/{before['kind'].lower()}s/any"
+        change = {
+            "metadata": {key: foreign["metadata"][key] for key in ("labels", "annotations")},
+            "spec": foreign["spec"],
+        }
+        assert api("PATCH", path, change, kind=MERGE).status == 200
+        try:
+            for wanted in (before, other):
+                if not said(look(ReadOnlyCluster(cluster), wanted)):
+                    assert said(look(cluster, wanted)) == []
+        finally:
+            assert api("DELETE", path).status == 200
+            until(lambda: api("GET", path).status == 404)
