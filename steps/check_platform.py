@@ -61,6 +61,7 @@ class CheckPlatform:
             weight_bytes=weights,
             bucket=bucket,
             rights={right: self.cluster.allows(right) for right in self._rights()},
+            in_pods=self.own_accounts,
         )
 
     def plan(self, found: PlatformFacts) -> Plan:
@@ -80,7 +81,7 @@ class CheckPlatform:
         return _look(lambda: self.cluster.get(ref))
 
     def _select(self, kind: Kind, namespace: str = "") -> facts.Objects | Refusal:
-        return _look(lambda: tuple(self.cluster.select(kind, namespace)))
+        return _look(lambda: tuple(self.cluster.select(kind, namespace, part=facts.PARTS.get(kind))))
 
     def _rbg_versions(self) -> tuple[str, ...]:
         return tuple(kind.api_version.rpartition("/")[2] for kind in facts.RBG_KINDS if self.cluster.serves(kind))

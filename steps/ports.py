@@ -5,7 +5,7 @@ Every method raises Blocked when the other side refuses (no permission, no such 
 TransientError when it does not answer, after the adapter's own retries. Absent is None, and only for a real NotFound.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -67,8 +67,18 @@ class Right:
 class Cluster(Protocol):
     def get(self, ref: Ref) -> Manifest | None: ...
 
-    def select(self, kind: Kind, namespace: str = "", labels: Mapping[str, str] | None = None) -> list[Manifest]:
-        """Objects in one namespace, or in all of them; sorted by namespace and name."""
+    def select(
+        self,
+        kind: Kind,
+        namespace: str = "",
+        labels: Mapping[str, str] | None = None,
+        part: Callable[[Manifest], Manifest] | None = None,
+    ) -> list[Manifest]:
+        """Objects in one namespace, or in all of them; sorted by namespace and name.
+
+        `part` says what to keep of each as it arrives, with its name: a whole pod is 70 KiB in memory, and a cluster
+        has thousands.
+        """
         ...
 
     def preview(self, wanted: Manifest) -> Manifest:

@@ -16,7 +16,9 @@ class PdCluster:
 
     pd: PdGroup
 
-    def select(self, kind: Kind, namespace: str = "", labels: Mapping[str, str] | None = None) -> list[Manifest]:
+    def select(
+        self, kind: Kind, namespace: str = "", labels: Mapping[str, str] | None = None, part: object = None
+    ) -> list[Manifest]:
         assert kind.kind == "Pod"
         pods = [self._pod(name) for name in sorted(self.pd.containers)]
         return [pod for pod in pods if (labels or {}).items() <= pod["metadata"]["labels"].items()]

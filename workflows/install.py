@@ -89,16 +89,26 @@ that it writes, and by `slipway-check-release`, which compares that one with the
 `preflight` asks for all of it with `SubjectAccessReview`, as API01 of [the checks](checks.md), before any byte moves.
 From a laptop, one account runs all steps; it needs the sum, and `get`, `create` on `pods/proxy` and `services/proxy`.
 
-**Whoever may create a Workflow may run pods under every account of its namespace.** So the namespace of the workflow
-holds nothing else, and CI is held to one template:
+## What keeps CI to one template
 
-| | what keeps CI to one template | what does not |
-|---|---|---|
-| Kubernetes 1.30 and later | `manifests/install/policy`: the API server takes from CI new Workflows alone, with `workflowTemplateRef` to this template, `arguments` and no other field, no status, parameters in the shape of [their table](runs.md#submit), and the document as the template on the cluster holds it. Every refusal says what is allowed | |
-| older | nothing, so CI gets no token of that cluster, but sends [signed webhooks](https://argo-workflows.readthedocs.io/en/latest/webhooks/) to Argo Server, which lets it do nothing but call the event binding | RBAC cannot look into a Workflow. `templateReferencing: Strict` refuses a spec of one's own, but on Argo 3.5 not another `serviceAccountName` beside the reference, and on none a spec that is [in the status already](https://github.com/argoproj/argo-workflows/blob/v4.1.2/workflow/controller/operator.go#L4600); `Secure` refuses that one, and ends every run whose template is changed meanwhile |
+**Whoever may create a Workflow may run pods under every account of its namespace.** So the namespace of the workflow
+holds nothing else.
+
+*Kubernetes 1.30 and later*: `manifests/install/policy`. The API server takes from CI new Workflows alone, with
+`workflowTemplateRef` to this template, `arguments`, no other field and no status; parameters in the shape of
+[their table](runs.md#submit); the document as the template on the cluster holds it. A refusal says what is allowed.
+
+*Older*: nothing, so give CI no token of that cluster, but let it send
+[signed webhooks](https://argo-workflows.readthedocs.io/en/latest/webhooks/) to Argo Server, which let it call the
+event binding and nothing else. RBAC cannot look into a Workflow. Argo's `templateReferencing: Strict` refuses a spec of
+one's own, but on 3.5 no other `serviceAccountName` beside the reference, and nowhere a spec that the
+[status holds already](https://github.com/argoproj/argo-workflows/blob/v4.1.2/workflow/controller/operator.go#L4600).
+`Secure` refuses that one, too, and ends every run whose template is changed meanwhile.
 
 The policy knows CI by its account. With Argo Server in auth mode `server`, everybody acts as the server itself: use
 `client` or `sso`.
+
+## Rights
 """
 _PEOPLE = """
 ## People

@@ -9,7 +9,6 @@ from steps.service import ModelService, SecretKey
 # without one. The kubelet counts from the moment it accepts the pod, so the pull of the image is in it.
 MARGIN_MINUTES = 10
 LIGHT_MINUTES = 15  # for steps whose deadline is not in the document
-MEBIBYTES_OF_A_STEP = 384  # interpreter, SDKs and the listing of a model of some thousand files
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,6 @@ class Pod:
     hub: bool = False  # reads the model at the hub
     store: bool = False  # reads or writes the bucket, or hands its key to the CSI driver
     webhook: bool = False
-    moves_bytes: bool = False
 
 
 def _light(_service: ModelService) -> int:
@@ -44,7 +42,7 @@ def _rollout(service: ModelService) -> int:
 
 
 # A transfer keeps what it moved, so another attempt is cheap and a hub that is down for half an hour is survived.
-_FROM_SCRATCH = Pod(_transfer, retries=5, store=True, moves_bytes=True)
+_FROM_SCRATCH = Pod(_transfer, retries=5, store=True)
 _FROM_HUB = replace(_FROM_SCRATCH, hub=True)
 
 PODS: Mapping[str, Pod] = {
@@ -66,12 +64,6 @@ PODS: Mapping[str, Pod] = {
 def deadline_seconds(step: str, service: ModelService) -> int:
     """When the kubelet ends one attempt of the step."""
     return 60 * (PODS[step].minutes(service) + MARGIN_MINUTES)
-
-
-def memory_mebibytes(step: str, service: ModelService) -> int:
-    """Room for every part in flight, twice: while one is sent, the next is read."""
-    in_flight = service.transfer.part_size_mib * service.transfer.workers if PODS[step].moves_bytes else 0
-    return MEBIBYTES_OF_A_STEP + 2 * in_flight
 
 
 def secret_variables(step: str, service: ModelService) -> tuple[SecretVariable, ...]:

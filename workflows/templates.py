@@ -21,10 +21,11 @@ from hera.workflows import models as m
 from steps.check_release import CURRENT
 from steps.engine.errors import Exit
 from steps.engine.outputs import RECAP, file_name
+from steps.platform.footprint import footprint
 from steps.platform.rights import account
 from steps.service import ModelService
 from workflows.pipeline import OVERRIDES, SHARD, STATE, Output, Places, Sign, Task, arguments, command, outputs
-from workflows.pods import PODS, deadline_seconds, memory_mebibytes, secret_variables
+from workflows.pods import PODS, deadline_seconds, secret_variables
 
 PLACES = Places(document="/service/service.yaml", outputs="/tmp/outputs", scratch="/scratch")  # noqa: S108  # a volume of the pod's own
 DOCUMENT = "service"  # parameter of the workflow and artifact of every template
@@ -163,7 +164,6 @@ def _output(field: str, *, has_default: bool) -> Parameter:
 
 
 def _resources(step: str, service: ModelService) -> Resources:
-    memory = f"{memory_mebibytes(step, service)}Mi"
-    cpu = "2" if PODS[step].moves_bytes else "100m"
-    # Memory has a limit, so that a leak ends the step and not its neighbours. CPU has none: it would only slow it down.
-    return Resources(cpu_request=cpu, memory_request=memory, memory_limit=memory)
+    asked = footprint(step, service)
+    memory = f"{asked.memory_mebibytes}Mi"
+    return Resources(cpu_request=asked.cpu, memory_request=memory, memory_limit=memory)

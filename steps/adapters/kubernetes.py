@@ -62,7 +62,13 @@ class KubernetesCluster:
         call = partial(self._client.get, resource, name=ref.name, namespace=ref.namespace or None)
         return self._object(attempt, call, absent=partial(is_absent, attempt))
 
-    def select(self, kind: Kind, namespace: str = "", labels: Mapping[str, str] | None = None) -> list[Manifest]:
+    def select(
+        self,
+        kind: Kind,
+        namespace: str = "",
+        labels: Mapping[str, str] | None = None,
+        part: Callable[[Manifest], Manifest] | None = None,
+    ) -> list[Manifest]:
         resource = self._resource(kind)
         attempt = Attempt("list", _plural(resource), namespace)
         selector = ",".join(f"{key}={value}" for key, value in (labels or {}).items()) or None
@@ -71,7 +77,7 @@ class KubernetesCluster:
         more: str | None = None
         while more != "":
             page = self._object(attempt, partial(call, _continue=more)) or {}
-            items += page["items"]
+            items += map(part, page["items"]) if part else page["items"]
             more = page["metadata"].get("continue", "")
         # Items of built-in kinds arrive without apiVersion and kind.
         whole = [{"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in items]

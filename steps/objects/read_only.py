@@ -7,7 +7,7 @@ https://kubernetes.io/docs/reference/using-api/server-side-apply/
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from steps.engine.errors import Blocked
@@ -26,8 +26,14 @@ class ReadOnlyCluster:
     def get(self, ref: Ref) -> Manifest | None:
         return self._cluster.get(ref)
 
-    def select(self, kind: Kind, namespace: str = "", labels: Mapping[str, str] | None = None) -> list[Manifest]:
-        return self._cluster.select(kind, namespace, labels)
+    def select(
+        self,
+        kind: Kind,
+        namespace: str = "",
+        labels: Mapping[str, str] | None = None,
+        part: Callable[[Manifest], Manifest] | None = None,
+    ) -> list[Manifest]:
+        return self._cluster.select(kind, namespace, labels, part)
 
     def preview(self, wanted: Manifest) -> Manifest:
         live = self._cluster.get(Ref.of(wanted))

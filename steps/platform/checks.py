@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from steps.engine.plan import Plan
-from steps.platform import capacity, components, fabric
+from steps.platform import capacity, components, fabric, step_nodes
 from steps.platform.facts import PlatformFacts
 from steps.platform.findings import Finding, as_plan
 from steps.release import Release
@@ -69,6 +69,12 @@ CHECKS = (
         "Bucket",
         "create the bucket, or give the key or role the rights to read and write below store.prefix",
         components.bucket,
+    ),
+    Check(
+        "NOD01",
+        "Nodes for the steps",
+        "add such a node, correct workflow.nodeSelector, or set workflow.gpuNodes: allow",
+        step_nodes.nodes_for_steps,
     ),
     Check(
         "GPU01",

@@ -1,6 +1,6 @@
 """What the checks look at, read once; each fact may be a Refusal instead."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from steps.platform.findings import Refusal
@@ -23,6 +23,48 @@ RBG_KINDS = (
 Objects = tuple[Manifest, ...]
 
 
+def of_pod(pod: Manifest) -> Manifest:
+    """Where it is and what it holds there."""
+    spec = pod["spec"]
+    containers = [_only(container, "resources") for container in spec["containers"]]
+    return {
+        "metadata": _only(pod["metadata"], "name", "namespace", "labels"),
+        "spec": {**_only(spec, "nodeName"), "containers": containers},
+        "status": _only(pod.get("status", {}), "phase"),
+    }
+
+
+def of_node(node: Manifest) -> Manifest:
+    """What it offers and to whom."""
+    return {
+        "metadata": _only(node["metadata"], "name", "labels"),
+        "spec": _only(node["spec"], "taints", "unschedulable"),
+        "status": _only(node["status"], "allocatable", "conditions"),
+    }
+
+
+def of_workload(workload: Manifest) -> Manifest:
+    """How many of its pods are wanted and there; of a Deployment or a DaemonSet."""
+    return {
+        "metadata": _only(workload["metadata"], "name", "namespace"),
+        "spec": _only(workload.get("spec", {}), "replicas"),
+        "status": workload.get("status", {}),
+    }
+
+
+def _only(found: Manifest, *names: str) -> Manifest:
+    return {name: found[name] for name in names if name in found}
+
+
+# What is kept of the kinds of which a cluster has very many, and whose objects are large.
+PARTS: Mapping[Kind, Callable[[Manifest], Manifest]] = {
+    POD: of_pod,
+    NODE: of_node,
+    DEPLOYMENT: of_workload,
+    DAEMON_SET: of_workload,
+}
+
+
 @dataclass(frozen=True)
 class PlatformFacts:
     namespace: Manifest | Refusal | None
@@ -38,3 +80,4 @@ class PlatformFacts:
     weight_bytes: int | Refusal
     bucket: str | Refusal  # what was found out about it
     rights: Mapping[Right, bool] = field(default_factory=dict)
+    in_pods: bool = False  # whether the steps run on nodes of this cluster

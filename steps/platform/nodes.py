@@ -31,7 +31,7 @@ def gpu_nodes(release: Release, nodes: Objects) -> Objects:
         if quantity(node["status"].get("allocatable", {}).get(GPU, "0")) > 0
         and not node["spec"].get("unschedulable")
         and wanted <= node["metadata"].get("labels", {}).items()
-        and _is_ready(node)
+        and is_ready(node)
     )
 
 
@@ -53,6 +53,12 @@ def card_memory(node: Manifest) -> int | None:
     return None
 
 
-def _is_ready(node: Manifest) -> bool:
+def has_gpus(node: Manifest) -> bool:
+    """As the affinity of the steps sees it, by labels alone."""
+    labels = node["metadata"].get("labels", {})
+    return GPU_NAME_LABEL in labels or labels.get(GPU_PRESENT_LABEL) == "true"
+
+
+def is_ready(node: Manifest) -> bool:
     conditions = node["status"].get("conditions", ())
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)

@@ -14,6 +14,7 @@ from steps import wiring
 from steps.__main__ import _parser
 from steps.check_release import CURRENT, CheckRelease
 from steps.engine.errors import Exit
+from steps.platform.footprint import TRANSFERS
 from steps.platform.rights import account
 from steps.release import Release
 from steps.service import ModelService
@@ -207,7 +208,7 @@ def test_a_final_failure_is_told_soon_and_a_transfer_bears_half_an_hour_of_silen
         duration, factor = strategy["backoff"]["duration"], strategy["backoff"]["factor"]
         first = int(duration.removesuffix("s"))
         assert first <= 5, name
-        if PODS[name].moves_bytes:
+        if name in TRANSFERS:
             # Beside the waits, each attempt asks for some time itself before it gives up.
             assert sum(first * factor**attempt for attempt in range(strategy["limit"])) >= 28 * 60, name
 

@@ -1,11 +1,14 @@
-"""Where the pods of a run may go: a node with GPUs belongs to the workers."""
+"""Where the pods of a run may go, and what they ask for there: a node with GPUs belongs to the workers."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from tests.workflows.rendered import LINES, VARIANTS, workflow_spec
+from steps.platform.footprint import TRANSFERS
+from steps.platform.nodes import quantity
+from tests.samples import ROOT
+from tests.workflows.rendered import LINES, VARIANTS, sample, templates, workflow_spec
 
 CPU_NODE: Mapping[str, str] = {"kubernetes.io/arch": "amd64"}
 GPU_NODES: Mapping[str, Mapping[str, str]] = {
@@ -66,3 +69,29 @@ def _holds(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
         case "NotIn":
             return value not in expression["values"]
     raise AssertionError(f"no such operator here: {expression}")
+
+
+def test_a_transfer_fits_on_a_node_of_two_cpus_and_has_room_for_every_part_in_flight_twice() -> None:
+    for variant in VARIANTS:
+        transfer = sample(variant).transfer
+        for name, template in templates(workflow_spec(variant=variant)).items():
+            resources = template["container"]["resources"]
+            asked = resources["requests"]
+            assert set(resources["limits"]) == {"memory"}, "a limit of CPU would only slow a step down"
+            assert resources["limits"]["memory"] == asked["memory"]
+            assert quantity(asked["cpu"]) <= 1, name
+            if name in TRANSFERS:
+                in_flight = transfer.workers * transfer.part_size_mib * 2**20
+                assert quantity(asked["memory"]) >= 2 * in_flight + 128 * 2**20
+
+
+def test_the_page_of_the_resources_says_what_the_templates_ask_for() -> None:
+    page = (ROOT / "docs" / "resources.md").read_text(encoding="utf-8")
+    asked = {name: one["container"]["resources"]["requests"] for name, one in templates(workflow_spec()).items()}
+    assert asked.pop("check-platform") == {"cpu": "100m", "memory": "256Mi"}
+    assert "| `check-platform` | 100m | 256 MiB |" in page
+    assert "448 MiB with the defaults" in page
+    assert "| every other | 100m | 128 MiB |" in page
+    for name, requests in asked.items():
+        wanted = {"cpu": "1", "memory": "448Mi"} if name in TRANSFERS else {"cpu": "100m", "memory": "128Mi"}
+        assert requests == wanted, name
