@@ -15,7 +15,7 @@ import pytest
 from steps import wiring
 from steps.adapters.kubernetes import KubernetesCluster, connect
 from steps.adapters.oss import OssStore
-from steps.check_release import CURRENT, STALE, Outputs
+from steps.check_release import CURRENT, STALE, CheckRelease, Outputs
 from steps.engine.clock import SystemClock
 from steps.engine.converge import Step, converge
 from steps.engine.errors import Blocked
@@ -33,7 +33,8 @@ from tests.fakes import RecordingReport
 from tests.live_cluster import LiveCluster
 from tests.pd_group import FAST as FAST_ENGINE
 from tests.pd_group import write_model
-from tests.samples import release
+from tests.samples import release, service
+from workflows.pipeline import tasks
 from workflows.rehearsal.bucket import Bucket
 from workflows.rehearsal.cluster.controllers.pace import FAST
 from workflows.rehearsal.cluster.embedded import EmbeddedCluster
@@ -150,6 +151,21 @@ def test_a_release_that_serves_is_current_and_proved_by_what_it_answered_now(wor
     assert (found.state, found.release) == (CURRENT, world.release.id)
     assert found.answer.startswith("simulated answer")
     assert found.endpoint == "http://sglang-pd.default.svc:8000/v1"
+
+
+def test_every_step_that_may_be_left_out_is_asked_in_the_order_of_the_line_and_the_answer_comes_last(
+    world: World,
+) -> None:
+    """A step that joins the line must be asked, too; what the checks of the platform find is whether others could work."""
+    step = world.build("check-release")
+    assert isinstance(step, CheckRelease)
+    asked = [part.step for part in step.parts]
+    line = [task.step for task in tasks(service("transfer.mode=streamed", name="demo")) if task.unless_current]
+    assert sorted(asked) == sorted(set(line) - {"check-platform"})
+    assert [name for name in asked if name != "smoke-test"] == [
+        name for name in line if name in asked and name != asked[-1]
+    ]
+    assert asked[-1] == "smoke-test"
 
 
 def scale_down(world: World) -> None:

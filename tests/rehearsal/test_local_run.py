@@ -155,7 +155,7 @@ def test_a_release_that_cannot_come_up_ends_the_run_and_leaves_nothing_behind(st
     assert code == 11, said
     assert "does-not-exist:1" in said
     assert "Next: correct serving.image" in said
-    assert recaps(said)["roll-out-service"][1] == 1
+    assert recaps(said)["roll-out-service"][1] > 0  # one for each role, as far as its pods have said it by then
     assert recaps(said)["finish-run"] == (recaps(said)["finish-run"][0], 0)
     assert "Traceback" not in said
 
