@@ -156,7 +156,7 @@ def test_a_release_that_serves_is_current_and_proved_by_what_it_answered_now(wor
 def test_every_step_that_may_be_left_out_is_asked_in_the_order_of_the_line_and_the_answer_comes_last(
     world: World,
 ) -> None:
-    """A step that joins the line must be asked, too; what the checks of the platform find is whether others could work."""
+    """A step that joins the line must be asked, too; the checks of the platform only say whether others could work."""
     step = world.build("check-release")
     assert isinstance(step, CheckRelease)
     asked = [part.step for part in step.parts]
