@@ -76,8 +76,13 @@ def _applied(live: Any, wanted: Any, mine: Fields, others: tuple[Fields, ...]) -
     if isinstance(live, dict) and isinstance(wanted, dict):
         kept = {key: value for key, value in live.items() if key in wanted or f"f:{key}" not in mine}
         below = {key: (mine.get(f"f:{key}") or {}, _below(others, f"f:{key}")) for key in wanted}
+        # What we declared and nobody took from us, and is not there all the same, the server does not keep: an operator
+        # that stores another version of its kind may have no place for it. Whoever removes a field takes it from us.
+        lost = {key for key in wanted if key not in live and f"f:{key}" in mine}
         return kept | {
-            key: _applied(live[key], value, *below[key]) if key in live else value for key, value in wanted.items()
+            key: _applied(live[key], value, *below[key]) if key in live else value
+            for key, value in wanted.items()
+            if key not in lost
         }
     if isinstance(live, list) and isinstance(wanted, list):
         return _applied_list(live, wanted, mine, others)

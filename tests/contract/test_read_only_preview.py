@@ -20,7 +20,7 @@ from steps.objects import record, services, volume
 from steps.objects.converging import Look, look, plan_objects
 from steps.objects.difference import differences
 from steps.objects.group_operator import GroupOperator, ask
-from steps.objects.read_only import ReadOnlyCluster
+from steps.objects.read_only import ReadOnlyCluster, foreseen
 from steps.objects.record import Entry, Record
 from steps.objects.role_based_group import role_based_group
 from steps.ports import AccessKey, Manifest, Ref
@@ -205,6 +205,30 @@ def test_items_that_others_put_beside_ours_stay(cluster: KubernetesCluster, serv
         assert api("PATCH", path, mixed, kind=MERGE).status == 200
     assert said(look(cluster, wanted)) == []
     assert said(look(ReadOnlyCluster(cluster), wanted)) == []
+
+
+def test_a_field_that_the_server_does_not_keep_is_no_change_and_one_that_somebody_removed_is() -> None:
+    """RBG 0.8 stores v1alpha2, which has no restartPolicy of a plain role; we stay its owner in managedFields."""
+    wanted = {"metadata": {"name": "a"}, "spec": {"mode": "fast", "size": 1}}
+    entry = {"manager": "slipway", "operation": "Apply", "fieldsV1": {"f:spec": {"f:mode": {}, "f:size": {}}}}
+    live = {"metadata": {"name": "a", "managedFields": [entry]}, "spec": {"size": 1}}
+    assert "mode" not in foreseen(live, wanted)["spec"]
+    taken = {**entry, "fieldsV1": {"f:spec": {"f:size": {}}}}
+    edited = {**live, "metadata": {"name": "a", "managedFields": [taken]}}
+    assert foreseen(edited, wanted)["spec"]["mode"] == "fast"
+
+
+def test_a_field_that_somebody_removed_is_foreseen_to_come_back(cluster: KubernetesCluster, server: Server) -> None:
+    wanted = widget("stripped", code="abc", parts=[{"name": "a", "colour": "red"}])
+    wanted["metadata"]["namespace"] = server.namespace
+    cluster.apply(wanted)
+    with server.api() as api:
+        path = f"/apis/contract.slipway.test/v1/namespaces/{server.namespace}/widgets/stripped"
+        removed = {"spec": {"code": None, "parts": [{"name": "a"}]}}
+        assert api("PATCH", path, removed, kind=MERGE).status == 200
+    there = ReadOnlyCluster(cluster).preview(wanted)["spec"]
+    assert (there["code"], there["parts"]) == ("abc", [{"name": "a", "colour": "red"}])
+    assert there == cluster.preview(wanted)["spec"]
 
 
 def test_an_absent_object_would_be_created_and_one_that_is_hidden_is_not_absent(
