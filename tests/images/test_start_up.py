@@ -27,6 +27,7 @@ TO_THE_CLUSTER = {"kubernetes", "requests", "urllib3"}
 EXPECTED = {
     "resolve-model": TO_THE_HUB,
     "check-platform": TO_THE_HUB | TO_THE_BUCKET | TO_THE_CLUSTER,
+    "check-release": TO_THE_CLUSTER,  # the clients of its parts come when those are asked
     "download-model": TO_THE_HUB | TO_THE_BUCKET,
     "upload-model": TO_THE_BUCKET,
     "mirror-model": TO_THE_HUB | TO_THE_BUCKET,
