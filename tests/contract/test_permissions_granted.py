@@ -208,10 +208,10 @@ def test_ci_may_start_one_template_and_nothing_else(installed: Installed) -> Non
     granted = [
         *(Right(verb, argo, "workflows", runs) for verb in ("create", "get", "list", "watch")),
         Right("list", argo, "workfloweventbindings", runs),
-        Right("get", argo, "workflowtemplates", runs, installed.service.name),
+        Right("get", argo, "workflowtemplates", runs),  # without a name, as Argo Server 4.1 asks
     ]
     refused = [
-        Right("get", argo, "workflowtemplates", runs, "another"),
+        Right("list", argo, "workflowtemplates", runs),
         *(Right(verb, argo, "workflows", runs) for verb in ("update", "patch", "delete")),
         *(
             Right("create", argo, kind, runs)
