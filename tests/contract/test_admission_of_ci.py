@@ -271,7 +271,9 @@ def _definition(kind: str, plural: str, schema: Manifest) -> Manifest:
 
 def _is_established(api: Api, definition: Manifest) -> bool:
     found = api("GET", f"{DEFINITIONS}/{definition['metadata']['name']}")
-    conditions = found.content.get("status", {}).get("conditions", ()) if found.status == 200 else ()
+    if found.status != 200:
+        return False
+    conditions = found.content.get("status", {}).get("conditions") or ()  # null at first
     return any((one["type"], one["status"]) == ("Established", "True") for one in conditions)
 
 
