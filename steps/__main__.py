@@ -1,6 +1,7 @@
 """`python -m steps STEP --service FILE`: run one step, on a laptop or in a pod, with the same words."""
 
 import argparse
+import gc
 import logging
 import signal
 import sys
@@ -20,11 +21,15 @@ from steps.service import DocumentError, load
 log = logging.getLogger("steps")
 
 RECAP_FILE = "recap.json"
+# Objects between two looks of the garbage collector. With its default, the import of an SDK alone costs 100 of them,
+# and a step leaves hardly any garbage that it would find.
+GARBAGE = 50_000
 TERMINATION_LOG_LIMIT = 4096  # bytes that Kubernetes keeps
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    gc.set_threshold(GARBAGE)
     clock = SystemClock()
     report = stdout_report(clock, diff=options.diff, progress_file=wiring.progress_file())
     started, reason, code = clock.now(), "", Exit.DONE

@@ -124,11 +124,11 @@ class FileJob:
         crc64 = self._source.read(self.file, part.start, body) if part.length else 0
         if self.layout.parts == 1:
             # Writing a file of one part makes it whole, so that waits until its SHA-256 is known to be right.
-            self._now.sums.include(body)
+            self._now.sums.include(body, crc64)
             self._whole = _Whole(body, release)
             return True
         both = _Both(release)
-        self._now.sums.add(part.number, body, both.one_done)
+        self._now.sums.add(part.number, body, crc64, both.one_done)
         self._sink.write(part, body, crc64)
         both.one_done()
         return self._store(part)

@@ -39,6 +39,17 @@ def crc(data: memoryview, previous: int = 0) -> int:
     return int(crc64.xz(data, previous))
 
 
+def joined(first: int, second: int, length: int) -> int:
+    """The CRC-64/XZ of some bytes followed by `length` more, from the CRCs of both, without reading any of them.
+
+    The first is shifted past zeros that stand for the others, as `crc32_combine` of zlib does it for its polynomial.
+    https://github.com/madler/zlib/blob/v1.3.1/crc32.c
+    """
+    if not first:
+        return second
+    return _product(_shift(length), first) ^ second
+
+
 def sha256() -> Sha256:
     library = _library()
     return _CryptoSha256(library) if library else _PlainSha256()
@@ -52,6 +63,33 @@ def resumed(state: str, length: int) -> Sha256 | None:
     if library is None or len(state) != 64 or length % BLOCK:  # noqa: PLR2004  # eight words are 64 hex digits
         return None
     return _CryptoSha256(library, state, length)
+
+
+# Polynomials modulo that of CRC-64/XZ, as numbers whose highest bit is the coefficient of 1.
+_POLYNOMIAL = 0xC96C5795D7870F42
+_ONE = 1 << 63
+
+
+def _product(one: int, other: int) -> int:
+    found = 0
+    while one:
+        if one & _ONE:
+            found ^= other
+        one = (one << 1) & (2 * _ONE - 1)
+        other = (other >> 1) ^ (_POLYNOMIAL if other & 1 else 0)
+    return found
+
+
+@functools.cache
+def _shift(length: int) -> int:
+    """The power of x that has as many bits as `length` bytes. The parts of a file have one length, except the last."""
+    found, power = _ONE, _ONE >> 8
+    while length:
+        if length & 1:
+            found = _product(found, power)
+        power = _product(power, power)
+        length >>= 1
+    return found
 
 
 class _PlainSha256:

@@ -1,16 +1,15 @@
-"""SHA-256 and CRC-64 over a file whose parts arrive in any order.
+"""SHA-256 and CRC-64 of a file whose parts arrive in any order.
 
-Both sums go through the bytes from the beginning to the end, so a part waits, with its buffer, for the ones before it.
+SHA-256 goes through the bytes from the beginning to the end, so a part waits, with its buffer, for the ones before it.
+The CRC-64 is joined from those of the parts, which were taken as they came in.
 """
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from steps.transfer import hashing
 from steps.transfer.checkpoint import Checkpoint
-
-# Two sums over the same bytes: the second one finds them in the cache of the core, which a whole part does not fit.
-PIECE = 1 << 20  # bytes
 
 Release = Callable[[], None]
 
@@ -27,33 +26,30 @@ class Sums:
         self._sha256 = sha256 or hashing.sha256()
         self._lock = threading.Lock()
         self._hashing = False  # one thread at a time
-        self._waiting: dict[int, tuple[memoryview, Release]] = {}  # arrived, not hashed yet
+        self._waiting: dict[int, _Arrived] = {}  # not hashed yet
         self._checkpoints: dict[int, Checkpoint] = {}  # by the number of parts that they stand for
 
-    def add(self, number: int, body: memoryview, release: Release) -> None:
-        """A part has arrived. Whoever brings the next one hashes it, and all that wait behind it; `release` is called
-        once its bytes are not needed here any more.
+    def add(self, number: int, body: memoryview, crc64: int, release: Release) -> None:
+        """A part has arrived, with its CRC-64. Whoever brings the next one hashes it, and all that wait behind it;
+        `release` is called once its bytes are not needed here any more.
         """
         with self._lock:
-            self._waiting[number] = (body, release)
+            self._waiting[number] = _Arrived(body, crc64, release)
             if self._hashing:
                 return
             self._hashing = True
         while following := self._next():
-            data, done = following
-            self.include(data)
+            self.include(following.body, following.crc64)
             with self._lock:
                 self.hashed += 1
                 state = self._sha256.state()
                 self._checkpoints[self.hashed] = Checkpoint(self._part_size, self.hashed, state, self.crc64)
-            done()
+            following.release()
 
-    def include(self, body: memoryview) -> None:
+    def include(self, body: memoryview, crc64: int) -> None:
         """Go on with these bytes; for one thread alone."""
-        for start in range(0, len(body), PIECE):
-            piece = body[start : start + PIECE]
-            self._sha256.update(piece)
-            self.crc64 = hashing.crc(piece, self.crc64)
+        self._sha256.update(body)
+        self.crc64 = hashing.joined(self.crc64, crc64, len(body))
 
     def checkpoint(self, parts: int) -> Checkpoint | None:
         """How the sums stood after so many parts; None if that was forgotten, or is still to come."""
@@ -69,9 +65,16 @@ class Sums:
         """In hex; nothing may be added afterwards."""
         return self._sha256.hexdigest()
 
-    def _next(self) -> tuple[memoryview, Release] | None:
+    def _next(self) -> "_Arrived | None":
         with self._lock:
             following = self._waiting.pop(self.hashed + 1, None)
             if following is None:
                 self._hashing = False
             return following
+
+
+@dataclass(frozen=True)
+class _Arrived:
+    body: memoryview
+    crc64: int
+    release: Release

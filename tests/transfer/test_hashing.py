@@ -1,4 +1,5 @@
 import hashlib
+import os
 
 import pytest
 from fastcrc import crc64
@@ -66,3 +67,10 @@ def test_a_crc_chains_over_parts(head: bytes, tail: bytes) -> None:
 def test_the_crc_is_the_one_of_oss() -> None:
     # The check value of CRC-64/XZ. https://reveng.sourceforge.io/crc-catalogue/all.htm#crc.cat.crc-64-xz
     assert hashing.crc(memoryview(b"123456789")) == 0x995DC9BBDF1939FA
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 64, 4095, 1 << 16])
+def test_the_sum_of_a_whole_is_joined_from_the_sums_of_its_parts(length: int) -> None:
+    head, tail = os.urandom(1000), os.urandom(length)
+    assert hashing.joined(crc64.xz(head), crc64.xz(tail), length) == crc64.xz(head + tail)
+    assert hashing.joined(0, crc64.xz(tail), length) == crc64.xz(tail)  # nothing has the sum 0
