@@ -29,7 +29,7 @@ TARGETS = (
 )
 MOST_MEMORY = 400  # MiB, whatever the size of one file
 MUCH_LARGER = 1.25  # times as much memory for a file of ten times the size would be
-SATURATED = 0.9  # share of the cores from which on more processes cannot be faster
+SATURATED = 0.9  # share of the cores at which more processes cannot be faster; starts and ends leave some idle
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def scaling(rows: Mapping[str, Row]) -> str:
         f"{IN_SHARDS}: {several['speedup']:.2f} times as fast as one; together with hub and bucket, one keeps "
         f"{one['busy_cores']:.2f} of {cores} cores busy and {several['busy_cores']:.2f} are busy with shards"
     )
-    return text + (", so the cores are what saturates" if one["busy_cores"] >= SATURATED * cores else "")
+    return text + (", so the cores are what saturates" if several["busy_cores"] >= SATURATED * cores else "")
 
 
 def machine() -> Row:
