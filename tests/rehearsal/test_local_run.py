@@ -95,6 +95,7 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_is_killed_where_it_changes_something_ends_well_and_then_has_nothing_to_do(state: Path) -> None:
     for task in KILLED_IN:
         kill_at(state, f"{task}  ")

@@ -61,7 +61,7 @@ def requests(found: Services) -> int:
     return len(found.hub.requests) + len(found.bucket.requests)
 
 
-@pytest.mark.parametrize("seed", [3, 11])
+@pytest.mark.parametrize("seed", [3, pytest.param(11, marks=pytest.mark.exhaustive)])
 def test_faults_and_kills_in_one_transfer_leave_every_file_right_and_nothing_behind(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     hub_faults, bucket_faults = (Faults(0.03, seed=seed + place, kinds=KINDS, retry_after=0) for place in (0, 1))
