@@ -80,7 +80,7 @@ def _product(one: int, other: int) -> int:
     return found
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1024)
 def _shift(length: int) -> int:
     """The power of x that has as many bits as `length` bytes. The parts of a file have one length, except the last."""
     found, power = _ONE, _ONE >> 8

@@ -11,10 +11,10 @@ import sqlite3
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 
+from steps.transfer import hashing
 from workflows.rehearsal.bucket import documents
-from workflows.rehearsal.bucket.crc64 import combine
 from workflows.rehearsal.bucket.index import ObjectRow, PartRow, UploadRow
 from workflows.rehearsal.bucket.object_operations import (
     CRC64_HEADER,
@@ -221,7 +221,7 @@ def _object(upload: UploadRow, parts: Sequence[PartRow], store: Store) -> Object
     return ObjectRow(
         *(upload.bucket, upload.key, blob, sum(part.size for part in parts)),
         f"{hashlib.md5(etags, usedforsecurity=False).hexdigest().upper()}-{len(parts)}",
-        combine((part.crc64, part.size) for part in parts),
+        reduce(lambda crc64, part: hashing.joined(crc64, part.crc64, part.size), parts, 0),
         *(upload.content_type, upload.metadata, "Multipart", store.clock()),
     )
 
