@@ -15,7 +15,7 @@ import yaml
 
 from steps.adapters.kube_access import api_access
 from steps.adapters.kubernetes import KubernetesCluster, connect
-from steps.ports import Manifest
+from steps.ports import Manifest, Ref
 from steps.wiring import ENVIRONMENT
 from workflows.rehearsal.cluster.api import ApiServer
 from workflows.rehearsal.cluster.controllers.garbage import GarbageCollector
@@ -32,14 +32,17 @@ APPLY = "application/apply-patch+yaml"
 JSON_PATCH = "application/json-patch+json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
-WIDGETS = "/apis/contract.slipway.test/v1/namespaces/{namespace}/widgets"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+# A definition has no namespace: each test process has a kind of its own, which no other takes away.
+GROUP = f"contract-{os.getpid()}.slipway.test"
+WIDGETS = f"/apis/{GROUP}/v1/namespaces/{{namespace}}/widgets"
 
 WIDGET_DEFINITION: Manifest = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",
-    "metadata": {"name": "widgets.contract.slipway.test"},
+    "metadata": {"name": f"widgets.{GROUP}"},
     "spec": {
-        "group": "contract.slipway.test",
+        "group": GROUP,
         "scope": "Namespaced",
         "names": {"plural": "widgets", "kind": "Widget"},
         "versions": [
@@ -156,6 +159,7 @@ class Server:
     kubeconfig: Path  # may do everything
     powerless: Path  # may do nothing, except ask what it may do
     namespace: str
+    lock: Path  # an existing file, the same for every process that uses this server
 
     def api(self) -> Api:
         return Api(self.kubeconfig, self.namespace)
@@ -177,7 +181,7 @@ def embedded(folder: Path) -> Iterator[Server]:
     nothing.write_kubeconfig(folder / "powerless")
     try:
         with _furnished(folder) as namespace:
-            yield Server(folder / "kubeconfig", folder / "powerless", namespace)
+            yield Server(folder / "kubeconfig", folder / "powerless", namespace, folder / "kubeconfig")
     finally:
         for started in (nothing, everything, controllers):
             started.stop()
@@ -191,24 +195,25 @@ def real(folder: Path) -> Iterator[Server]:
     kubeconfig.write_text(Path(REAL).read_text(encoding="utf-8"), encoding="utf-8")
     with _furnished(folder) as namespace:
         (folder / "powerless").write_text(_powerless(kubeconfig, namespace), encoding="utf-8")
-        yield Server(kubeconfig, folder / "powerless", namespace)
+        yield Server(kubeconfig, folder / "powerless", namespace, Path(REAL))
 
 
 @contextmanager
 def _furnished(folder: Path) -> Iterator[str]:
     """A namespace and the Widget kind."""
-    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    definition = f"{DEFINITIONS}/{WIDGET_DEFINITION['metadata']['name']}"
     namespace = f"contract-{os.getpid()}-{time.monotonic_ns() % 1_000_000}"
     with Api(folder / "kubeconfig", namespace) as api:
         assert api("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}}).status == 201
-        assert api("POST", definitions, WIDGET_DEFINITION).status in (201, 409)
+        assert api("POST", DEFINITIONS, WIDGET_DEFINITION).status == 201
         until(lambda: api("GET", WIDGETS).status == 200)
         until(lambda: api("GET", "/api/v1/namespaces/{namespace}/serviceaccounts").status == 200)
         try:
             yield namespace
         finally:
-            api("DELETE", f"{definitions}/{WIDGET_DEFINITION['metadata']['name']}")
+            api("DELETE", definition)
             api("DELETE", f"/api/v1/namespaces/{namespace}")
+            until(lambda: api("GET", definition).status == 404)  # the next module makes it again
 
 
 def _powerless(kubeconfig: Path, namespace: str) -> str:
@@ -237,6 +242,14 @@ def until(holds: Callable[[], bool]) -> None:
         threading.Event().wait(LOOK)
 
 
+def delete(cluster: KubernetesCluster, ref: Ref) -> None:
+    """And wait until it is gone: finalizers may hold it, and what is applied meanwhile would go with it."""
+    live = cluster.get(ref)
+    if live is not None:
+        cluster.delete(ref, live["metadata"]["uid"])
+        until(lambda: cluster.get(ref) is None)
+
+
 def config_map(name: str, data: Mapping[str, str] | None = None, **labels: str) -> Manifest:
     return {
         "apiVersion": "v1",
@@ -248,7 +261,7 @@ def config_map(name: str, data: Mapping[str, str] | None = None, **labels: str) 
 
 def widget(name: str, **spec: Any) -> Manifest:
     return {
-        "apiVersion": "contract.slipway.test/v1",
+        "apiVersion": f"{GROUP}/v1",
         "kind": "Widget",
         "metadata": {"name": name},
         "spec": {"size": 1, **spec},

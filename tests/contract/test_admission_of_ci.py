@@ -14,6 +14,7 @@ import pytest
 
 from steps.service import ModelService
 from tests.api_servers import MERGE, REAL, Answer, Api, real, until, with_token
+from tests.custom_kinds import custom_kinds
 from tests.samples import ROOT, service
 from tests.workflows.ci_requests import DOCUMENT, MINE, REFUSED, STATUSES, given, run_of_ci
 from tests.workflows.rendered import VARIANTS
@@ -37,7 +38,6 @@ PLURALS = {
     "CronWorkflow": "cronworkflows",
     "WorkflowEventBinding": "workfloweventbindings",
 }
-DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 STRICT = {"dryRun": "All", "fieldValidation": "Strict"}
 
@@ -66,20 +66,12 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("admission")
     with real(folder) as server, server.api() as admin:
         _skip_before_1_30(admin)
-        definitions = list(_definitions(request.param))
-        if any(admin("GET", f"{DEFINITIONS}/{one['metadata']['name']}").status == 200 for one in definitions):
-            pytest.skip("this server has Argo's CRDs already, and these tests install those of each line")
         space = server.namespace
         of = service(f"metadata.namespace={space}", f"workflow.namespace={space}-runs")
-        try:
-            for one in definitions:
-                assert admin("POST", DEFINITIONS, one).status == 201
-            until(lambda: all(_is_established(admin, one) for one in definitions))
+        with custom_kinds(server, *_definitions(request.param), alone=True) as foreign:
+            if foreign:
+                pytest.skip(f"this server has {', '.join(foreign)} already, and these tests install those of each line")
             yield from _with_roles(admin, folder, of, request.param)
-        finally:
-            for one in definitions:
-                admin("DELETE", f"{DEFINITIONS}/{one['metadata']['name']}")
-            until(lambda: not any(_is_established(admin, one) for one in definitions))
 
 
 def _with_roles(admin: Api, folder: Path, of: ModelService, argo: str) -> Iterator[Installed]:
@@ -267,14 +259,6 @@ def _definition(kind: str, plural: str, schema: Manifest) -> Manifest:
             "versions": [version],
         },
     }
-
-
-def _is_established(api: Api, definition: Manifest) -> bool:
-    found = api("GET", f"{DEFINITIONS}/{definition['metadata']['name']}")
-    if found.status != 200:
-        return False
-    conditions = found.content.get("status", {}).get("conditions") or ()  # null at first
-    return any((one["type"], one["status"]) == ("Established", "True") for one in conditions)
 
 
 def _collection(one: Manifest) -> str:

@@ -9,7 +9,7 @@ from kubernetes.watch import Watch
 
 from steps.adapters.kube_access import client_configuration
 from steps.adapters.kube_discovery import Discovery
-from tests.api_servers import JSON_PATCH, MERGE, STRATEGIC, WIDGETS, Api, Server, config_map, until, widget
+from tests.api_servers import GROUP, JSON_PATCH, MERGE, STRATEGIC, WIDGETS, Api, Server, config_map, until, widget
 
 pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # of a test server
 
@@ -346,7 +346,7 @@ class TestCustomObjects:
         assert api("GET", f"{WIDGETS}/scaled").content["spec"]["replicas"] == 5
 
     def test_another_version_in_the_body_is_a_bad_request(self, api: Api) -> None:
-        sent = {**widget("other"), "apiVersion": "contract.slipway.test/v2"}
+        sent = {**widget("other"), "apiVersion": f"{GROUP}/v2"}
         assert api("POST", WIDGETS, sent).reason == "BadRequest"
         assert api("POST", WIDGETS, {"metadata": {"name": "bare"}, "spec": {"size": 1}}).reason == "BadRequest"
 
@@ -364,7 +364,7 @@ class TestDelete:
 
     def test_a_finalizer_holds_an_object_until_it_is_taken_away(self, api: Api) -> None:
         sent = config_map("held")
-        sent["metadata"]["finalizers"] = ["contract.slipway.test/hold"]
+        sent["metadata"]["finalizers"] = [f"{GROUP}/hold"]
         api("POST", MAPS, sent)
         assert api("DELETE", f"{MAPS}/held").status == 200
         assert api("GET", f"{MAPS}/held").content["metadata"]["deletionTimestamp"]
@@ -465,7 +465,7 @@ class TestWatch:
         start = api("GET", WIDGETS).revision
         api("POST", WIDGETS, widget("in-sight"))
         client = DynamicClient(ApiClient(client_configuration(api.kubeconfig)), discoverer=Discovery)
-        resource = client.resources.get("contract.slipway.test/v1", "Widget")
+        resource = client.resources.get(f"{GROUP}/v1", "Widget")
         events = list(resource.watch(namespace=api.namespace, resource_version=start, timeout=1))
         assert [(event["type"], event["raw_object"]["metadata"]["name"]) for event in events] == [("ADDED", "in-sight")]
 
@@ -482,7 +482,7 @@ class TestDiscovery:
         client = DynamicClient(ApiClient(client_configuration(server.kubeconfig)), cache_file=str(tmp_path / "cache"))
         assert client.version["kubernetes"]["major"] == "1"
         secrets = client.resources.get(api_version="v1", kind="Secret")
-        widgets = client.resources.get(api_version="contract.slipway.test/v1", kind="Widget")
+        widgets = client.resources.get(api_version=f"{GROUP}/v1", kind="Widget")
         assert (secrets.name, secrets.namespaced, widgets.name) == ("secrets", True, "widgets")
         assert {"status", "scale"} <= widgets.subresources.keys()
 
@@ -505,7 +505,9 @@ class TestSubresources:
 
     def test_a_service_without_endpoints_is_unavailable(self, api: Api) -> None:
         api("POST", SERVICES, service("nobody", port(80, "a")))
-        answer = api("GET", f"{SERVICES}/nobody:80/proxy/health")
+        health = f"{SERVICES}/nobody:80/proxy/health"
+        until(lambda: api("GET", health).status != 404)  # the proxy hears of a new Service a moment later
+        answer = api("GET", health)
         assert (answer.status, answer.reason) == (503, "ServiceUnavailable")
 
 

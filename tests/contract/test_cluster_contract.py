@@ -9,7 +9,18 @@ from steps.adapters.kubernetes import KubernetesCluster, connect
 from steps.engine.errors import Blocked
 from steps.ports import Kind, Manifest, Ref, Right
 from steps.release import FIELD_MANAGER
-from tests.api_servers import MERGE, WIDGET_DEFINITION, Api, Server, config_map, until, widget, with_token
+from tests.api_servers import (
+    DEFINITIONS,
+    GROUP,
+    MERGE,
+    WIDGET_DEFINITION,
+    Api,
+    Server,
+    config_map,
+    until,
+    widget,
+    with_token,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # of a test server
 
@@ -103,13 +114,13 @@ def test_a_kind_that_is_not_served_blocks_with_what_to_install(server: Server, c
 
 
 def test_another_version_of_a_served_kind_is_not_served(cluster: KubernetesCluster) -> None:
-    assert cluster.serves(Kind("contract.slipway.test/v1", "Widget"))
-    assert not cluster.serves(Kind("contract.slipway.test/v2", "Widget"))
+    assert cluster.serves(Kind(f"{GROUP}/v1", "Widget"))
+    assert not cluster.serves(Kind(f"{GROUP}/v2", "Widget"))
     assert not cluster.serves(Kind("apps/v1", "Widget"))
 
 
 def test_a_kind_installed_meanwhile_is_served_at_once(cluster: KubernetesCluster, api: Api) -> None:
-    group = "late.slipway.test"
+    group = f"late.{GROUP}"
     definition = {
         **WIDGET_DEFINITION,
         "metadata": {"name": f"widgets.{group}"},
@@ -117,10 +128,9 @@ def test_a_kind_installed_meanwhile_is_served_at_once(cluster: KubernetesCluster
     }
     kind = Kind(f"{group}/v1", "Widget")
     assert not cluster.serves(kind)
-    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    api("POST", definitions, definition)
+    api("POST", DEFINITIONS, definition)
     until(lambda: cluster.serves(kind))
-    api("DELETE", f"{definitions}/widgets.{group}")
+    api("DELETE", f"{DEFINITIONS}/widgets.{group}")
 
 
 def test_a_field_the_kind_does_not_have_blocks(server: Server, cluster: KubernetesCluster) -> None:
@@ -149,12 +159,13 @@ def test_an_immutable_field_blocks_with_the_words_of_the_server(server: Server, 
 
 
 def test_select_finds_by_labels_in_one_namespace_or_in_all(server: Server, cluster: KubernetesCluster) -> None:
-    for name, colour in (("sel-b", "red"), ("sel-a", "red"), ("sel-c", "blue")):
+    blue = f"blue-{server.namespace}"  # in no other namespace of this server
+    for name, colour in (("sel-b", "red"), ("sel-a", "red"), ("sel-c", blue)):
         cluster.apply(placed(server, config_map(name, {}, colour=colour)))
     found = cluster.select(CONFIG_MAP, server.namespace, {"colour": "red"})
     assert [one["metadata"]["name"] for one in found] == ["sel-a", "sel-b"]
     assert {(one["apiVersion"], one["kind"]) for one in found} == {("v1", "ConfigMap")}
-    assert cluster.select(CONFIG_MAP, labels={"colour": "blue"})[0]["metadata"]["namespace"] == server.namespace
+    assert cluster.select(CONFIG_MAP, labels={"colour": blue})[0]["metadata"]["namespace"] == server.namespace
     assert cluster.select(CONFIG_MAP, server.namespace, {"colour": "green"}) == []
 
 

@@ -20,14 +20,14 @@ from steps.objects.role_based_group import role_based_group
 from steps.ports import AccessKey, Manifest, Ref
 from steps.release import Release
 from steps.service import Serving
-from tests.api_servers import Server, until
+from tests.api_servers import Server, delete, until
+from tests.custom_kinds import custom_kinds
 from tests.fakes import RecordingReport
 from tests.samples import ROOT, release
 
 pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # of a test server
 
 GROUPS = "workloads.x-k8s.io_rolebasedgroups.yaml"
-DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
 @pytest.fixture
@@ -36,24 +36,18 @@ def here(server: Server, cluster: KubernetesCluster) -> Iterator[Release]:
     found = release(f"metadata.namespace={server.namespace}", "metadata.annotations={owner: search@example.com}")
     yield found
     for ref in (volume.claim_ref(found), volume.volume_ref(found)):
-        live = cluster.get(ref)
-        if live is not None:
-            cluster.delete(ref, live["metadata"]["uid"])
+        delete(cluster, ref)
 
 
 @pytest.fixture(scope="module")
 def operator(server: Server) -> Iterator[GroupOperator]:
     path = ROOT / "workflows" / "rehearsal" / "cluster" / "crds" / "rbg-v0.6.0" / GROUPS
     definition = yaml.safe_load(path.read_text(encoding="utf-8"))
-    with server.api() as api:
-        status = api("POST", DEFINITIONS, definition).status
-        assert status in (201, 409)  # 409: the server has RBG of its own, which stays
+    with custom_kinds(server, definition):
         until(lambda: ask(server.cluster()) is not None)
         found = ask(server.cluster())
         assert found is not None
         yield found
-        if status == 201:
-            api("DELETE", f"{DEFINITIONS}/{definition['metadata']['name']}")
 
 
 def run(step: CreateVolume) -> list[str]:

@@ -38,6 +38,7 @@ from steps.roll_out_service import RollOutService
 from steps.service import ModelService
 from tests.api_servers import MERGE, REAL, Api, Server, real, until, with_token
 from tests.argo_world import definition
+from tests.custom_kinds import custom_kinds
 from tests.fakes import FakeClock, RecordingReport
 from tests.samples import ROOT, release
 from workflows import permissions
@@ -52,7 +53,6 @@ pytestmark = [
 NOTIFY = "notify={webhook: {secret: webhook, key: url}}"
 KEY = AccessKey("dummy-id", "dummy-secret")
 CRDS = ROOT / "workflows" / "rehearsal" / "cluster" / "crds"
-DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 NEEDED = (
     "rbg-v0.6.0/workloads.x-k8s.io_rolebasedgroups.yaml",
     "rbg-v0.8.0-alpha.5/workloads.x-k8s.io_roleinstancesets.yaml",
@@ -123,15 +123,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
             for one in _objects(made.service)
         ]
         definitions = [yaml.safe_load((CRDS / name).read_text(encoding="utf-8")) for name in NEEDED]
-        definitions.append(definition("Workflow"))
-        ours = [one for one in definitions if _post(api, DEFINITIONS, one)]
-        until(lambda: all(server.cluster().serves(kind) for kind in KINDS.values()))
         assert any(found)
         try:
-            yield Installed(server, folder, made)
+            with custom_kinds(server, *definitions, definition("Workflow")):
+                until(lambda: all(server.cluster().serves(kind) for kind in KINDS.values()))
+                yield Installed(server, folder, made)
         finally:
-            for one in ours:
-                api("DELETE", f"{DEFINITIONS}/{one['metadata']['name']}")
             for one in reversed(_objects(made.service)):
                 api("DELETE", _path(one))
 
