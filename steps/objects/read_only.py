@@ -62,20 +62,24 @@ def foreseen(live: Manifest, wanted: Manifest) -> Manifest:
     server's defaults put there stays. A value that the server would write in another way than we do differs.
     """
     entries = live["metadata"].get("managedFields") or []
-    mine: Fields = {}
+    mine: Fields | None = None
     for entry in filter(_is_ours, entries):
-        mine = _union(mine, entry.get("fieldsV1") or {})
+        mine = _union(mine or {}, entry.get("fieldsV1") or {})
     others = tuple(entry["fieldsV1"] for entry in entries if entry.get("fieldsV1") and not _is_ours(entry))
     found: Manifest = _applied(live, wanted, mine, others)
     return found
 
 
-def _applied(live: Any, wanted: Any, mine: Fields, others: tuple[Fields, ...]) -> Any:
+def _applied(live: Any, wanted: Any, mine: Fields | None, others: tuple[Fields, ...]) -> Any:
+    """`mine`: what of it we declared before; empty for one value as a whole, None for nothing."""
     if isinstance(wanted, dict | list) and any(not fields for fields in others):
         return wanted  # somebody else has written this as one value, so an apply would write it whole, too
+    if isinstance(wanted, dict) and mine is not None and not mine:
+        return wanted  # so have we, as the selector of a Service since Kubernetes 1.21
+    mine = mine or {}
     if isinstance(live, dict) and isinstance(wanted, dict):
         kept = {key: value for key, value in live.items() if key in wanted or f"f:{key}" not in mine}
-        below = {key: (mine.get(f"f:{key}") or {}, _below(others, f"f:{key}")) for key in wanted}
+        below = {key: (mine.get(f"f:{key}"), _below(others, f"f:{key}")) for key in wanted}
         # What we declared and nobody took from us, and is not there all the same, the server does not keep: an operator
         # that stores another version of its kind may have no place for it. Whoever removes a field takes it from us.
         lost = {key for key in wanted if key not in live and f"f:{key}" in mine}
@@ -97,7 +101,7 @@ def _applied_list(live: list[Any], wanted: list[Any], mine: Fields, others: tupl
     elements = {element: json.loads(element[2:]) for element in mine if element.startswith("k:")}
     if not elements:
         same_length = len(live) == len(wanted)
-        return [_applied(*pair, {}, ()) for pair in zip(live, wanted, strict=True)] if same_length else wanted
+        return [_applied(*pair, None, ()) for pair in zip(live, wanted, strict=True)] if same_length else wanted
     found, left = [], list(wanted)
     for item in live:
         element = next((name for name, keys in elements.items() if _has(item, keys)), "")
@@ -105,7 +109,7 @@ def _applied_list(live: list[Any], wanted: list[Any], mine: Fields, others: tupl
         declared = next((one for one in left if _has(one, keys)), None)
         if declared is not None:
             left.remove(declared)
-            found.append(_applied(item, declared, mine.get(element) or {}, _below(others, element)))
+            found.append(_applied(item, declared, mine.get(element), _below(others, element)))
         elif not element:
             found.append(item)
     return found + left

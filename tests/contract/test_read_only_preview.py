@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from steps.adapters.kubernetes import KubernetesCluster, connect
@@ -25,14 +25,14 @@ from steps.objects.record import Entry, Record
 from steps.objects.role_based_group import role_based_group
 from steps.ports import AccessKey, Manifest, Ref
 from steps.release import Release
-from tests.api_servers import MERGE, STRATEGIC, Server, until, widget
+from tests.api_servers import GROUP, MERGE, STRATEGIC, Server, delete, until, widget
+from tests.custom_kinds import custom_kinds
 from tests.fakes import RecordingReport
 from tests.samples import ROOT, release
 
 pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # of a test server
 
 CRDS = ROOT / "workflows" / "rehearsal" / "cluster" / "crds"
-DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 KEY = AccessKey("dummy-id", "dummy-secret", "dummy-token")
 # Among them every field that only some documents have, and quantities as Kubernetes writes them.
 DOCUMENTS = {
@@ -54,15 +54,11 @@ DOCUMENTS = {
 def operator(server: Server, request: pytest.FixtureRequest) -> Iterator[GroupOperator]:
     text = (CRDS / request.param / "workloads.x-k8s.io_rolebasedgroups.yaml").read_text(encoding="utf-8")
     definition = yaml.safe_load(text)
-    path = f"{DEFINITIONS}/{definition['metadata']['name']}"
-    with server.api() as api:
-        assert api("POST", DEFINITIONS, definition).status in (201, 409)
+    with custom_kinds(server, definition, alone=True):  # others would take the same kind with another schema
         until(lambda: ask(server.cluster()) is not None)
         found = ask(server.cluster())
         assert found is not None
         yield found
-        api("DELETE", path)
-        until(lambda: api("GET", path).status == 404)
 
 
 @pytest.fixture
@@ -78,9 +74,7 @@ def here(server: Server, cluster: KubernetesCluster) -> Iterator[Callable[..., R
     for one in made:
         objects = (record.record_ref(one.service), services.traffic_service_ref(one.service))
         for ref in (*objects, services.release_service_ref(one), volume.claim_ref(one), volume.volume_ref(one)):
-            live = cluster.get(ref)
-            if live is not None:
-                cluster.delete(ref, live["metadata"]["uid"])
+            delete(cluster, ref)
 
 
 def objects_of(made: Release, operator: GroupOperator) -> list[Manifest]:
@@ -200,7 +194,7 @@ def test_items_that_others_put_beside_ours_stay(cluster: KubernetesCluster, serv
     wanted["metadata"]["namespace"] = server.namespace
     cluster.apply(wanted)
     with server.api() as api:
-        path = f"/apis/contract.slipway.test/v1/namespaces/{server.namespace}/widgets/six"
+        path = f"/apis/{GROUP}/v1/namespaces/{server.namespace}/widgets/six"
         mixed = {"spec": {"parts": [{"name": "z"}, {"name": "a", "weight": 1, "colour": "red"}]}}
         assert api("PATCH", path, mixed, kind=MERGE).status == 200
     assert said(look(cluster, wanted)) == []
@@ -223,7 +217,7 @@ def test_a_field_that_somebody_removed_is_foreseen_to_come_back(cluster: Kuberne
     wanted["metadata"]["namespace"] = server.namespace
     cluster.apply(wanted)
     with server.api() as api:
-        path = f"/apis/contract.slipway.test/v1/namespaces/{server.namespace}/widgets/stripped"
+        path = f"/apis/{GROUP}/v1/namespaces/{server.namespace}/widgets/stripped"
         removed = {"spec": {"code": None, "parts": [{"name": "a"}]}}
         assert api("PATCH", path, removed, kind=MERGE).status == 200
     there = ReadOnlyCluster(cluster).preview(wanted)["spec"]
@@ -289,7 +283,13 @@ OBJECTS = st.one_of(
 HISTORIES = st.tuples(OBJECTS, OBJECTS, OBJECTS).filter(lambda found: len({one["kind"] for one in found}) == 1)
 
 
+def _selecting(**selector: str) -> Manifest:
+    ports = {"ports": [{"port": 1, "name": "a", "protocol": "TCP"}]}
+    return _services({"name": "any"}, ports | ({"selector": selector} if selector else {}))
+
+
 @given(HISTORIES)
+@example((_selecting(a="1", b="1"), _selecting(), _selecting(a="1")))  # one value, whose keys nobody owns
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_what_is_taken_for_as_wanted_is_never_something_that_the_server_would_change(
     server: Server, history: tuple[Manifest, Manifest, Manifest]
