@@ -20,7 +20,6 @@ from steps.service import DocumentError, load
 
 log = logging.getLogger("steps")
 
-RECAP_FILE = "recap.json"
 # Objects between two looks of the garbage collector. With its default, the import of an SDK alone costs 100 of them,
 # and a step leaves hardly any garbage that it would find.
 GARBAGE = 50_000
@@ -52,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         _tell_kubernetes(reason)
     if options.outputs:
         recap = {**report.counts, "exit": int(code), "reason": reason, "seconds": round(clock.now() - started, 3)}
-        outputs.write_json(recap, options.outputs / RECAP_FILE)
+        outputs.write_json(recap, options.outputs / outputs.RECAP_FILE)
         outputs.write_text(report.in_one_line(), options.outputs / outputs.RECAP)
     return int(code)
 

@@ -10,7 +10,7 @@ from steps.engine.plan import Change, Plan
 from steps.engine.report import Report, size
 from steps.ports import ModelStore
 from steps.release import Release
-from steps.transfer import manifest, plans
+from steps.transfer import delivery, manifest, plans
 from steps.transfer.manifest import ModelManifest
 from steps.transfer.verification import Examination, examine
 
@@ -60,7 +60,7 @@ class VerifyModel:
 
     @property
     def deadline(self) -> float:
-        return self.release.service.transfer.deadline_minutes * 60.0
+        return delivery.deadline(self.release.service)
 
     def observe(self) -> Facts:
         found = manifest.read(self.store, self.release)

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from steps.check_release import CURRENT
 from steps.engine.errors import Exit
-from steps.engine.outputs import file_name
+from steps.engine.outputs import RECAP_FILE, file_name
 from steps.release import Release
 from steps.service import ModelService, load
 from workflows.pipeline import CHECK, FINISH, SHARD, STATE, Output, Places, Task, arguments, command, tasks
@@ -30,7 +30,6 @@ from workflows.rehearsal.launch import Addresses, embedded_services, only_run
 
 ROOT = Path(__file__).parents[1]
 RUN_NAME = "run-name"  # file in the state folder
-RECAP_FILE = "recap.json"  # among the outputs of a step
 ATTEMPTS = 3  # as often as Argo tries a step that got no answer
 
 

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+RECAP_FILE = "recap.json"  # what a step did, in numbers
 RECAP = "recap"  # what a step did, in one line; every step leaves it beside its own outputs
 NOTHING_CHANGED = "nothing changed"  # how the recap of a step begins that found everything as wanted
 

@@ -99,7 +99,7 @@ def bench(folder: Path, gb: float, files: int, log: Any, *, rate: int = 0) -> It
     try:
         _write_model(here / "hub" / MODEL, gb, files)
         with ExitStack() as stack:
-            started = [stack.enter_context(_service(kind, here / kind, rate)) for kind in KINDS]
+            started = [stack.enter_context(service(kind, here / kind, rate)) for kind in KINDS]
             hub, bucket, drain = (address for address, _ in started)
             listing = ModelScopeSource(endpoint=hub, model_id=MODEL, revision="master").listing()
             (here / "disk").mkdir()
@@ -109,8 +109,8 @@ def bench(folder: Path, gb: float, files: int, log: Any, *, rate: int = 0) -> It
 
 
 @contextmanager
-def _service(kind: str, folder: Path, rate: int) -> Iterator[tuple[str, int]]:
-    """Its address and its process id."""
+def service(kind: str, folder: Path, rate: int = 0) -> Iterator[tuple[str, int]]:
+    """One service in a process of its own: its address and its process id."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.bench.services", kind, str(folder), f"--rate={rate}"],
         cwd=ROOT,

@@ -11,14 +11,11 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,6 +38,8 @@ from steps.transfer.bucket import object_key, state_key
 from steps.transfer.inventory import Inventory, Unfinished
 from steps.transfer.manifest import ManifestFile
 from steps.transfer.shards import Shard
+from tests.bench import report
+from tests.bench.loopback import service
 from tests.bench.services import BUCKET, KEY_ID, KEY_SECRET, REGION
 from tests.samples import ROOT, SERVICES
 
@@ -133,7 +132,7 @@ def _answer(files: int) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
-    result: dict[str, Any] = {"machine": _machine(), "files": options.files}
+    result: dict[str, Any] = {"machine": report.machine(), "files": options.files}
     result["cases"] = _in_process(Cases(options.files), options.runs)
     if options.commands:
         with tempfile.TemporaryDirectory(prefix="slipway-bench-", dir=options.folder) as folder:
@@ -187,7 +186,7 @@ def _commands(folder: Path, files: int, runs: int) -> dict[str, Any]:
         path = folder / "hub" / MODEL / f"part-{number:05}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{number:016}", encoding="ascii")
-    with _service("hub", folder / "hub") as hub, _service("bucket", folder / "bucket") as bucket:
+    with service("hub", folder / "hub") as (hub, _), service("bucket", folder / "bucket") as (bucket, _):
         # The hub hashes what it serves once, and that is no part of a plan.
         listing = ModelScopeSource(endpoint=hub, model_id=MODEL, revision="master").listing()
         store = OssStore(bucket, REGION, BUCKET, static_credentials(AccessKey(KEY_ID, KEY_SECRET)))
@@ -227,31 +226,6 @@ class _Step:
     def median(self, runs: int, *more: str) -> dict[str, float]:
         seconds = [self.run(*more) for _ in range(runs)]
         return {"s": round(median(seconds), 2), "slowest_s": round(max(seconds), 2)}
-
-
-@contextmanager
-def _service(kind: str, folder: Path) -> Iterator[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.bench.services", kind, str(folder)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin
-    assert process.stdout
-    with process, process.stdin:
-        yield process.stdout.readline().strip()
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "load_before": os.getloadavg(),
-    }
 
 
 def _print(result: Mapping[str, Any]) -> None:

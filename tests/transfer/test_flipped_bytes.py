@@ -1,7 +1,6 @@
 """One bit that flips on the way, wherever it does: caught, and either mended or said in a sentence."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from steps.engine.errors import Exit
 from steps.transfer.layout import MIB
 from tests.transfer.commands import Moment, call
-from tests.transfer.test_end_to_end import FILES, Services, services
+from tests.transfer.test_end_to_end import FILES, Services
 from workflows.rehearsal.faults import WRONG_BYTES
 
 LARGE, SMALL = "model-00001-of-00003.safetensors", "config.json"
@@ -19,20 +18,6 @@ STAGED = "--set=transfer.mode=staged"
 MODE = {"mirror-model": (), "download-model": (STAGED,)}
 ALWAYS = 1000
 ONE = "--set=transfer.workers=1"  # so that parts move one after another
-
-
-@pytest.fixture
-def moment() -> Moment:
-    """Of the requests for the bytes of the large file."""
-    return Moment("/prod/lfs-objects/", LARGE)
-
-
-@pytest.fixture
-def found(tmp_path: Path, moment: Moment) -> Iterator[Services]:
-    here = services(tmp_path, hub_faults=moment)
-    yield here
-    here.hub.stop()
-    here.bucket.stop()
 
 
 def published(found: Services) -> bool:

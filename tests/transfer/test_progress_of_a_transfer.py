@@ -7,8 +7,6 @@ import re
 import subprocess  # noqa: TID251  # a terminal belongs to a process
 import sys
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +15,7 @@ from steps.engine.errors import Exit
 from steps.transfer.layout import MIB
 from tests.samples import ROOT
 from tests.transfer.commands import STATIC, Moment, call, surroundings, words
-from tests.transfer.test_end_to_end import FILES, Services, services, total
+from tests.transfer.test_end_to_end import FILES, Services, total
 
 LARGE = "model-00001-of-00003.safetensors"
 ONE = "--set=transfer.workers=1"  # so that parts move one after another
@@ -26,20 +24,6 @@ STEPS = {
     "streamed": [("mirror-model",)],
     "staged": [("download-model", "--set=transfer.mode=staged"), ("upload-model", "--set=transfer.mode=staged")],
 }
-
-
-@pytest.fixture
-def moment() -> Moment:
-    """Of the requests for the bytes of the largest file."""
-    return Moment("/prod/lfs-objects/", LARGE)
-
-
-@pytest.fixture
-def found(tmp_path: Path, moment: Moment) -> Iterator[Services]:
-    here = services(tmp_path, hub_faults=moment)
-    yield here
-    here.hub.stop()
-    here.bucket.stop()
 
 
 def progress(said: str) -> list[dict[str, Any]]:
