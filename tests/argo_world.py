@@ -22,14 +22,20 @@ SERVICE = "qwen3-32b"
 TOKEN = "dummy-token"
 # As the minimal CRDs of Argo 3.5 have them: nothing below spec and status is known, and status is no subresource.
 # https://github.com/argoproj/argo-workflows/tree/v3.5.15/manifests/base/crds/minimal
-KINDS = {"Workflow": "workflows", "WorkflowTemplate": "workflowtemplates"}
+KINDS = ("Workflow", "WorkflowTemplate")
 OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+MINIMAL = {"type": "object", "required": ["metadata", "spec"], "properties": {"spec": OPEN, "status": OPEN}}
 
 
-def definition(kind: str) -> dict[str, Any]:
-    plural = KINDS[kind]
-    schema = {"type": "object", "required": ["metadata", "spec"], "properties": {"spec": OPEN, "status": OPEN}}
-    version = {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+def definition(kind: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The CRD of one of Argo's kinds; without a schema, as the minimal ones have it."""
+    plural = f"{kind.lower()}s"
+    content = schema or {
+        "type": "object",
+        "required": ["metadata", "spec"],
+        "properties": {"spec": OPEN, "status": OPEN},
+    }
+    version = {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": content}}
     return {
         "metadata": {"name": f"{plural}.argoproj.io"},
         "spec": {
@@ -219,7 +225,7 @@ class ArgoServerHandler(Handler):
     def _get(self, kind: str, namespace: str, name: str) -> Any:
         found = self.world.store.get(self.world.kind(kind), name, namespace)
         if found is None:
-            raise ApiError(404, "NotFound", f'{KINDS[kind]}.argoproj.io "{name}" not found')
+            raise ApiError(404, "NotFound", f'{kind.lower()}s.argoproj.io "{name}" not found')
         return found
 
     def _list(self, namespace: str) -> Any:

@@ -10,7 +10,7 @@ from steps.engine.report import Progress
 class FakeClock:
     """Time passes only in `sleep`, and `during` may move the world meanwhile."""
 
-    def __init__(self, during: Callable[[float], None] | None = None) -> None:
+    def __init__(self, during: Callable[[float], object] | None = None) -> None:
         self.seconds = 1_000.0
         self._during = during
 

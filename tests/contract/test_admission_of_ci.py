@@ -14,6 +14,7 @@ import pytest
 
 from steps.service import ModelService
 from tests.api_servers import MERGE, REAL, Answer, Api, real, until, with_token
+from tests.argo_world import OPEN, definition
 from tests.custom_kinds import custom_kinds
 from tests.samples import ROOT, service
 from tests.workflows.ci_requests import DOCUMENT, MINE, REFUSED, STATUSES, given, run_of_ci
@@ -38,7 +39,6 @@ PLURALS = {
     "CronWorkflow": "cronworkflows",
     "WorkflowEventBinding": "workfloweventbindings",
 }
-OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 STRICT = {"dryRun": "All", "fieldValidation": "Strict"}
 
 
@@ -236,29 +236,13 @@ def _definitions(argo: str) -> Iterator[Manifest]:
     The full one of Workflow is made of WorkflowTemplate's: both have one spec, and upstream's status is as open.
     """
     if argo == "3.5":
-        for kind, plural in PLURALS.items():
-            yield _definition(kind, plural, {"properties": {"spec": OPEN, "status": OPEN}, "type": "object"})
+        yield from map(definition, PLURALS)
         return
     packed = ROOT / "tests" / "schemas" / "argo" / "crds-v4.1.2.json.gz"
     found = json.loads(gzip.decompress(packed.read_bytes()))
     yield from found.values()
     schema = found["WorkflowTemplate"]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    yield _definition("Workflow", "workflows", {**schema, "properties": {**schema["properties"], "status": OPEN}})
-
-
-def _definition(kind: str, plural: str, schema: Manifest) -> Manifest:
-    version = {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.argoproj.io"},
-        "spec": {
-            "group": "argoproj.io",
-            "scope": "Namespaced",
-            "names": {"kind": kind, "plural": plural},
-            "versions": [version],
-        },
-    }
+    yield definition("Workflow", {**schema, "properties": {**schema["properties"], "status": OPEN}})
 
 
 def _collection(one: Manifest) -> str:

@@ -245,7 +245,7 @@ class TestApply:
         answer = api.apply(f"{SERVICES}/owned", service("owned", port(80, "a")))
         (entry,) = answer.content["metadata"]["managedFields"]
         assert (entry["manager"], entry["operation"], entry["apiVersion"]) == ("one", "Apply", "v1")
-        item = {".": {}, "f:name": {}, "f:port": {}, "f:protocol": {}}
+        item: dict[str, Any] = {".": {}, "f:name": {}, "f:port": {}, "f:protocol": {}}
         assert entry["fieldsV1"]["f:spec"]["f:ports"] == {'k:{"port":80,"protocol":"TCP"}': item}
 
     def test_applying_the_same_makes_no_version(self, api: Api) -> None:
@@ -325,7 +325,7 @@ class TestCustomObjects:
     def test_status_and_spec_have_doors_of_their_own(self, api: Api) -> None:
         made = api("POST", WIDGETS, {**widget("doors"), "status": {"ready": True}})
         assert "status" not in made.content
-        both = {"spec": {"size": 7}, "status": {"ready": True}}
+        both: dict[str, Any] = {"spec": {"size": 7}, "status": {"ready": True}}
         after_status = api("PATCH", f"{WIDGETS}/doors/status", both, kind=MERGE)
         assert (after_status.content["spec"]["size"], after_status.content["status"]) == (1, {"ready": True})
         both["status"]["ready"] = False

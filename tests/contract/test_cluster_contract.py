@@ -1,5 +1,6 @@
 """What the steps may rely on from a cluster, through the adapter: the embedded one and a real one alike."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -262,7 +263,7 @@ def test_a_forbidden_request_blocks_and_names_verb_resource_and_namespace(server
     powerless = connect(server.powerless)
     ref = Ref(CONFIG_MAP, "secret-thing", server.namespace)
     wanted = placed(server, config_map("secret-thing"))
-    attempts = {
+    attempts: dict[str, Callable[[], object]] = {
         "get": lambda: powerless.get(ref),
         "list": lambda: powerless.select(CONFIG_MAP, server.namespace),
         "patch": lambda: powerless.apply(wanted),

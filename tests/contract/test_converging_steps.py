@@ -34,6 +34,11 @@ class Case:
     words: str  # the difference, as it is told
 
 
+def serve_and_lead_astray(live: LiveCluster) -> None:
+    live.serve(RELEASE)
+    live.patch(traffic_service_ref(RELEASE.service), {"spec": {"selector": {"slipway/release": "astray"}}})
+
+
 def finish(live: LiveCluster) -> FinishRun:
     return FinishRun(RELEASE.service, live.port, None, RUN)
 
@@ -61,17 +66,13 @@ CASES = {
         words=f"spec.selector[slipway/release]: 0ld -> {RELEASE.id}",
     ),
     "finish-run": Case(
-        before=lambda live: [live.serve(RELEASE), live.patch(traffic_service_ref(RELEASE.service), _astray())],
+        before=serve_and_lead_astray,
         step=finish,
         victim=traffic_service_ref(RELEASE.service),
         drift={"spec": {"selector": {"slipway/release": "0ld"}}},
         words=f"spec.selector[slipway/release]: 0ld -> {RELEASE.id}",
     ),
 }
-
-
-def _astray() -> dict[str, Any]:
-    return {"spec": {"selector": {"slipway/release": "astray"}}}
 
 
 @pytest.fixture

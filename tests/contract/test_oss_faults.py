@@ -230,6 +230,11 @@ def test_the_budget_ends_what_no_retry_mends(bucket: Bucket, faults: Faults) -> 
     assert len(faults.injected) > 3
 
 
+def denied_to_put(bucket: Bucket) -> OssStore:
+    bucket.denied.add("oss:PutObject")
+    return store(bucket)
+
+
 REFUSALS: list[tuple[str, Callable[[Bucket], OssStore], list[str]]] = [
     (
         "a wrong secret",
@@ -258,7 +263,7 @@ REFUSALS: list[tuple[str, Callable[[Bucket], OssStore], list[str]]] = [
     ),
     (
         "a key that may not do it",
-        lambda bucket: (bucket.denied.add("oss:PutObject"), store(bucket))[1],
+        denied_to_put,
         ["AccessDenied", "allow oss:PutObject on acs:oss:*:*:models/a"],
     ),
 ]

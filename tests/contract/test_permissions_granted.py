@@ -175,7 +175,12 @@ def test_a_right_by_name_holds_for_no_other_name(installed: Installed) -> None:
     wanted = volume.secret(installed.release, KEY)
     other = {**wanted, "metadata": {**wanted["metadata"], "name": "oss-credentials"}}
     cluster.preview(wanted)
-    for ask in (lambda: cluster.get(Ref.of(other)), lambda: cluster.preview(other), lambda: cluster.apply(other)):
+    asks: tuple[Callable[[], object], ...] = (
+        lambda: cluster.get(Ref.of(other)),
+        lambda: cluster.preview(other),
+        lambda: cluster.apply(other),
+    )
+    for ask in asks:
         with pytest.raises(Blocked, match="not allowed to"):
             ask()
 

@@ -48,7 +48,7 @@ DECIDED = ("notify={webhook: {secret: webhook, key: url}}", "smoke.deadlineMinut
 OLDEST, OLD, NEW, CANDIDATE = (release(*DECIDED, digest="sha256:" + digit * 64) for digit in "1234")
 # What every authenticated caller may do: https://kubernetes.io/docs/reference/access-authn-authz/rbac/#discovery-roles
 EVERYBODY = ("create", "selfsubjectaccessreviews")
-CRASHED = {
+CRASHED: dict[str, Any] = {
     "conditions": [{"type": "Ready", "status": "False"}],
     "containerStatuses": [
         {
@@ -245,7 +245,7 @@ def check_release(world: World) -> list[Stage]:
             Part("create-volume", lambda: CreateVolume(OLD, view, KEY)),
             Part("roll-out-service", lambda: RollOutService(OLD, view)),
             Part("promote-release", lambda: PromoteRelease(OLD, view)),
-            Part("smoke-test", lambda: SmokeTest(OLD, view, Silent())),  # type: ignore[arg-type]
+            Part("smoke-test", lambda: SmokeTest(OLD, view, Silent())),
         )
         return Insisting(CheckRelease(OLD, parts))
 
@@ -289,7 +289,7 @@ def roll_out_service(world: World) -> list[Stage]:
 
 def smoke_test(world: World) -> list[Stage]:
     def step() -> SmokeTest:
-        return SmokeTest(OLD, world.cluster, Silent())  # type: ignore[arg-type]
+        return SmokeTest(OLD, world.cluster, Silent())
 
     return [Stage(lambda: world.up(OLD), step, ("list pods", "get services", "get pods/log"), works=False)]
 

@@ -238,7 +238,8 @@ def test_an_absent_object_would_be_created_and_one_that_is_hidden_is_not_absent(
 def test_nothing_is_ever_written(cluster: KubernetesCluster, here: Callable[..., Release]) -> None:
     wanted = services.traffic_service(here())
     view = ReadOnlyCluster(cluster)
-    for write in (lambda: view.apply(wanted), lambda: view.delete(Ref.of(wanted), "uid")):
+    writes: tuple[Callable[[], None], ...] = (lambda: view.apply(wanted), lambda: view.delete(Ref.of(wanted), "uid"))
+    for write in writes:
         with pytest.raises(Blocked, match="where nothing may be changed"):
             write()
     view.preview(wanted)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from steps.engine.errors import Blocked, TransientError
 from steps.finish_run import FinishRun, RunResult
 from steps.objects import record, services, volume
 from steps.objects.kinds import POD, SERVICE
-from steps.ports import Manifest, Notifier, Ref
+from steps.ports import AccessKey, Manifest, Notifier, Ref
 from steps.release import HASH_LABEL, Release
 from tests.live_cluster import LiveCluster, live_cluster
 from tests.samples import release
@@ -152,8 +153,8 @@ class DyingAfter:
 )
 def test_a_promotion_killed_anywhere_is_finished_by_the_next_run(live: LiveCluster, changes: int, verdict: str) -> None:
     live.serve(OLD)
-    for step in (live.volume(NEW), live.rollout(NEW)):
-        live.run(step)
+    live.run(live.volume(NEW))
+    live.run(live.rollout(NEW))
     honest, live.port = live.port, DyingAfter(live, changes)
     with pytest.raises(TransientError):
         live.run(live.promotion(NEW))
@@ -162,8 +163,8 @@ def test_a_promotion_killed_anywhere_is_finished_by_the_next_run(live: LiveClust
     assert traffic_to(live) in {group.removeprefix("qwen3-32b-") for group in live.names("RoleBasedGroup")}
     _, outcome = live.run(finish(live, failed("promote-release")))
     assert outcome.outputs.verdict == verdict
-    for step in (live.rollout(NEW), live.promotion(NEW)):
-        live.run(step)
+    live.run(live.rollout(NEW))
+    live.run(live.promotion(NEW))
     current, previous = recorded(live).current, recorded(live).previous
     assert current is not None
     assert previous is not None
@@ -323,8 +324,7 @@ def test_a_lost_claim_is_a_fault_with_its_command(live: LiveCluster) -> None:
 
 def test_a_rotated_key_is_written_without_a_new_volume(live: LiveCluster) -> None:
     live.run(live.volume(OLD))
-    step = live.volume(OLD)
-    rotated = type(step)(step.release, step.cluster, type(live.volume(OLD).access_key)("dummy-id", "rotated-dummy"))
+    rotated = replace(live.volume(OLD), access_key=AccessKey("dummy-id", "rotated-dummy"))
     report, _ = live.run(rotated)
     assert report.of("changed") == ["update Secret/default/qwen3-32b-oss (data.akSecret: (hidden) -> another value)"]
 

@@ -113,7 +113,7 @@ def _ends(
         before(live)
         if cut_after:
             try:
-                live.run(make(live, CutOff(live.port, cut_after)))  # type: ignore[arg-type]
+                live.run(make(live, CutOff(live.port, cut_after)))
             except Interrupted:
                 pass
             else:

@@ -73,7 +73,7 @@ def termination_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(monkeypatch: pytest.MonkeyPatch, step: Any, *arguments: str) -> int:
     monkeypatch.setattr("steps.__main__.set_up", lambda **_: None)  # it would take the log of the test runner away
-    monkeypatch.setitem(wiring.STEPS, "create-volume", lambda _invocation: step)  # type: ignore[arg-type]
+    monkeypatch.setitem(wiring.STEPS, "create-volume", lambda _invocation: step)
     return main(["create-volume", "--service", DOCUMENT, *arguments])
 
 

@@ -78,7 +78,7 @@ class ListedSource:
     def listing(self) -> Listing:
         return self.found
 
-    def read(self, file: ModelFile, start: int, buffer: memoryview) -> None:
+    def read(self, file: ModelFile, start: int, buffer: memoryview) -> int:
         raise AssertionError("a model is pinned without reading a byte of it")
 
 

@@ -196,8 +196,8 @@ class TestHistory:
     def test_a_watch_that_asked_for_it_ends_with_a_bookmark(self, tmp_path: Path) -> None:
         with serving(tmp_path) as api:
             newest = api("POST", "/api/v1/namespaces/{namespace}/secrets", {"metadata": {"name": "s"}}).revision
-            query = {"watch": "1", "resourceVersion": newest, "timeoutSeconds": 0.05, "allowWatchBookmarks": "true"}
-            (event,) = lines(api("GET", MAPS, **query).content)
+            query: dict[str, Any] = {"resourceVersion": newest, "timeoutSeconds": 0.05, "allowWatchBookmarks": "true"}
+            (event,) = lines(api("GET", MAPS, watch="1", **query).content)
         assert event == {
             "type": "BOOKMARK",
             "object": {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"resourceVersion": newest}},
@@ -390,7 +390,8 @@ def test_an_object_of_an_unforeseen_shape_is_answered_and_nothing_is_stored(tmp_
     groups = "/apis/workloads.x-k8s.io/v1alpha1/namespaces/{namespace}/rolebasedgroups"
     head = {"apiVersion": GROUPS.api_version, "kind": GROUPS.kind, "metadata": {"name": "odd"}}
     with serving(tmp_path, store) as api:
-        for spec in ([], {"roles": "many"}, {"roles": ["one"]}, {"roles": [{"no": "name"}]}, "words"):
+        odd: tuple[Any, ...] = ([], {"roles": "many"}, {"roles": ["one"]}, {"roles": [{"no": "name"}]}, "words")
+        for spec in odd:
             assert api.apply(f"{groups}/odd", {**head, "spec": spec}).status in (422, 500)
             assert api("POST", groups, {**head, "spec": spec}).status == 422
         assert api("GET", f"{groups}/odd").status == 404

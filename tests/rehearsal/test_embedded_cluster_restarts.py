@@ -5,7 +5,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from tests.toy_cluster import FAST, ToyCluster, group, image_of, is_ready, toy_cluster
+from tests.toy_cluster import ToyCluster, group, image_of, is_ready, toy_cluster
+from workflows.rehearsal.cluster.controllers.pace import FAST
 from workflows.rehearsal.cluster.resources import DEPLOYMENTS, NODES, PODS
 from workflows.rehearsal.cluster.seed import Seed, plant
 

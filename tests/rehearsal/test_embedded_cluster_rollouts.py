@@ -1,6 +1,7 @@
 """What the embedded RBG operator and its StatefulSets do to a group, and in which order."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from workflows.rehearsal.cluster.resources import (
     PODS,
     SERVICES,
     STATEFUL_SETS,
+    Resource,
 )
 from workflows.rehearsal.cluster.store import Manifest
 
@@ -171,12 +173,16 @@ def test_one_more_replica_leaves_every_other_pod_alone(served: ToyCluster) -> No
     served.until(lambda: uids(served) == old and is_settled(served))
 
 
+def has_none(cluster: ToyCluster, kind: Resource) -> bool:
+    return not cluster.store.select(kind, "default")
+
+
 def test_deleting_a_group_takes_everything_that_was_made_for_it(served: ToyCluster) -> None:
     resource = served.kind("workloads.x-k8s.io/v1alpha1", "RoleBasedGroup")
     served.store.delete(resource, *GROUP)
     served.until(lambda: not served.pods(), "pods are gone")
     for kind in (STATEFUL_SETS, SERVICES, CONTROLLER_REVISIONS, CONFIG_MAPS):
-        served.until(lambda kind=kind: not served.store.select(kind, "default"), kind.plural)
+        served.until(partial(has_none, served, kind), kind.plural)
     assert all(toy.stopped for toy in served.runtime.started)
 
 
@@ -204,7 +210,7 @@ def test_without_a_running_operator_nothing_is_made_of_a_group(cluster: ToyClust
     assert found is not None
     assert found["status"]["readyReplicas"] == 2
     cluster.store.replace(deployments, {**found, "spec": {**found["spec"], "replicas": 0}})
-    cluster.until(lambda: cluster.store.get(deployments, *name)["status"]["readyReplicas"] == 0)
+    cluster.until(lambda: (cluster.store.get(deployments, *name) or {})["status"]["readyReplicas"] == 0)
     cluster.create(group())
     cluster.claim(name="later")
     cluster.until(lambda: _is_bound(cluster, "later"))

@@ -12,7 +12,8 @@ from steps.adapters.oss import OssStore
 from steps.check_platform import CheckPlatform
 from tests import buckets
 from tests.samples import release
-from tests.toy_cluster import FAST, ToyRuntime
+from tests.toy_cluster import ToyRuntime
+from workflows.rehearsal.cluster.controllers.pace import FAST
 from workflows.rehearsal.cluster.embedded import EmbeddedCluster
 from workflows.rehearsal.cluster.resources import (
     CSI_DRIVERS,

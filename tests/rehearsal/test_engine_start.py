@@ -1,6 +1,7 @@
 """What the embedded engine does with command lines and with models that are not whole."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,9 @@ def truncate(shard: Path) -> None:
         (lambda model: (model / "config.json").write_text("{"), "JSONDecodeError: config.json"),
     ],
 )
-def test_a_model_that_is_not_whole_ends_the_worker_with_1(tmp_path: Path, spoil, says: str) -> None:  # noqa: ANN001  # a lambda of the table above
+def test_a_model_that_is_not_whole_ends_the_worker_with_1(
+    tmp_path: Path, spoil: Callable[[Path], object], says: str
+) -> None:
     pd = pd_group(tmp_path)
     spoil(pd.model)
     pd.start_worker("prefill-0")

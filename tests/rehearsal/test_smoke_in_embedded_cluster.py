@@ -33,8 +33,8 @@ def smoke_after_rollout(folder: Path, made: Release, script: Script, report: Rec
     cluster.start()
     try:
         api, clock = connect_cluster(cluster.kubeconfig), SystemClock()
-        for step in (CreateVolume(made, api, KEY), RollOutService(made, api)):
-            converge(step, RecordingReport(), clock)
+        converge(CreateVolume(made, api, KEY), RecordingReport(), clock)
+        converge(RollOutService(made, api), RecordingReport(), clock)
         inference = connect_inference(cluster.kubeconfig)
         check(SmokeTest(made, api, inference), RecordingReport())
         return converge(SmokeTest(made, api, inference), report, clock)

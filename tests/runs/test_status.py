@@ -1,5 +1,6 @@
 """What ran, what runs, and what each run did, at a glance."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -170,7 +171,7 @@ def test_each_of_several_pods_of_a_task_is_a_task_in_the_place_of_theirs() -> No
     assert {task.name: len(task.recaps) for task in found}["mirror-model(1:2of2)"] == 2
 
 
-def run_of(tasks: dict[str, tuple[Attempt, ...]], line: list[str] | None = None) -> Run:
+def run_of(tasks: Mapping[str, tuple[Attempt, ...]], line: list[str] | None = None) -> Run:
     graph = {"templates": [{"dag": {"tasks": [{"name": name} for name in line or ()]}}, {"container": {}}]}
     status = {"phase": "Succeeded", "nodes": nodes("r", tasks), "storedWorkflowTemplateSpec": graph}
     return Run.of({"metadata": {"name": "r"}, "status": status})

@@ -175,7 +175,7 @@ def test_an_absent_template_is_named(world: ArgoWorld, door: str) -> None:
 def test_a_queued_run_says_what_it_waits_for(world: ArgoWorld, capsys: Any) -> None:
     world.apply_template()
     # The words and the status of Argo 3.5. workflow/sync/semaphore.go, workflow_types.go (MutexHolding)
-    queued = {
+    queued: dict[str, Any] = {
         "phase": "Pending",
         "message": "Waiting for slipway/Mutex/slipway-default-qwen3-32b lock. Lock status: 0/1 ",
         "synchronization": {

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,7 +89,7 @@ def test_a_refresh_without_a_change_moves_no_byte_and_asks_at_most_five_times(tm
     with started(tmp_path) as found:
         release, store, scratch = found.release(), found.store(), tmp_path / "scratch"
         found.mirror(release)
-        line: Mapping[str, list[Step[object]]] = {
+        line: Mapping[str, list[Step[Any]]] = {
             "streamed": [MirrorModel(release, found.source(), store, FakeClock())],
             "in shards": [
                 MirrorModel(release, found.source(), store, FakeClock(), shard=shard)
@@ -101,7 +102,8 @@ def test_a_refresh_without_a_change_moves_no_byte_and_asks_at_most_five_times(tm
         }
         found.hub.requests.clear()
         found.bucket.requests.clear()
-        for one in (ResolveModel(release.service, found.source()), *line[way]):
+        steps: list[Step[Any]] = [ResolveModel(release.service, found.source()), *line[way]]
+        for one in steps:
             outcome = converge(one, RecordingReport(), FakeClock())
             assert outcome.changes == ()
         assert requests(found) <= 5

@@ -20,7 +20,7 @@ from tests.transfer.test_end_to_end import FILES, Services, total
 LARGE = "model-00001-of-00003.safetensors"
 ONE = "--set=transfer.workers=1"  # so that parts move one after another
 MEGABYTES = total() // 10**6
-STEPS = {
+STEPS: dict[str, list[tuple[str, ...]]] = {
     "streamed": [("mirror-model",)],
     "staged": [("download-model", "--set=transfer.mode=staged"), ("upload-model", "--set=transfer.mode=staged")],
 }

@@ -4,6 +4,7 @@ from typing import Any
 
 import celpy
 import pytest
+from celpy.adapter import json_to_cel
 
 from steps.ports import Manifest
 from tests.samples import service
@@ -20,7 +21,7 @@ def refusals(workflow: Manifest, operation: str = "CREATE") -> list[str]:
     """The sentences with which the API server would refuse this to CI."""
     rule, _ = admission.policy(SERVICE)
     known: dict[str, Any] = {
-        name: celpy.json_to_cel(found)
+        name: json_to_cel(found)
         for name, found in (("object", workflow), ("params", TEMPLATE), ("request", {"operation": operation}))
     }
     variables: dict[str, Any] = {}

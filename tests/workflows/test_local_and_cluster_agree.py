@@ -43,7 +43,7 @@ def on_a_laptop(folder: Path, variant: str, monkeypatch: pytest.MonkeyPatch, sta
     """The words of every process of a local run, in order, with its folders called as those of a pod."""
     Recorder.started.clear()
     monkeypatch.setattr(Recorder, "state", state)
-    monkeypatch.setattr(local.subprocess, "Popen", Recorder)
+    monkeypatch.setattr("workflows.local.subprocess.Popen", Recorder)
     options = local.Options(SERVICES / "qwen3-32b.yaml", ("image=",), folder)
     run = local._Run(options, sample(variant), folder, "run", {}, Console(quiet=True))
     local._run_tasks(run)
