@@ -177,7 +177,8 @@ def _run_metadata(service: ModelService) -> m.WorkflowMetadata:
     return m.WorkflowMetadata(
         labels=_labels(service),
         annotations={
-            TITLE: f"{service.model.id} as {service.name} in {service.namespace}: {workflow_parameter(REASON)}",
+            # Argo's list shows some thirty characters of it, so what tells one run from another comes first.
+            TITLE: f"{service.name}, {workflow_parameter(REASON)}: {service.model.id} in {service.namespace}",
             DESCRIPTION: f"Beside the document: {overrides}. Empty means as in the document. What the run did is the "
             f"output `message` of its last task, {pipeline.FINISH.name}.",
         },

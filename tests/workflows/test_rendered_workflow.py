@@ -405,7 +405,7 @@ def test_every_object_and_every_run_says_what_it_is() -> None:
         assert found["metadata"]["annotations"]["workflows.argoproj.io/description"]
     annotations = workflow_spec()["workflowMetadata"]["annotations"]
     assert annotations["workflows.argoproj.io/title"] == (
-        "Qwen/Qwen3-32B as qwen3-32b in default: {{workflow.parameters.reason}}"
+        "qwen3-32b, {{workflow.parameters.reason}}: Qwen/Qwen3-32B in default"
     )
     assert "'{{workflow.parameters.image}}'" in annotations["workflows.argoproj.io/description"]
 
