@@ -31,11 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
     gc.set_threshold(GARBAGE)
     clock = SystemClock()
     report = stdout_report(clock, diff=options.diff, progress_file=wiring.progress_file())
-    started, reason, code = clock.now(), "", Exit.DONE
+    started, reason, verdict, code = clock.now(), "", "", Exit.DONE
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     try:
-        _run(options, report, clock)
+        verdict = _run(options, report, clock)
     except (StepError, DocumentError, Interrupted) as error:
         reason, code = str(error), exit_code(error)
         if not report.counts["failed"]:
@@ -52,11 +52,13 @@ def main(arguments: list[str] | None = None) -> int:
     if options.outputs:
         recap = {**report.counts, "exit": int(code), "reason": reason, "seconds": round(clock.now() - started, 3)}
         outputs.write_json(recap, options.outputs / outputs.RECAP_FILE)
-        outputs.write_text(report.in_one_line(), options.outputs / outputs.RECAP)
+        said = "; ".join(filter(None, (report.in_one_line(), verdict)))
+        outputs.write_text(said, options.outputs / outputs.RECAP)
     return int(code)
 
 
-def _run(options: argparse.Namespace, report: StreamReport, clock: SystemClock) -> None:
+def _run(options: argparse.Namespace, report: StreamReport, clock: SystemClock) -> str:
+    """The verdict of a step that only judges, else nothing."""
     service = load(options.service, options.set)
     set_up(step=options.step, service=service.name, verbose=options.verbose)
     step = wiring.build(
@@ -74,10 +76,11 @@ def _run(options: argparse.Namespace, report: StreamReport, clock: SystemClock) 
     )
     if options.check:
         check(step, report)
-        return
-    outcome = converge(step, report, clock)
+        return ""
+    found = converge(step, report, clock).outputs
     if options.outputs:
-        outputs.write(outcome.outputs, options.outputs)
+        outputs.write(found, options.outputs)
+    return found.verdict if isinstance(found, outputs.Judged) else ""
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -48,6 +48,10 @@ class Outputs:
     endpoint: str
     answer: str
 
+    @property
+    def verdict(self) -> str:
+        return f"{self.state}: {self.reason}"
+
 
 @dataclass(frozen=True)
 class CheckRelease:

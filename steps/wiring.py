@@ -42,6 +42,7 @@ BETWEEN_STEPS = 30 * 60  # seconds, beside the deadline of the smoke test
 WITHIN_A_STEP = 120  # seconds; the loop of a step renews it every few
 # Of check-release at what the engines count, which follows an answer: with the pauses of the loop, some 18 seconds.
 LOOKS_AT_ANSWERS = 8
+_LAST_OF_TRANSFER = {"staged": "upload-model", "streamed": "mirror-model"}  # by transfer.mode
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ def _check_release(invocation: Invocation) -> Step[Any]:
     service, release = invocation.service, _release(invocation)
     cluster = ReadOnlyCluster(_cluster())
     parts = (
-        # A staged transfer leaves the same files behind, and with their manifest in the bucket nothing else is asked.
-        Part("mirror-model", lambda: MirrorModel(release, _source(service), _store(service))),
+        # Both ways leave the same files behind, and with their manifest in the bucket nothing else is asked.
+        Part(_LAST_OF_TRANSFER[service.transfer.mode], lambda: MirrorModel(release, _source(service), _store(service))),
         Part("create-volume", lambda: CreateVolume(release, cluster, _key_of_volume(service))),
         Part("roll-out-service", lambda: RollOutService(release, cluster)),
         Part("promote-release", lambda: PromoteRelease(release, cluster)),

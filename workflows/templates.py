@@ -117,6 +117,17 @@ def workflow_parameter(name: str) -> str:
     return f"{{{{workflow.parameters.{name}}}}}"
 
 
+def override_if_set(name: str, *, shown: bool) -> str:
+    """Name and value of a parameter, or nothing if it is empty; `shown`: the value is short enough to be told.
+
+    Argo evaluates the expression once; what a value holds stays text.
+    https://argo-workflows.readthedocs.io/en/latest/variables/#expression
+    """
+    value = f"workflow.parameters['{name}']"
+    said = f"'{name} ' + {value} + ', '" if shown else f"'another {name}, '"
+    return f"{{{{={value} == '' ? '' : {said}}}}}"
+
+
 def task_arguments(task: Task) -> dict[str, str]:
     """What the DAG hands to the task: outputs of earlier ones, and the number of the shard that an instance has."""
     shard = {SHARD: "{{item}}" if task.fans_out else task.shards[0]} if task.shards else {}

@@ -6,11 +6,19 @@ Written to a draft and renamed, so that a reader never sees half a value.
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 RECAP_FILE = "recap.json"  # what a step did, in numbers
 RECAP = "recap"  # what a step did, in one line; every step leaves it beside its own outputs
 NOTHING_CHANGED = "nothing changed"  # how the recap of a step begins that found everything as wanted
+
+
+@runtime_checkable
+class Judged(Protocol):
+    """Outputs of a step that only judges: its recap ends with what it found, since counts would always say the same."""
+
+    @property
+    def verdict(self) -> str: ...
 
 
 def write(outputs: Any, folder: Path) -> None:

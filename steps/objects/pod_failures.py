@@ -12,6 +12,7 @@ A fault ends the run at once, so it is only what time will not mend:
   late, not wrong, and the deadline of the rollout ends it with the scheduler's own words.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -30,6 +31,8 @@ _REFUSED = ("not found", "manifest unknown", "denied", "unauthorized", "no match
 _PASSING = ("timeout", "timed out", "connection re", "temporary failure", "tls handshake", "eof", "toomanyrequests")
 _PASSING_CODES = ("429 ", "500 ", "502 ", "503 ", "504 ")
 _LONGEST_MESSAGE = 300  # characters
+# The kubelet and containerd each put their own sentence with the name of the image in front of the cause.
+_BEFORE_CAUSE = re.compile(r'.*": ', re.DOTALL)
 
 
 def pod_fault(pod: Manifest, events: Iterable[Manifest] = (), log: str = "") -> str:
@@ -88,10 +91,11 @@ def _and_more(names: list[str]) -> str:
 
 def _container_fault(status: dict[str, Any], log: str) -> str:
     held = waiting(status)
-    reason, message = held.get("reason", ""), _short(held.get("message", ""))
+    reason, message = held.get("reason", ""), held.get("message", "")
     judge = _JUDGES.get(reason)
     if judge is not None:
         return judge(status, message, log)
+    message = _short(message)
     if reason in _AT_ONCE:
         return f"{reason}: {message}. Next: correct the document or make what it names, then run again"
     if reason in _STARTING and int(status.get("restartCount", 0)) >= CRASHES:
@@ -107,9 +111,13 @@ def _pull_fault(status: dict[str, Any], message: str, _log: str) -> str:
     if not refused and (passing or not backing_off):
         return ""
     return (
-        f"{waiting(status)['reason']}: image {status.get('image') or 'unknown'} cannot be pulled: {message}. "
+        f"{waiting(status)['reason']}: image {status.get('image') or 'unknown'} cannot be pulled: {_cause(message)}. "
         "Next: correct serving.image, or name the registry's Secret in serving.imagePullSecrets"
     )
+
+
+def _cause(message: str) -> str:
+    return _short(_BEFORE_CAUSE.sub("", message)) or _short(message)
 
 
 def _crash_fault(status: dict[str, Any], _message: str, log: str) -> str:

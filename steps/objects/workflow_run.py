@@ -33,8 +33,6 @@ SIGN = "nothing-changed"
 _WHEN = re.compile("when '.*' evaluated false")
 LEFT_OUT = "check-release found nothing to do"
 
-REASON = "reason"  # output of check-release: counts alone would say the same whatever it found
-
 Node = Mapping[str, Any]
 
 
@@ -66,8 +64,8 @@ class TaskResult:
 
     @property
     def recap(self) -> str:
-        """What the last attempt did, in its own words; of a step that only judged, its verdict."""
-        return self.outputs.get(REASON) or self.outputs.get(RECAP, "")
+        """What the last attempt did, in its own words."""
+        return self.outputs.get(RECAP, "")
 
     @property
     def changed(self) -> bool | None:

@@ -157,7 +157,7 @@ def test_every_step_that_may_be_left_out_is_asked_in_the_order_of_the_line_and_t
     world: World,
 ) -> None:
     """A step that joins the line must be asked, too; the checks of the platform only say whether others could work."""
-    step = world.build("check-release")
+    step = world.build("check-release", "transfer.mode=streamed")
     assert isinstance(step, CheckRelease)
     asked = [part.step for part in step.parts]
     line = [task.step for task in tasks(service("transfer.mode=streamed", name="demo")) if task.unless_current]
@@ -242,7 +242,7 @@ CASES: dict[str, tuple[Callable[[World], None], str, Callable[[World], None]]] =
         "create-volume would update Secret/default/demo-oss (data.akSecret: (hidden) -> another value)",
         nothing,
     ),
-    "a missing manifest": (lose_the_manifest, "mirror-model ", write_the_manifest),
+    "a missing manifest": (lose_the_manifest, "upload-model ", write_the_manifest),
 }
 
 
@@ -324,7 +324,7 @@ def test_a_key_that_is_missing_or_refused_is_stale_and_the_line_tells_it(world: 
             patch.setattr(wiring, "ENVIRONMENT", {**world.environment, **change})
             found = world.ask()
         assert found.state == STALE
-        assert found.reason.startswith("mirror-model: ")
+        assert found.reason.startswith("upload-model: ")
         assert words in found.reason
 
 

@@ -29,6 +29,11 @@ class Outputs:
     file_count: int = 29
 
 
+@dataclass(frozen=True)
+class Verdict:
+    verdict: str = "stale: the traffic goes elsewhere"
+
+
 class OneChange:
     """A step that creates one thing; `trouble` is what the world answers when it tries."""
 
@@ -51,8 +56,18 @@ class OneChange:
         self.done = True
         report.changed(changes[0])
 
-    def outputs(self, _facts: bool) -> Outputs:
+    def outputs(self, _facts: bool) -> Any:
         return Outputs()
+
+
+class Judge(OneChange):
+    """A step that finds something out and changes nothing."""
+
+    def observe(self) -> bool:
+        return True
+
+    def outputs(self, _facts: bool) -> Any:
+        return Verdict()
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +107,13 @@ def test_a_step_that_is_done_says_so_and_leaves_its_outputs(
     assert recap.pop("seconds") >= 0
     assert recap == {"ok": 1, "changed": 1, "failed": 0, "exit": 0, "reason": ""}
     assert termination_log.read_text() == ""
+
+
+def test_a_step_that_only_judges_ends_its_recap_with_its_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, termination_log: Path
+) -> None:
+    assert run(monkeypatch, Judge(), "--outputs", str(tmp_path)) == 0
+    assert (tmp_path / "recap").read_text() == "nothing changed, 1 as wanted; stale: the traffic goes elsewhere"
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,23 @@ def test_what_time_will_not_mend_is_a_fault(found: Manifest, words: str) -> None
     assert "Next: " in fault
 
 
+PULLED = "registry-vpc.cn-hangzhou.cr.aliyuncs.com/inference-platform/sglang-with-everything:v0.5.5-cu129-amd64"
+WRAPPED = (
+    f'Back-off pulling image "{PULLED}": ErrImagePull: failed to pull and unpack image "{PULLED}": failed to resolve '
+    f'reference "{PULLED}": failed to do request: Head "https://{PULLED.replace(":", "/manifests/")}": '
+)
+
+
+@pytest.mark.parametrize("cause", ["dial tcp: lookup registry: no such host", f"{PULLED}: not found", "403 Forbidden"])
+def test_of_an_image_that_cannot_be_pulled_the_cause_is_told_and_not_what_is_around_it(cause: str) -> None:
+    fault = pod_fault(pod({"reason": "ImagePullBackOff", "message": WRAPPED + cause}))
+    assert f"image registry/x:1 cannot be pulled: {cause}. Next: " in fault
+
+
+def test_a_cause_that_may_pass_is_seen_behind_however_many_words() -> None:
+    assert pod_fault(pod({"reason": "ImagePullBackOff", "message": WRAPPED + "dial tcp: i/o timeout"})) == ""
+
+
 def test_pods_that_fail_for_one_reason_are_told_together() -> None:
     one, two, three = (pod({"reason": "ErrImagePull", "message": NOT_FOUND}) for _ in range(3))
     two["metadata"]["name"], three["metadata"]["name"] = "second", "third"

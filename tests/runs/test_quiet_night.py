@@ -16,7 +16,7 @@ from tests.samples import service
 from tests.workflows.rendered import sample
 from workflows.__main__ import main
 from workflows.pipeline import tasks
-from workflows.runs.tables import headline, markdown, recap
+from workflows.runs.tables import headline, markdown
 
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -59,19 +59,6 @@ def test_a_run_that_walked_the_line_says_what_each_of_its_tasks_did() -> None:
         if node["name"] in ("run.roll-out-service", "run.roll-out-service(0)"):
             node["outputs"]["parameters"] = [{"name": "recap", "value": "1 changed: update RoleBasedGroup/default/a"}]
     assert run_of(nodes).result == "changed by roll-out-service"
-
-
-@pytest.mark.parametrize(
-    "reason", ["llm serves release ab12cd34, whole and proved just now", "mirror-model would move"]
-)
-def test_of_check_release_people_read_the_verdict_and_not_how_much_it_looked_at(reason: str) -> None:
-    nodes = recorded("walked")
-    for node in nodes.values():
-        if node["name"] in ("run.check-release", "run.check-release(0)"):
-            node["outputs"]["parameters"].append({"name": "reason", "value": reason})
-    found = run_of(nodes)
-    assert [line.split("  ")[-1] for line in recap(found, 0.0) if "check-release" in line] == [reason]
-    assert found.result == "nothing changed"
 
 
 @pytest.mark.parametrize(

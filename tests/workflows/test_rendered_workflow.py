@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import celpy
 import pytest
+from celpy.adapter import json_to_cel
 
 from steps import wiring
 from steps.__main__ import _parser
@@ -404,10 +406,32 @@ def test_every_object_and_every_run_says_what_it_is() -> None:
     for found in objects().values():
         assert found["metadata"]["annotations"]["workflows.argoproj.io/description"]
     annotations = workflow_spec()["workflowMetadata"]["annotations"]
-    assert annotations["workflows.argoproj.io/title"] == (
-        "qwen3-32b, {{workflow.parameters.reason}}: Qwen/Qwen3-32B in default"
-    )
-    assert "'{{workflow.parameters.image}}'" in annotations["workflows.argoproj.io/description"]
+    assert annotations["workflows.argoproj.io/title"] == "qwen3-32b: {{workflow.parameters.reason}}"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "Qwen/Qwen3-32B in default"),
+        ({"prefill-replicas": "3"}, "prefill-replicas 3, Qwen/Qwen3-32B in default"),
+        (
+            {"model-revision": "v2", "image": "registry.example.com/a:1", "skip-unchanged": "false"},
+            "model-revision v2, another image, skip-unchanged false, Qwen/Qwen3-32B in default",
+        ),
+        ({"model-revision": "{{=1+1}}"}, "model-revision {{=1+1}}, Qwen/Qwen3-32B in default"),
+    ],
+)
+def test_the_description_of_a_run_names_what_is_not_as_in_the_document(given: dict[str, str], said: str) -> None:
+    """Argo's expressions of this kind read the same in CEL. https://expr-lang.org/docs/language-definition"""
+    empty = {override.parameter: "" for override in pipeline.OVERRIDES}
+    known = {"workflow": json_to_cel({"parameters": empty | given})}
+    environment = celpy.Environment()
+    text = workflow_spec()["workflowMetadata"]["annotations"]["workflows.argoproj.io/description"]
+
+    def value(found: re.Match[str]) -> str:
+        return str(environment.program(environment.compile(found[1])).evaluate(known))
+
+    assert re.sub(r"\{\{=(.*?)\}\}", value, text) == said
 
 
 def test_a_run_can_be_found_by_what_started_it() -> None:
