@@ -1,6 +1,6 @@
 """What the hub lists, checked before anything trusts it. Pure.
 
-Fields as in `_legacy_api.py` of https://pypi.org/project/modelscope-hub/. The listing has no pages: at 3000 entries it
+Fields as in `_legacy_api.py` of the package modelscope-hub. The listing has no pages: at 3000 entries it
 ends without a word, so one that long proves nothing.
 """
 

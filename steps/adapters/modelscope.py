@@ -1,6 +1,6 @@
 """ModelScope: list one revision of a model, and read its files in ranges.
 
-The API is the one that https://pypi.org/project/modelscope-hub/ uses. Its habits that matter here: an error may come
+The API is the one that the package modelscope-hub uses. Its habits that matter here: an error may come
 with HTTP status 200; LFS files are redirected to signed links that end; small files come from the gateway itself, which
 answers a bounded range with status 200 and gets open ranges wrong. So ranges are bounded, and what counts is
 Content-Range.

@@ -1,7 +1,7 @@
 """The API of the embedded hub, in the words of the real one.
 
 Paths, fields and limits are those that the hub's own client uses: `modelscope_hub._legacy_api` and `_download` of
-https://pypi.org/project/modelscope-hub/. Two habits of the real service are kept: a missing file is an HTTP 200 with an
+the package modelscope-hub. Two habits of the real service are kept: a missing file is an HTTP 200 with an
 error in JSON, and a listing ends at 3000 entries without a word.
 """
 
