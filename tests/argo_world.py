@@ -30,12 +30,7 @@ MINIMAL = {"type": "object", "required": ["metadata", "spec"], "properties": {"s
 def definition(kind: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
     """The CRD of one of Argo's kinds; without a schema, as the minimal ones have it."""
     plural = f"{kind.lower()}s"
-    content = schema or {
-        "type": "object",
-        "required": ["metadata", "spec"],
-        "properties": {"spec": OPEN, "status": OPEN},
-    }
-    version = {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": content}}
+    version = {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema or MINIMAL}}
     return {
         "metadata": {"name": f"{plural}.argoproj.io"},
         "spec": {
