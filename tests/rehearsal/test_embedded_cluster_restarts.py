@@ -1,13 +1,18 @@
 """A cluster that was killed is found again as after a reboot of its nodes."""
 
 import shutil
+import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from tests.toy_cluster import ToyCluster, group, image_of, is_ready, toy_cluster
+import pytest
+
+from tests.toy_cluster import PATIENCE, ToyCluster, group, image_of, is_ready, toy_cluster
 from workflows.rehearsal.cluster.controllers.pace import FAST
-from workflows.rehearsal.cluster.resources import DEPLOYMENTS, NODES, PODS
+from workflows.rehearsal.cluster.resources import DEPLOYMENTS, NODES, PODS, Resource
 from workflows.rehearsal.cluster.seed import Seed, plant
 
 
@@ -36,8 +41,8 @@ def test_served_pods_serve_again_before_the_start_comes_back(tmp_path: Path) -> 
         left = killed(first, tmp_path / "second")
         before = first.pods()
     started = time.monotonic()
-    with toy_cluster(left) as second:
-        assert time.monotonic() - started < FAST.reboot / 2
+    with toy_cluster(left, pace=replace(FAST, reboot=PATIENCE)) as second:
+        assert time.monotonic() - started < PATIENCE
         after = second.pods()
         assert {name: pod["metadata"]["uid"] for name, pod in after.items()} == {
             name: pod["metadata"]["uid"] for name, pod in before.items()
@@ -47,6 +52,29 @@ def test_served_pods_serve_again_before_the_start_comes_back(tmp_path: Path) -> 
         assert {pod["status"]["containerStatuses"][0]["restartCount"] for pod in after.values()} == {1}
         dial = second.plane.network.dial("default")
         assert dial("sglang-pd-prefill-1.s-sglang-pd-prefill", 8000)
+
+
+def test_the_start_does_not_come_back_before_the_objects_say_that_pods_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with toy_cluster(tmp_path) as first:
+        serve(first)
+    second = ToyCluster(tmp_path)
+    came_back = threading.Event()
+    came_back_early = []
+    replace_at_once = second.store.replace
+
+    def replace_late(resource: Resource, manifest: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+        if resource == PODS and "sglang" in manifest["metadata"]["name"] and is_ready(manifest):
+            came_back_early.append(came_back.wait(0.2))
+        return replace_at_once(resource, manifest, **options)
+
+    monkeypatch.setattr(second.store, "replace", replace_late)
+    with second:
+        came_back.set()
+        assert all(is_ready(pod) for pod in second.pods().values())
+    assert came_back_early
+    assert not any(came_back_early)
 
 
 def test_a_rollout_that_was_cut_off_goes_on(tmp_path: Path) -> None:
@@ -89,7 +117,7 @@ def test_a_pod_that_can_not_come_back_does_not_hold_up_the_start_for_long(tmp_pa
     shutil.rmtree(folder)
     started = time.monotonic()
     with toy_cluster(tmp_path, pace=replace(FAST, reboot=0.3)) as second:
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < PATIENCE
         second.until(lambda: second.events("FailedMount"))
         assert not is_ready(second.pods()["sglang-pd-decode-0"])
 

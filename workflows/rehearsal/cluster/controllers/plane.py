@@ -1,13 +1,13 @@
 """All controllers over one store."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+from workflows.rehearsal.cluster.controllers.comeback import Comeback
 from workflows.rehearsal.cluster.controllers.deployments import DaemonSetController, DeploymentController
 from workflows.rehearsal.cluster.controllers.garbage import GarbageCollector
 from workflows.rehearsal.cluster.controllers.groups import RoleBasedGroupOperator
-from workflows.rehearsal.cluster.controllers.kubelet import SIMULATED, Kubelet
+from workflows.rehearsal.cluster.controllers.kubelet import Kubelet
 from workflows.rehearsal.cluster.controllers.loop import Loop
 from workflows.rehearsal.cluster.controllers.network import Network, ServiceController
 from workflows.rehearsal.cluster.controllers.operator_style import OperatorStyle
@@ -16,9 +16,9 @@ from workflows.rehearsal.cluster.controllers.role_instance_sets import RoleInsta
 from workflows.rehearsal.cluster.controllers.scheduler import Scheduler
 from workflows.rehearsal.cluster.controllers.statefulsets import StatefulSetController
 from workflows.rehearsal.cluster.controllers.volumes import VolumeBinder
-from workflows.rehearsal.cluster.controllers.world import World, is_going, is_true
-from workflows.rehearsal.cluster.resources import DAEMON_SETS, DEPLOYMENTS, PODS
-from workflows.rehearsal.cluster.store import Manifest, Store
+from workflows.rehearsal.cluster.controllers.world import World
+from workflows.rehearsal.cluster.resources import PODS
+from workflows.rehearsal.cluster.store import Store
 from workflows.rehearsal.runtime import ContainerRuntime, Dial
 
 _LOOK = 0.02  # seconds between two looks at what an earlier process left
@@ -54,11 +54,11 @@ class ControlPlane:
 
     def start(self) -> None:
         """Run, and come back once what was up in an earlier process is up again, or `pace.reboot` is over."""
-        expected = self._expected()
+        comeback = Comeback(self._store, self.kubelet.is_up)
         self._loop.start()
         deadline = time.monotonic() + self._pace.reboot
         bell = self._store.subscribe()
-        while time.monotonic() < deadline and not all(is_back() for is_back in expected):
+        while time.monotonic() < deadline and not comeback.is_complete():
             bell.wait(_LOOK)
 
     def stop(self) -> None:
@@ -73,36 +73,3 @@ class ControlPlane:
 
     def _dial(self, namespace: str) -> Dial:
         return self.network.dial(namespace)
-
-    def _expected(self) -> list[Callable[[], bool]]:
-        ready = [
-            pod["metadata"]["uid"] for pod in self._store.select(PODS) if is_true(pod, "Ready") and not is_going(pod)
-        ]
-        return [*(self._pod_is_back(uid) for uid in ready), self._components_are_up, self._groups_are_back()]
-
-    def _pod_is_back(self, uid: str) -> Callable[[], bool]:
-        return lambda: self.kubelet.is_up(uid)
-
-    def _components_are_up(self) -> bool:
-        """Whether the simulated parts of the cluster itself are complete; those of users may be broken for good."""
-        deployments = [one for one in self._store.select(DEPLOYMENTS) if _is_simulated(one)]
-        daemon_sets = [one for one in self._store.select(DAEMON_SETS) if _is_simulated(one)]
-        return all(
-            (one.get("status") or {}).get("readyReplicas") == one["spec"].get("replicas", 1) for one in deployments
-        ) and all(
-            status.get("numberReady", -1) == status.get("desiredNumberScheduled")
-            for status in (one.get("status") or {} for one in daemon_sets)
-        )
-
-    def _groups_are_back(self) -> Callable[[], bool]:
-        resource = self._store.registry.kind("workloads.x-k8s.io/v1alpha1", "RoleBasedGroup")
-        if resource is None:
-            return lambda: True
-        ready = {group["metadata"]["uid"] for group in self._store.select(resource) if is_true(group, "Ready")}
-        return lambda: (
-            ready <= {group["metadata"]["uid"] for group in self._store.select(resource) if is_true(group, "Ready")}
-        )
-
-
-def _is_simulated(workload: Manifest) -> bool:
-    return SIMULATED in (workload["spec"]["template"]["metadata"].get("annotations") or {})
