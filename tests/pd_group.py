@@ -17,7 +17,7 @@ from workflows.rehearsal.runtime import Address, Container
 
 LAYERS, KV_HEADS, HEAD_DIM = 2, 2, 16
 KV_BYTES_PER_TOKEN = LAYERS * 2 * KV_HEADS * HEAD_DIM * 2
-FAST = Timing(handshake=0.3, transfer=1.0, watch=0.02)
+FAST = Timing(watch=0.02)
 MODEL_PATH = "/models/tiny"
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import requests
 
 from steps.adapters import exposition
 from steps.ports import Metrics
-from tests.pd_group import KV_BYTES_PER_TOKEN, PdGroup, eventually, pd_group, write_model
+from tests.pd_group import FAST, KV_BYTES_PER_TOKEN, PdGroup, eventually, pd_group, write_model
 from workflows.rehearsal.engine import Script, Timing
 
 Start = Callable[..., PdGroup]
@@ -21,8 +22,8 @@ CHAT = "/v1/chat/completions"
 def start(tmp_path: Path) -> Iterator[Start]:
     groups: list[PdGroup] = []
 
-    def started(script: Script | None = None, *overrides: str, **options: Any) -> PdGroup:
-        pd = pd_group(tmp_path, script, *overrides)
+    def started(script: Script | None = None, *overrides: str, timing: Timing = FAST, **options: Any) -> PdGroup:
+        pd = pd_group(tmp_path, script, *overrides, timing=timing)
         groups.append(pd)
         pd.start_all(**options)
         eventually(pd.serves, "the router sees every worker")
@@ -206,7 +207,7 @@ def test_a_broken_pair_fails_while_the_other_one_serves(start: Start) -> None:
 
 
 def test_a_wrong_bootstrap_port_is_a_500_after_the_handshake_gave_up(start: Start) -> None:
-    pd = start(None, "serving.prefill.replicas=1")
+    pd = start(None, "serving.prefill.replicas=1", timing=replace(FAST, handshake=0.3))
     body = {"model": "any", "messages": [{"role": "user", "content": "hi"}]}
     told = {"bootstrap_host": pd.ip("prefill-0"), "bootstrap_port": 1, "bootstrap_room": 5}
     reply = requests.post(pd.url("decode-0") + CHAT, json={**body, **told}, timeout=30)

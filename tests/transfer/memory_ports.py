@@ -37,6 +37,11 @@ def nothing(operation: str, key: str) -> None:
     """The hook of a good day."""
 
 
+def transfer_threads() -> list[threading.Thread]:
+    """Those that move files now."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("transfer-")]
+
+
 def content(path: str, size: int) -> bytes:
     """Bytes that differ from file to file."""
     return random.Random(path).randbytes(size)

@@ -23,7 +23,16 @@ from steps.transfer.file_job import SAVE_PARTS
 from steps.transfer.layout import MIB
 from tests.fakes import FakeClock, RecordingReport
 from tests.samples import service
-from tests.transfer.memory_ports import KillAt, Killed, MemorySource, MemoryStore, content, listing_of, nothing
+from tests.transfer.memory_ports import (
+    KillAt,
+    Killed,
+    MemorySource,
+    MemoryStore,
+    content,
+    listing_of,
+    nothing,
+    transfer_threads,
+)
 
 WORKERS = 2
 DOCUMENT = service("transfer.mode=streamed", "transfer.partSizeMib=1", f"transfer.workers={WORKERS}")
@@ -270,17 +279,21 @@ def sigterm_is_an_interruption() -> Iterator[None]:
 @pytest.mark.usefixtures("sigterm_is_an_interruption")
 def test_sigterm_stops_the_threads_and_saves_how_far_the_files_are() -> None:
     store, reads = MemoryStore(), []
-    before = threading.active_count()
+    all_at_work = threading.Barrier(WORKERS, timeout=60)
 
     def terminate(operation: str, key: str) -> None:
+        if operation != "read":
+            return
         reads.append(key)
+        if len(reads) <= WORKERS:
+            all_at_work.wait()
         if len(reads) == 7:
             os.kill(os.getpid(), signal.SIGTERM)
 
     first = MemorySource(FILES, hook=terminate)
     with pytest.raises(Interrupted):
         mirror(first, store)
-    assert threading.active_count() == before
+    assert not transfer_threads()
     second = MemorySource(FILES)
     mirror(second, store)
     assert_whole(store, FILES)
@@ -303,9 +316,8 @@ def test_a_thread_that_hangs_in_a_request_does_not_hold_up_the_end() -> None:
         converge(step, RecordingReport(), clock)
     assert not released.is_set()
     released.set()
-    for thread in threading.enumerate():
-        if thread.name.startswith("transfer-"):
-            thread.join(10)
+    for thread in transfer_threads():
+        thread.join(10)
 
 
 class _Hurried(FakeClock):

@@ -116,12 +116,15 @@ class Topology:
 class Bootstrap:
     """What a prefill worker's second server tells. `/route` is 503 until `register`.
 
-    `broken_with` says for a decode pod whether no transfer to it succeeds; a `silent` one hands over nothing at all.
+    `broken_with` says for a decode pod whether no transfer to it succeeds, `is_silent` whether nothing is handed over to
+    anybody. Both are asked at each transfer.
     """
 
-    def __init__(self, rooms: Rooms, timeout: float, broken_with: Callable[[str], bool], *, silent: bool) -> None:
+    def __init__(
+        self, rooms: Rooms, timeout: float, broken_with: Callable[[str], bool], is_silent: Callable[[], bool]
+    ) -> None:
         self.rooms = rooms
-        self.silent = silent
+        self.is_silent = is_silent
         self.timeout = timeout
         self.broken_with = broken_with
         self.topology: Topology | None = None
@@ -158,7 +161,7 @@ class _BootstrapHandler(Handler):
 
     def _hand_over(self, room: int, rank: int, decode: str) -> None:
         rooms = self.bootstrap.rooms
-        if self.bootstrap.silent:
+        if self.bootstrap.is_silent():
             self.send_body(204, b"", "text/plain")
             return
         cache = rooms.find(room, self.bootstrap.timeout)

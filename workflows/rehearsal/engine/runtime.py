@@ -116,7 +116,7 @@ class EngineContainer:
         self._say("The server is fired up and ready to roll!")
 
     def _listen_for_decode(self, worker: Worker) -> Bootstrap:
-        bootstrap = Bootstrap(worker.rooms, self._timing.transfer, worker.broken_with, silent=worker.silent)
+        bootstrap = Bootstrap(worker.rooms, self._timing.transfer, worker.broken_with, worker.is_silent)
         self._listen(worker.flags.bootstrap_port, bootstrap_handler(bootstrap))
         return bootstrap
 

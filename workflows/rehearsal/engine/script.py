@@ -34,6 +34,6 @@ class Timing:
     """Seconds. The real values, where they are longer, stand beside."""
 
     health_answer: float = 0.0  # 1.0: a worker's /health waits for one generated token
-    handshake: float = 2.0  # 15: a decode worker asks for the topology of prefill once a second
-    transfer: float = 5.0  # 300: how long either half waits for the other
+    handshake: float = 15.0  # a decode worker asks for the topology of prefill once a second
+    transfer: float = 30.0  # 300: how long either half waits for the other
     watch: float = 0.25  # 5: how often the router looks for workers that it does not know yet

@@ -90,8 +90,7 @@ class Worker:
     def kv_bytes_per_token(self) -> int:
         return self.checkpoint.kv_bytes_per_token(self.flags.tp_size)
 
-    @property
-    def silent(self) -> bool:
+    def is_silent(self) -> bool:
         return self._script.names(self._script.no_transfer, self.pod)
 
     def broken_with(self, decode: str) -> bool:
@@ -131,7 +130,7 @@ class Worker:
     def _prefill(self, request: Request) -> Generation:
         assert request.room is not None
         cache = KvCache(self.weights, tokens(request.prompt), self.kv_bytes_per_token)
-        if self.silent:
+        if self.is_silent():
             return self._first_token(request)
         started = time.monotonic()
         self.rooms.offer(request.room, cache, self.flags.tp_size)
@@ -173,7 +172,7 @@ class Worker:
                 raise RequestError(
                     500, f"Could not fetch prefill server info from bootstrap_addr: {source} ({why}). {request.id}"
                 )
-            pause.wait(self.timing.handshake / 10)
+            pause.wait(self.timing.handshake / 15)
         self._compare(reply.json())
 
     def _compare(self, topology: Mapping[str, Any]) -> None:
