@@ -259,19 +259,17 @@ def test_what_is_not_as_wanted_is_stale_until_the_line_was_walked(world: World, 
     assert world.ask().state == CURRENT
 
 
-def test_an_engine_that_answers_and_moves_no_kv_cache_is_stale_and_then_fails_the_smoke_test(world: World) -> None:
-    object.__setattr__(
-        world.script, "no_transfer", frozenset({"prefill-0", "prefill-1"})
-    )  # the engine asks it at every request
+def test_an_engine_that_answers_from_other_weights_is_stale_and_then_fails_the_smoke_test(world: World) -> None:
+    object.__setattr__(world.script, "wrong_weights", frozenset({"decode-0"}))  # the engine asks it at every request
     try:
         found = world.ask()
         with pytest.raises(Blocked) as failed:
             converge(world.build("smoke-test"), RecordingReport(), SystemClock())
     finally:
-        object.__setattr__(world.script, "no_transfer", frozenset())
+        object.__setattr__(world.script, "wrong_weights", frozenset())
     assert (found.state, found.reason.partition(":")[0]) == (STALE, "smoke-test finds")
-    assert "no prefill worker handed over KV cache" in found.reason
-    assert "no prefill worker handed over KV cache" in str(failed.value)
+    assert "the workers differ in weights: decode-0 has" in found.reason
+    assert "the workers differ in weights: decode-0 has" in str(failed.value)
     assert world.ask().state == CURRENT
 
 
