@@ -1,5 +1,6 @@
 """Steps against the embedded cluster: the real adapter over HTTP, controllers that act, containers that are toys."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,13 +17,28 @@ from steps.promote_release import PromoteRelease
 from steps.release import FIELD_MANAGER, Release
 from steps.roll_out_service import RollOutService
 from tests.fakes import FakeClock, RecordingReport
-from tests.toy_cluster import ToyRuntime
+from tests.toy_cluster import PATIENCE, ToyRuntime
 from workflows.rehearsal.cluster.controllers.operator_style import V06, OperatorStyle
 from workflows.rehearsal.cluster.controllers.pace import FAST
 from workflows.rehearsal.cluster.embedded import EmbeddedCluster
+from workflows.rehearsal.cluster.store import Store
 
 KEY = AccessKey("dummy-id", "dummy-secret")
 SABOTEUR = "saboteur"
+QUIET = 0.05  # seconds without a change after which time passes
+
+
+class WorldClock(FakeClock):
+    """Time passes while no object changes: as long as controllers are at work, no deadline comes nearer."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._bell = store.subscribe()
+        self.frozen = False  # nothing will ever change, so there is nothing to wait for
+
+    def sleep(self, seconds: float) -> None:
+        if self.frozen or not self._bell.wait(QUIET):
+            super().sleep(seconds)
 
 
 @dataclass
@@ -32,13 +48,10 @@ class LiveCluster:
     embedded: EmbeddedCluster
     port: Cluster
     bucket: Path
-    frozen: bool = False
-    clock: FakeClock = field(init=False)
+    clock: WorldClock = field(init=False)
 
     def __post_init__(self) -> None:
-        bell = self.embedded.store.subscribe()
-        # Waiting is waiting for the next change of any object; a frozen cluster has none, so time just passes.
-        self.clock = FakeClock(lambda _: None if self.frozen else bell.wait(0.05))
+        self.clock = WorldClock(self.embedded.store)
 
     def store(self, release: Release) -> Release:
         """Put the files of a release into the bucket, so that its volume can be mounted."""
@@ -80,7 +93,7 @@ class LiveCluster:
             params={"fieldManager": by},
             json=change,
             headers={"Content-Type": "application/merge-patch+json"},
-            timeout=10,
+            timeout=30,
         )
         assert answer.ok, answer.text
 
@@ -99,17 +112,16 @@ class LiveCluster:
         """Names of our objects of a kind."""
         return sorted({path.split("/")[-1] for path in self.objects() if path.split("/")[1] == kind})
 
-    def settle(self, holds: Callable[[], bool], looks: int = 400) -> None:
+    def settle(self, holds: Callable[[], bool]) -> None:
         """Wait for controllers."""
-        for _ in range(looks):
-            if holds():
-                return
+        deadline = time.monotonic() + PATIENCE
+        while not holds():
+            assert time.monotonic() < deadline, f"the cluster did not settle within {PATIENCE} s"
             self.clock.sleep(0.0)
-        raise AssertionError("the cluster did not settle")
 
     def freeze(self) -> None:
         """No controller acts any more; the API goes on."""
-        self.frozen = True
+        self.clock.frozen = True
         self.embedded._plane.stop()
 
 

@@ -132,7 +132,7 @@ class PdGroup:
         """The router sees every worker."""
         if self.containers["router-0"].address(self.port) is None:
             return False
-        found = requests.get(self.url("router-0") + "/readiness", timeout=5).json()
+        found = requests.get(self.url("router-0") + "/readiness", timeout=30).json()
         expected = self.release.replicas["prefill"] + self.release.replicas["decode"]
         return bool(found.get("healthy_workers") == expected)
 
@@ -146,7 +146,7 @@ def pd_group(folder: Path, script: Script | None = None, *overrides: str, timing
     return PdGroup(wanted, SglangRuntime(script, timing), write_model(folder / "model"))
 
 
-def eventually(true: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+def eventually(true: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
     """Looks again until it is true; the pause is short, and the bound is only met when the test fails."""
     pause = threading.Event()
     for _ in range(int(seconds / 0.01)):

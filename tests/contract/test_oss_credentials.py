@@ -129,7 +129,7 @@ def test_many_threads_ask_sts_once(role: RoleCredentials, sts: Sts) -> None:
 
     def be_refused(_number: int) -> int:
         key = role.get_credentials()
-        together.wait(20)
+        together.wait(60)
         assert role.renew()
         return id(key)
 

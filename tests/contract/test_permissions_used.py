@@ -174,7 +174,7 @@ class World:
             f"{self.live.embedded.url}/api/v1/namespaces/default/pods/{pod}/status",
             json={"status": status},
             headers={"Content-Type": "application/merge-patch+json"},
-            timeout=10,
+            timeout=30,
         )
         assert answer.ok, answer.text
 

@@ -58,7 +58,7 @@ def pd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PdGroup]:
 
 def call(pd: PdGroup, name: str, path: str, body: Any = None, *, port: int = 0) -> Reply:
     url = pd.url(name, port) + path
-    found = requests.get(url, timeout=10) if body is None else requests.post(url, json=body, timeout=10)
+    found = requests.get(url, timeout=30) if body is None else requests.post(url, json=body, timeout=30)
     found.encoding = "utf-8"
     return Reply(found.status_code, {key.lower(): value for key, value in found.headers.items()}, found.text)
 

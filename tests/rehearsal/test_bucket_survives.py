@@ -101,7 +101,7 @@ def test_a_kill_in_the_middle_of_a_part_leaves_no_part(tmp_path: Path) -> None:
     with killed(tmp_path) as oss:
         upload = oss.start_upload("big")
         address = oss._bucket.sign_url("PUT", "big", 60, params={"uploadId": upload.id, "partNumber": "1"})
-        connection = HTTPConnection(urlsplit(address).netloc, timeout=5)
+        connection = HTTPConnection(urlsplit(address).netloc, timeout=30)
         connection.putrequest("PUT", address.removeprefix(oss._endpoint))
         connection.putheader("Content-Length", str(2 * PART))
         connection.endheaders(os.urandom(PART))

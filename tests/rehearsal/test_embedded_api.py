@@ -129,7 +129,7 @@ class TestStore:
         store = Store()
         bell = store.subscribe()
         made = store.create(CONFIG_MAPS, config_map("bell"))
-        assert bell.wait(5)
+        assert bell.wait(30)
         store.replace(CONFIG_MAPS, made)
         assert not bell.wait(0)
 
@@ -220,7 +220,7 @@ class TestHistory:
         server = ApiServer(store)
         server.start()
         server.write_kubeconfig(tmp_path / "kubeconfig")
-        connection = HTTPConnection(urlsplit(server.url).netloc, timeout=10)
+        connection = HTTPConnection(urlsplit(server.url).netloc, timeout=30)
         connection.request("GET", "/api/v1/configmaps?watch=1&timeoutSeconds=60")
         response = connection.getresponse()
         assert b"first" in response.read1()
@@ -260,7 +260,7 @@ class Echo(Handler):
         for part in (b"data: 1\n\n", b"data: 2\n\n"):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
             self.wfile.flush()
-            self.go.wait(10)
+            self.go.wait(60)
         self.wfile.write(b"0\r\n\r\n")
 
 
@@ -347,7 +347,7 @@ def direct(api: Api, below: str) -> tuple[HTTPConnection, str, dict[str, str]]:
     parts = urlsplit(configuration.host)
     headers = {"Authorization": str(configuration.get_api_key_with_prefix("BearerToken"))}
     path = POD_PATH.format(namespace="default") + ":8000" + below
-    return HTTPConnection(parts.hostname or "", parts.port, timeout=10), path, headers
+    return HTTPConnection(parts.hostname or "", parts.port, timeout=30), path, headers
 
 
 class TestLogs:

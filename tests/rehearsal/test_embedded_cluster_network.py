@@ -38,7 +38,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToyCluster]:
 
 
 def who(address: Address) -> str:
-    connection = http.client.HTTPConnection(*address, timeout=5)
+    connection = http.client.HTTPConnection(*address, timeout=30)
     try:
         connection.request("GET", "/")
         return str(json.loads(connection.getresponse().read())["pod"])

@@ -40,7 +40,7 @@ def ask(pd: PdGroup, prompt: str = "Explain prefill.", name: str = "router-0", *
 
 
 def metrics(pd: PdGroup, name: str) -> Metrics:
-    return exposition.parse(requests.get(pd.url(name) + "/metrics", timeout=5).text)
+    return exposition.parse(requests.get(pd.url(name) + "/metrics", timeout=30).text)
 
 
 def total(pd: PdGroup, name: str, metric: str) -> float:
@@ -95,7 +95,7 @@ def test_counters_move_as_on_the_real_engine(start: Start) -> None:
 def test_health_moves_no_kv_cache_and_counts_as_no_request(start: Start) -> None:
     pd = start(None, "serving.prefill.replicas=1")
     before = total(pd, "prefill-0", "num_requests_total")
-    assert requests.get(pd.url("prefill-0") + "/health", timeout=5).status_code == 200
+    assert requests.get(pd.url("prefill-0") + "/health", timeout=30).status_code == 200
     assert total(pd, "prefill-0", "num_requests_total") == before == 1  # the warm-up
     assert total(pd, "prefill-0", "kv_transfer_total_mb_count") == 0
     assert total(pd, "prefill-0", "per_stage_req_latency_seconds_count") > 3
@@ -174,8 +174,8 @@ def test_a_router_without_workers_lives_but_serves_nothing(tmp_path: Path) -> No
     pd.start_router()
     eventually(lambda: pd.containers["router-0"].address(pd.port) is not None, "the router listens")
     url = pd.url("router-0")
-    assert requests.get(url + "/health", timeout=5).status_code == 200
-    assert requests.get(url + "/readiness", timeout=5).status_code == 503
+    assert requests.get(url + "/health", timeout=30).status_code == 200
+    assert requests.get(url + "/readiness", timeout=30).status_code == 503
     refused = ask(pd)
     assert refused.status_code == 503
     assert refused.headers["x-smg-error-code"] == "server_selection_failed"
@@ -187,7 +187,7 @@ def test_the_router_drops_a_dead_worker_and_takes_it_back(start: Start) -> None:
     pd.containers["prefill-1"].stop()
 
     def healthy() -> int:
-        found = requests.get(pd.url("router-0") + "/workers", timeout=5).json()["workers"]
+        found = requests.get(pd.url("router-0") + "/workers", timeout=30).json()["workers"]
         return sum(worker["is_healthy"] for worker in found)
 
     eventually(lambda: healthy() == 2, "the router drops the dead worker")
@@ -203,7 +203,7 @@ def test_a_broken_pair_fails_while_the_other_one_serves(start: Start) -> None:
     assert statuses == {200}  # the router's retries hide it
     assert total(pd, "decode-0", "num_transfer_failed_reqs_total") > 0
     assert total(pd, "prefill-1", "num_transfer_failed_reqs_total") > 0
-    assert requests.get(url + "/health_generate", timeout=5).status_code == 200
+    assert requests.get(url + "/health_generate", timeout=30).status_code == 200
 
 
 def test_a_wrong_bootstrap_port_is_a_500_after_the_handshake_gave_up(start: Start) -> None:

@@ -35,7 +35,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def smoke(pd: PdGroup, report: RecordingReport | None = None, clock: FakeClock | None = None) -> Outcome:
-    step = SmokeTest(pd.release, PdCluster(pd), SglangInference(LoopbackRoute(pd=pd), chat_timeout=10.0))
+    step = SmokeTest(pd.release, PdCluster(pd), SglangInference(LoopbackRoute(pd=pd), chat_timeout=60.0))
     return converge(step, report or RecordingReport(), clock or FakeClock())
 
 

@@ -80,7 +80,7 @@ def test_what_an_earlier_run_brought_counts_as_neither_done_nor_to_do(found: Ser
 
 def test_a_terminal_has_one_live_line_with_files_bytes_rate_and_time_left(found: Services, moment: Moment) -> None:
     shown = threading.Event()
-    moment.at(5, lambda: shown.wait(20))  # else it may be over before there is anything to see
+    moment.at(5, lambda: shown.wait(60))  # else it may be over before there is anything to see
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "steps", *words(found, "mirror-model", found.release().model_digest)],

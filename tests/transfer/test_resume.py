@@ -317,7 +317,7 @@ def test_a_thread_that_hangs_in_a_request_does_not_hold_up_the_end() -> None:
     assert not released.is_set()
     released.set()
     for thread in transfer_threads():
-        thread.join(10)
+        thread.join(60)
 
 
 class _Hurried(FakeClock):

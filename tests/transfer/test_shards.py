@@ -98,7 +98,7 @@ def test_shards_at_the_same_time_leave_the_uploads_of_each_other_alone() -> None
             parts.append(operation)
             if parts.count("read") == 3:  # an upload and its state are there by now
                 parts.append("read")
-                together.wait(20)
+                together.wait(60)
 
         return MemorySource(FILES, hook=hook)
 
@@ -111,7 +111,7 @@ def test_shards_at_the_same_time_leave_the_uploads_of_each_other_alone() -> None
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert ended == [(True, ())] * COUNT
     mirror(store, None)
     assert paths(store) == {*FILES, ".slipway/manifest.json"}

@@ -154,7 +154,7 @@ def _when_started(world: ArgoWorld, phase: str, tasks: Mapping[str, tuple[Attemp
 
     def act() -> None:
         while not world.runs():
-            bell.wait(5)
+            bell.wait(30)
         name = world.only_run()["metadata"]["name"]
         world.tell(phase="Running", progress="1/2", nodes=nodes(name, {}))
         world.tell(phase=phase, progress="2/2", nodes=nodes(name, tasks, root=phase))
