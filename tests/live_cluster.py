@@ -112,12 +112,13 @@ class LiveCluster:
         """Names of our objects of a kind."""
         return sorted({path.split("/")[-1] for path in self.objects() if path.split("/")[1] == kind})
 
-    def settle(self, holds: Callable[[], bool]) -> None:
-        """Wait for controllers."""
+    def settle(self, holds: Callable[[], Any]) -> Any:
+        """Wait for controllers until `holds` gives something true, and return that."""
         deadline = time.monotonic() + PATIENCE
-        while not holds():
+        while not (found := holds()):
             assert time.monotonic() < deadline, f"the cluster did not settle within {PATIENCE} s"
             self.clock.sleep(0.0)
+        return found
 
     def freeze(self) -> None:
         """No controller acts any more; the API goes on."""
