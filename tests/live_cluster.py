@@ -19,7 +19,7 @@ from steps.roll_out_service import RollOutService
 from tests.fakes import FakeClock, RecordingReport
 from tests.toy_cluster import PATIENCE, ToyRuntime
 from workflows.rehearsal.cluster.controllers.operator_style import V06, OperatorStyle
-from workflows.rehearsal.cluster.controllers.pace import FAST
+from workflows.rehearsal.cluster.controllers.pace import FAST, Pace
 from workflows.rehearsal.cluster.embedded import EmbeddedCluster
 from workflows.rehearsal.cluster.store import Store
 
@@ -112,13 +112,12 @@ class LiveCluster:
         """Names of our objects of a kind."""
         return sorted({path.split("/")[-1] for path in self.objects() if path.split("/")[1] == kind})
 
-    def settle(self, holds: Callable[[], Any]) -> Any:
-        """Wait for controllers until `holds` gives something true, and return that."""
+    def settle(self, holds: Callable[[], bool]) -> None:
+        """Wait for controllers."""
         deadline = time.monotonic() + PATIENCE
-        while not (found := holds()):
+        while not holds():
             assert time.monotonic() < deadline, f"the cluster did not settle within {PATIENCE} s"
             self.clock.sleep(0.0)
-        return found
 
     def freeze(self) -> None:
         """No controller acts any more; the API goes on."""
@@ -127,9 +126,11 @@ class LiveCluster:
 
 
 @contextmanager
-def live_cluster(folder: Path, operator: OperatorStyle = V06, **options: Any) -> Iterator[LiveCluster]:
+def live_cluster(
+    folder: Path, operator: OperatorStyle = V06, pace: Pace = FAST, **options: Any
+) -> Iterator[LiveCluster]:
     embedded = EmbeddedCluster(
-        folder / "cluster", ToyRuntime(), folder / "bucket", pace=FAST, operator=operator, **options
+        folder / "cluster", ToyRuntime(), folder / "bucket", pace=pace, operator=operator, **options
     )
     embedded.start()
     try:

@@ -11,7 +11,8 @@ import signal
 import subprocess  # noqa: TID251  # a local run is processes; the steps themselves never shell out
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -30,6 +31,7 @@ from workflows.rehearsal.launch import Addresses, embedded_services, only_run
 
 ROOT = Path(__file__).parents[1]
 RUN_NAME = "run-name"  # file in the state folder
+_STOPPING = {signal.SIGINT, signal.SIGTERM}
 ATTEMPTS = 3  # as often as Argo tries a step that got no answer
 
 
@@ -158,8 +160,11 @@ def _instance(task: Task, shard: str) -> str:
 
 
 def _run_once(run: _Run, task: Task, instances: Mapping[str, Mapping[str, str]]) -> dict[str, Recap]:
-    processes = {name: _started(run, task, name, values) for name, values in instances.items()}
+    processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
+        with _signals_wait():
+            for name, values in instances.items():
+                processes[name] = _started(run, task, name, values)
         codes = {name: process.wait() for name, process in processes.items()}
     except _Stopped:
         for process in processes.values():
@@ -178,7 +183,7 @@ def _started(run: _Run, task: Task, name: str, values: Mapping[str, str]) -> sub
         [sys.executable, *command(task)[1:], *arguments(task, places, values, run.options.overrides)],
         cwd=ROOT,
         env=run.environment,
-        preexec_fn=_die_with_parent,  # noqa: PLW1509  # this process has no threads
+        preexec_fn=_live_as_long_as_the_run,  # noqa: PLW1509  # this process has no threads
         close_fds=False,  # keeps the lock of the state folder
     )
 
@@ -291,8 +296,26 @@ def _preface(state: Path) -> str:
     )
 
 
-def _die_with_parent() -> None:
-    """When the run is killed, its step is killed with it, as a pod would be. Linux only."""
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Ctrl-C and SIGTERM are heard at the end of the block, so that no step is started that nobody ends.
+
+    A fork calls hooks, of the module logging for example, and CPython drops what a handler raises in one of them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _live_as_long_as_the_run() -> None:
+    """Called in the process of a step, before it becomes one.
+
+    It hears SIGTERM, not Ctrl-C: a terminal sends that to the run, too, and the run ends its steps. When the run is
+    killed, its step is killed with it, as a pod would be; Linux only.
+    """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     if sys.platform == "linux":
         pr_set_pdeathsig = 1  # include/uapi/linux/prctl.h
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

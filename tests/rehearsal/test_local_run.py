@@ -146,9 +146,26 @@ def test_ctrl_c_ends_a_run_with_a_sentence_and_the_next_run_goes_on(state: Path)
                 process.send_signal(signal.SIGINT)
                 break
         said = process.stdout.read()
-    assert process.returncode == 75
+    assert process.returncode == 75, said
     assert "Stopped. Nothing is lost: run it again" in said
     assert "Traceback" not in said
+
+
+def test_ctrl_c_in_the_middle_of_a_fork_is_heard(state: Path) -> None:
+    """CPython drops what a signal handler raises in a hook of a fork."""
+    program = (
+        "import os, signal, sys; from workflows.__main__ import main; sent = []\n"
+        "def once():\n"
+        "    if not sent: sent.append(os.kill(os.getpid(), signal.SIGINT))\n"
+        "os.register_at_fork(after_in_parent=once)\n"
+        f"sys.exit(main(['run', 'manifests/services/demo.yaml', '--state={state}']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 75, done.stdout
+    assert "Stopped. Nothing is lost: run it again" in done.stdout
+    assert not done.stderr
 
 
 def test_a_release_that_cannot_come_up_ends_the_run_and_leaves_nothing_behind(state: Path) -> None:
