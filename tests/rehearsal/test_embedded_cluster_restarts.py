@@ -119,7 +119,7 @@ def test_a_pod_that_can_not_come_back_does_not_hold_up_the_start_for_long(tmp_pa
     with toy_cluster(tmp_path, pace=replace(FAST, reboot=0.3)) as second:
         assert time.monotonic() - started < PATIENCE
         second.until(lambda: second.events("FailedMount"))
-        assert not is_ready(second.pods()["sglang-pd-decode-0"])
+        second.until(lambda: not is_ready(second.pods()["sglang-pd-decode-0"]))
 
 
 def test_what_a_person_breaks_stays_broken(tmp_path: Path) -> None:
