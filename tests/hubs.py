@@ -1,8 +1,10 @@
-"""Embedded hubs and sources for tests: a small model, and an adapter whose patience is counted in milliseconds."""
+"""Embedded hubs and sources for tests: a small model, and an adapter whose pauses are counted in milliseconds."""
 
 import hashlib
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,16 @@ from steps.model import Listing, ModelFile
 from steps.ports import ModelSource
 from steps.transfer import hashing
 from workflows.rehearsal.hub import Hub
+from workflows.rehearsal.server import LOOPBACK
 from workflows.rehearsal.tiny_model import SMALL, write_tiny_model
 
 MODEL = "slipway/Qwen3-small"
 SHARD = "model-00001-of-00003.safetensors"
-HASTY = Patience(
-    budget=10.0, connect=5.0, silence=5.0, first_pause=0.001, longest_pause=0.01, window=0.3, internal_floor=64_000
-)
+# Retries as in life, but without the waiting. What is only waited for when something is wrong keeps its time: a machine
+# that is busy for seconds must not look like a hub that is slow.
+HASTY = Patience(budget=60.0, connect=30.0, silence=30.0, first_pause=0.001, longest_pause=0.01, internal_floor=64_000)
+# For bodies that drip: judged early, so a busy machine may cost a good connection, too.
+QUICK_TO_JUDGE = replace(HASTY, window=0.3)
 
 
 @contextmanager
@@ -55,6 +60,14 @@ def is_right(source: ModelSource, file: ModelFile, part: int = 1 << 20) -> bool:
 
 def named(listing: Listing, path: str) -> ModelFile:
     return next(file for file in listing.files if file.path == path)
+
+
+@contextmanager
+def refusing() -> Iterator[str]:
+    """An address on which nobody listens, and which nobody else can get meanwhile."""
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, 0))
+        yield f"http://{LOOPBACK}:{taken.getsockname()[1]}"
 
 
 def get(url: str, **headers: str) -> urllib3.BaseHTTPResponse:

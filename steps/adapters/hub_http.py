@@ -122,7 +122,8 @@ def small_body(response: BaseHTTPResponse, pace: Pace, limit: int = ANSWER_LIMIT
     body = bytearray()
     while len(body) < limit and (piece := response.read1(PIECE)):
         body += piece
-        pace.moved(len(piece))
+        if response.length_remaining != 0:  # what is here as a whole is not fetched again, however long it took
+            pace.moved(len(piece))
     return bytes(body)
 
 

@@ -50,6 +50,7 @@ class Links:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._links: dict[str, Link] = {}
+        self._only_public = False
 
     def get(self, file: ModelFile) -> Link | None:
         with self._lock:
@@ -57,7 +58,9 @@ class Links:
 
     def keep(self, file: ModelFile, link: Link) -> None:
         with self._lock:
-            self._links[file.path] = link
+            # A thread may have asked for an internal link before another one gave up the region.
+            if not (link.region and self._only_public):
+                self._links[file.path] = link
 
     def drop(self, file: ModelFile, link: Link) -> None:
         """Forget this very link; another thread may have got a new one already."""
@@ -66,5 +69,7 @@ class Links:
                 del self._links[file.path]
 
     def drop_internal(self) -> None:
+        """Forget all internal links, and keep none from now on."""
         with self._lock:
+            self._only_public = True
             self._links = {path: link for path, link in self._links.items() if not link.region}

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from steps.adapters.hub_failures import TooSlow
-from steps.adapters.hub_http import PIECE, Pace, Web, read_into
+from steps.adapters.hub_http import PIECE, Pace, Web, read_into, small_body
 from steps.engine.errors import Blocked, StepError, TransientError
-from tests.hubs import HASTY, SHARD, content, is_right, named, serving, source_of
+from tests.hubs import HASTY, QUICK_TO_JUDGE, SHARD, content, is_right, named, serving, source_of
 from workflows.rehearsal import faults as kinds
 from workflows.rehearsal.faults import Faults
 from workflows.rehearsal.hub import Hub
@@ -161,7 +161,7 @@ def test_a_drip_is_noticed_long_before_the_budget_ends(
     hub: Hub, faults: Faults, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    source = source_of(hub, patience=replace(HASTY, budget=600.0, silence=600.0))
+    source = source_of(hub, patience=replace(QUICK_TO_JUDGE, budget=600.0, silence=600.0))
     file = named(source.listing(), SHARD)
     faults.script(CDN, kinds.SLOW)
     assert is_right(source, file)  # at the pace of the drip this would take half a minute
@@ -193,8 +193,23 @@ def test_a_drip_behind_a_fast_beginning_is_noticed_in_the_middle_of_a_piece() ->
         server.stop()
 
 
+def test_an_answer_that_is_here_as_a_whole_is_taken_however_long_it_took() -> None:
+    class Small(Handler):
+        def do_GET(self) -> None:  # noqa: N802  # the name that http.server looks for
+            self.send_json(200, {"Data": "x" * 5000})
+
+    server = LoopbackServer(Small)
+    server.start()
+    try:
+        with Web(HASTY).get(server.url, {}) as response:
+            nothing_is_fast_enough = Pace(floor=1 << 60, window=0.0)
+            assert b'"Data"' in small_body(response, nothing_is_fast_enough)
+    finally:
+        server.stop()
+
+
 def test_a_slow_but_steady_connection_is_left_alone(hub: Hub, faults: Faults) -> None:
-    source = source_of(hub, patience=replace(HASTY, floor=100))
+    source = source_of(hub, patience=replace(QUICK_TO_JUDGE, floor=1))
     file = named(source.listing(), "model.safetensors.index.json")
     faults.script(GATEWAY, kinds.SLOW)
     assert is_right(source, file)

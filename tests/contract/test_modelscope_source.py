@@ -1,19 +1,25 @@
 """The adapter of ModelScope against the embedded hub."""
 
 import logging
+import os
+import socket
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from steps.adapters.hub_links import Link, Links
+from steps.adapters.modelscope import ModelScopeSource
 from steps.engine.errors import Blocked, TransientError
-from steps.model import Listing
-from tests.hubs import HASTY, MODEL, SHARD, content, is_right, named, serving, source_of
+from steps.model import Listing, ModelFile
+from tests.hubs import HASTY, MODEL, QUICK_TO_JUDGE, SHARD, content, is_right, named, refusing, serving, source_of
 from workflows.rehearsal.faults import DROP, EXPIRED_LINK, FORBIDDEN, SERVER_ERROR, Faults
 from workflows.rehearsal.hub import Hub, InternalLink
+from workflows.rehearsal.server import LOOPBACK
 
 TOKEN = "ms-0123456789-not-a-secret"
 REGION = "cn-hangzhou"
@@ -204,8 +210,17 @@ def test_a_link_that_ended_is_renewed(folder: Path) -> None:
         assert len(hub.received(f"FilePath={SHARD}")) == 2
 
 
+def unasked_port() -> int:
+    """A free port that the kernel gives to nobody who asks for any, so that it is still free at the second start."""
+    for port in range(21_000 + os.getpid() % 9_000, 32_000):
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind((LOOPBACK, port))
+            return port
+    raise AssertionError("every port is taken")
+
+
 def test_a_hub_that_was_started_again_is_asked_for_new_links(folder: Path) -> None:
-    with serving(folder) as hub:
+    with serving(folder, port=unasked_port()) as hub:
         port = int(hub.url.rpartition(":")[2])
         source = source_of(hub)
         file = named(source.listing(), SHARD)
@@ -226,7 +241,7 @@ def test_an_internal_link_that_does_not_work_is_left_for_the_public_one_for_good
     folder: Path, behaviour: InternalLink, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serving(folder, internal_link=behaviour) as hub:
-        source = source_of(hub, region=REGION)
+        source = source_of(hub, region=REGION, patience=QUICK_TO_JUDGE)
         listing = source.listing()
         assert all(is_right(source, file) for file in listing.files if file.path.endswith(".safetensors"))
         with_region = [r for r in hub.received("FilePath=model-0") if "x-aliyun-region-id" in r.headers]
@@ -235,6 +250,17 @@ def test_an_internal_link_that_does_not_work_is_left_for_the_public_one_for_good
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert "public links from now on" in warnings[0]
+
+
+def test_an_internal_link_that_comes_once_the_region_was_left_is_not_kept() -> None:
+    """One thread may be asking for it while another one gives up the region."""
+    links, file = Links(), ModelFile("model.safetensors", 1, "0" * 64)
+    links.drop_internal()
+    links.keep(file, Link("http://internal.example", REGION))
+    assert links.get(file) is None
+    public = Link("http://public.example", "")
+    links.keep(file, public)
+    assert links.get(file) is public
 
 
 def test_one_dropped_connection_does_not_cost_the_internal_link(folder: Path) -> None:
@@ -269,24 +295,26 @@ def test_who_reads_a_range_twice_did_not_trust_it_and_gets_the_public_replica(hu
 
 def test_a_hub_that_is_not_there_is_no_answer(folder: Path) -> None:
     with serving(folder) as hub:
-        source = source_of(hub, patience=BRIEF)
-        listing = source.listing()
-    with pytest.raises(TransientError, match="no answer from the hub"):
-        source.read(named(listing, SHARD), 0, memoryview(bytearray(10)))
+        file = named(source_of(hub).listing(), SHARD)
+    with refusing() as url:
+        source = ModelScopeSource(endpoint=url, model_id=MODEL, revision="master", patience=BRIEF)
+        with pytest.raises(TransientError, match="no answer from the hub"):
+            source.read(file, 0, memoryview(bytearray(10)))
 
 
 def test_tokens_and_signed_links_reach_no_log_and_no_message(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     faults, texts = Faults(), []
     with serving(folder, private={MODEL: TOKEN}, faults=faults, internal_link="refuses") as hub:
-        source = source_of(hub, token=TOKEN, region=REGION, patience=BRIEF)
+        source = source_of(hub, token=TOKEN, region=REGION)
         listing: Listing = source.listing()
         faults.script("GET /cdn", DROP, times=2)
         content(source, named(listing, SHARD))
+        brief = source_of(hub, token=TOKEN, patience=BRIEF)
         for kind, times, raised in ((EXPIRED_LINK, BRIEF.attempts, Blocked), (SERVER_ERROR, 10_000, TransientError)):
             faults.script("GET /cdn", kind, times)
             with pytest.raises(raised) as failed:
-                content(source, named(listing, "model-00002-of-00003.safetensors"))
+                content(brief, named(listing, "model-00002-of-00003.safetensors"))
             texts.append("".join(traceback.format_exception(failed.value)))
         links = [request.target for request in hub.requests if "auth_key=" in request.target]
     log = "\n".join([logging.Formatter().format(record) for record in caplog.records] + texts)

@@ -15,6 +15,7 @@ from steps.adapters.oss_credentials import StaticCredentials
 from steps.engine.errors import Blocked, StepError, TransientError
 from steps.ports import AccessKey, StoredPart, Upload
 from tests.buckets import HASTE, KEY_ID, KEY_SECRET, NAME, REGION, running, store
+from tests.hubs import refusing
 from workflows.rehearsal import faults as kinds
 from workflows.rehearsal.bucket import WRONG_CRC, Bucket
 from workflows.rehearsal.faults import Faults
@@ -143,10 +144,8 @@ def test_a_bucket_that_fails_one_request_in_five_loses_nothing(tmp_path: Path, s
 def test_a_slow_answer_is_given_up_for_another_one(oss: OssStore, faults: Faults) -> None:
     oss.put("a", BODY)
     faults.script("GET /models/a", kinds.SLOW)
-    hasty = OssStore(
-        oss._endpoint, REGION, NAME, StaticCredentials(AccessKey(KEY_ID, KEY_SECRET)), replace(HASTE, floor=10_000_000)
-    )
-    read(hasty)
+    quick_to_judge = replace(HASTE, window=0.1, floor=10_000_000, chunk=8192)
+    read(OssStore(oss._endpoint, REGION, NAME, credentials(), quick_to_judge))
     assert len(faults.injected) == 1
 
 
@@ -211,13 +210,10 @@ def test_an_older_object_survives_an_upload_that_is_gone(oss: OssStore) -> None:
     assert oss.get("a") == b"older"
 
 
-def test_nothing_listens(bucket: Bucket) -> None:
-    bucket.stop()
-    patient = replace(HASTE, budget=0.2)
-    with pytest.raises(
-        TransientError, match=r"cannot list oss://models/: http://127\.0\.0\.1:\d+ does not answer"
-    ) as error:
-        list(store(bucket, patience=patient).scan(""))
+def test_nothing_listens() -> None:
+    expected = r"cannot list oss://models/: http://127\.0\.0\.1:\d+ does not answer"
+    with refusing() as url, pytest.raises(TransientError, match=expected) as error:
+        list(OssStore(url, REGION, NAME, credentials(), replace(HASTE, budget=0.2)).scan(""))
     assert "ConnectionRefusedError" in error.value.reason
     assert "store.region" in error.value.hint
 

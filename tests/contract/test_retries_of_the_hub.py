@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from steps.adapters.modelscope import ModelScopeSource
 from steps.engine.errors import StepError
 from steps.model import ModelFile
-from tests.hubs import HASTY, MODEL, SHARD, is_right, serving, source_of
+from tests.hubs import HASTY, MODEL, QUICK_TO_JUDGE, SHARD, is_right, serving, source_of
 from tests.samples import ROOT
 from workflows.rehearsal import faults as kinds
 from workflows.rehearsal.faults import Faults
@@ -46,7 +46,7 @@ class Stage:
 
     def read_patiently(self) -> None:
         """It takes most of a second until a drip is known to be one."""
-        self.source = source_of(self.hub, patience=replace(HASTY, budget=2.0))
+        self.source = source_of(self.hub, patience=replace(QUICK_TO_JUDGE, budget=2.0))
         self.read()
 
     def inject(self, where: str, kind: str, times: int) -> None:
@@ -195,7 +195,7 @@ def test_what_no_retry_mends_is_refused_as_the_table_says(stage: Stage, row: str
 @pytest.mark.parametrize("behaviour", ["refuses", "unreachable", "crawls"])
 def test_an_internal_link_that_fails_gives_way_to_public_ones(stage: Stage, behaviour: str) -> None:
     with serving(stage.folder, internal_link=behaviour) as hub:
-        source = source_of(hub, region="cn-hangzhou")
+        source = source_of(hub, region="cn-hangzhou", patience=QUICK_TO_JUDGE)
         for path in (SHARD, "model-00002-of-00003.safetensors"):
             assert is_right(source, stage.files[path])
         assert len(hub.received(CDN)) == 2

@@ -11,7 +11,7 @@ from steps.engine.converge import converge
 from steps.engine.errors import Exit
 from steps.mirror_model import MirrorModel
 from tests.fakes import FakeClock, RecordingReport
-from tests.hubs import HASTY
+from tests.hubs import QUICK_TO_JUDGE
 from tests.transfer.commands import call
 from tests.transfer.test_end_to_end import FILES, Services, services
 from workflows.rehearsal.hub import Hub, InternalLink
@@ -71,9 +71,8 @@ def test_a_link_that_does_not_work_gives_way_to_the_public_one(
 def test_a_link_that_crawls_gives_way_to_the_public_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """With the seconds of a test instead of those of a pod; the rest is as the step has it."""
     with hub_whose(tmp_path, "crawls") as found:
-        source = ModelScopeSource(
-            endpoint=found.hub.url, model_id="slipway/Qwen3-demo", revision="master", region=REGION, patience=HASTY
-        )
+        model = {"model_id": "slipway/Qwen3-demo", "revision": "master"}
+        source = ModelScopeSource(endpoint=found.hub.url, **model, region=REGION, patience=QUICK_TO_JUDGE)
         converge(MirrorModel(found.release(), source, found.store(), FakeClock()), RecordingReport(), FakeClock())
         assert "public links from now on" in caplog.text
         assert 1 <= fetched(found, f"/internal/{REGION}/cdn") <= 8  # the threads that were at it
