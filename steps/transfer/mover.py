@@ -156,8 +156,9 @@ class _Crew:
         if whole:
             job.close()
             self._meter.file_done()
-            self.schedule.finished(job)
+            # Told before the schedule knows: once the last file is finished, nobody waits for this thread for long.
             self._done(job.file)
+            self.schedule.finished(job)
 
     def _move(self, task: Task) -> bool:
         job, part, buffer = task.job, task.part, task.buffer

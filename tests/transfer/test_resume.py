@@ -1,5 +1,6 @@
 """A process that dies at any moment: another one, on another host, goes on from what is stored."""
 
+import itertools
 import json
 import os
 import signal
@@ -278,16 +279,16 @@ def sigterm_is_an_interruption() -> Iterator[None]:
 
 @pytest.mark.usefixtures("sigterm_is_an_interruption")
 def test_sigterm_stops_the_threads_and_saves_how_far_the_files_are() -> None:
-    store, reads = MemoryStore(), []
+    store, reads = MemoryStore(), itertools.count(1)
     all_at_work = threading.Barrier(WORKERS, timeout=60)
 
     def terminate(operation: str, key: str) -> None:
         if operation != "read":
             return
-        reads.append(key)
-        if len(reads) <= WORKERS:
+        read = next(reads)
+        if read <= WORKERS:
             all_at_work.wait()
-        if len(reads) == 7:
+        if read == 7:
             os.kill(os.getpid(), signal.SIGTERM)
 
     first = MemorySource(FILES, hook=terminate)
@@ -302,11 +303,10 @@ def test_sigterm_stops_the_threads_and_saves_how_far_the_files_are() -> None:
 
 @pytest.mark.usefixtures("sigterm_is_an_interruption")
 def test_a_thread_that_hangs_in_a_request_does_not_hold_up_the_end() -> None:
-    hanging, released = threading.Event(), threading.Event()
+    first, released = iter([True]), threading.Event()
 
     def hang(operation: str, key: str) -> None:
-        if key == "model-2.safetensors" and not hanging.is_set():
-            hanging.set()
+        if key == "model-2.safetensors" and next(first, False):
             os.kill(os.getpid(), signal.SIGTERM)
             released.wait(60)
 
