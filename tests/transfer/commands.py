@@ -3,12 +3,17 @@
 import io
 import logging
 import os
+import select
 import signal
+import socket
 import subprocess  # noqa: TID251  # a step is a process, and is killed as one
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -17,6 +22,7 @@ from steps.__main__ import main
 from tests.samples import ROOT, SERVICES
 from tests.transfer.test_end_to_end import KEY, OVERRIDES, Services
 from workflows.rehearsal.faults import KINDS, Faults
+from workflows.rehearsal.server import LOOPBACK
 
 STREAMED = ("transfer.mode=streamed", *OVERRIDES)
 STATIC = {"OSS_ACCESS_KEY_ID": KEY.id, "OSS_ACCESS_KEY_SECRET": KEY.secret}
@@ -90,17 +96,62 @@ def _kept() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def kill_at(moment: "Moment", count: int, begin: "Callable[[], subprocess.Popen[str]]") -> None:
+    """Begin a process that dies of signal 9 while this request of it is on its way, and wait until it is forgotten.
+
+    It waits for the answer, so however late the signal comes, it never ends well before.
+    """
+    born: Future[subprocess.Popen[str]] = Future()
+    moment.later(count, lambda: born.result(timeout=60).kill())
+    born.set_result(begin())
+    ended = wait(born.result())
+    assert ended.code == -signal.SIGKILL, ended.said
+
+
+def settle(found: Services) -> None:
+    """Wait until hub and bucket are done with all that was sent by processes that are dead by now."""
+    until = time.monotonic() + 60
+    for service in (found.hub._gateway, found.hub._cdn, found.bucket._server):
+        server = service._server
+        with socket.create_connection((LOOPBACK, service.port)) as last:
+            while last.getsockname() not in _peers(server._open) or not all(map(_is_idle, list(server._open))):
+                assert time.monotonic() < until, "a request of a dead process is still on its way"
+                os.sched_yield()
+
+
+def _peers(connections: Iterable[socket.socket]) -> list[object]:
+    """Who is connected; those who came first were accepted first."""
+    peers: list[object] = []
+    for connection in list(connections):
+        with suppress(OSError):  # it was closed meanwhile
+            peers.append(connection.getpeername())
+    return peers
+
+
+def _is_idle(connection: socket.socket) -> bool:
+    """Neither a request nor the end of the connection waits to be read."""
+    try:
+        return not select.select([connection], [], [], 0)[0]
+    except (OSError, ValueError):  # it was closed meanwhile
+        return True
+
+
 class Moment(Faults):
     """Does something right before a service answers the n-th request that contains all `parts`."""
 
-    def __init__(self, *parts: str) -> None:
-        super().__init__()
+    def __init__(self, *parts: str, **chance: Any) -> None:
+        super().__init__(**chance)
         self._parts = parts
         self._then: dict[int, Callable[[], object]] = {}
         self._seen = 0
 
     def at(self, count: int, then: Callable[[], object]) -> None:
         self._then[count] = then
+
+    def later(self, count: int, then: Callable[[], object]) -> None:
+        """Counts from the next request on."""
+        with self._lock:
+            self._then[self._seen + count] = then
 
     @property
     def is_over(self) -> bool:

@@ -1,10 +1,7 @@
 """Transfers as processes, on a bad day: faults, kill -9 and ending keys at once; and on the best one, nothing to do."""
 
-import os
 import random
-import subprocess  # noqa: TID251  # a step is a process, and is killed as one
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,48 +11,33 @@ import pytest
 from steps.adapters.modelscope import ModelScopeSource
 from steps.download_model import DownloadModel
 from steps.engine.converge import Step, converge
+from steps.engine.errors import Exit
 from steps.mirror_model import MirrorModel
 from steps.resolve_model import ResolveModel
 from steps.transfer.bucket import STATE_FOLDER
 from steps.transfer.shards import Shard
 from steps.upload_model import UploadModel
 from tests.fakes import FakeClock, RecordingReport
-from tests.samples import ROOT, SERVICES
-from tests.transfer.test_end_to_end import KEY, KINDS, OVERRIDES, Services, services
+from tests.transfer.commands import Moment, kill_at, settle, start, wait
+from tests.transfer.test_end_to_end import KINDS, Services, services
 from workflows.rehearsal.bucket import Key
-from workflows.rehearsal.faults import Faults
+from workflows.rehearsal.faults import EXPIRED_TOKEN, Faults
 from workflows.rehearsal.hub import Hub
 from workflows.rehearsal.sts import Sts
 
 KILLS = 5
-STREAMED = ("transfer.mode=streamed", *OVERRIDES)
-STATIC = {"OSS_ACCESS_KEY_ID": KEY.id, "OSS_ACCESS_KEY_SECRET": KEY.secret}
 
 
 @contextmanager
-def started(folder: Path, hub_faults: Faults | None = None, bucket_faults: Faults | None = None) -> Iterator[Services]:
-    found = services(folder, hub_faults, bucket_faults)
+def started(
+    folder: Path, hub_faults: Faults | None = None, bucket_faults: Faults | None = None, *, many_files: bool = False
+) -> Iterator[Services]:
+    found = services(folder, hub_faults, bucket_faults, many_files=many_files)
     try:
         yield found
     finally:
         found.hub.stop()
         found.bucket.stop()
-
-
-def step(
-    found: Services, name: str, digest: str, *more: str, environment: Mapping[str, str] = STATIC
-) -> "subprocess.Popen[str]":
-    sets = [f"--set={override}" for override in STREAMED]
-    words = [sys.executable, "-m", "steps", name, f"--service={SERVICES / 'demo.yaml'}", *sets, *more]
-    surroundings = {"SLIPWAY_MODELSCOPE_ENDPOINT": found.hub.url, "SLIPWAY_OSS_ENDPOINT": found.bucket.url}
-    return subprocess.Popen(
-        [*words, f"--model-digest={digest}"],
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"], **surroundings, **environment},  # noqa: TID251  # of a test's own process
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def requests(found: Services) -> int:
@@ -65,23 +47,43 @@ def requests(found: Services) -> int:
 @pytest.mark.parametrize("seed", [3, pytest.param(11, marks=pytest.mark.exhaustive)])
 def test_faults_and_kills_in_one_transfer_leave_every_file_right_and_nothing_behind(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
-    hub_faults, bucket_faults = (Faults(0.03, seed=seed + place, kinds=KINDS, retry_after=0) for place in (0, 1))
-    with started(tmp_path, hub_faults, bucket_faults) as found:
+    both = [Moment(rate=0.03, seed=seed + place, kinds=KINDS, retry_after=0) for place in (0, 1)]
+    hub_faults, bucket_faults = both
+    with started(tmp_path, hub_faults, bucket_faults, many_files=True) as found:
         release = found.release()
         for _ in range(KILLS):
-            enough = requests(found) + chance.randint(5, 60)
-            with step(found, "mirror-model", release.model_digest) as process:
-                while process.poll() is None and requests(found) < enough:
-                    os.sched_yield()
-                process.kill()
-            assert process.returncode == -9, "the transfer ended before it was killed"
-        with step(found, "mirror-model", release.model_digest) as process:
-            said, _ = process.communicate(timeout=100)
-        assert process.returncode == 0, said
+            # Each small file is a request to both, so there are enough of them for all kills.
+            kill_at(
+                chance.choice(both),
+                chance.randint(3, 20),
+                lambda: start(found, "mirror-model", release.model_digest),
+            )
+        settle(found)
+        ended = wait(start(found, "mirror-model", release.model_digest))
+        assert ended.code == Exit.DONE, ended.said
         found.assert_whole(release)  # every SHA-256, and no upload that is still open
         assert not list(found.store().scan(f"{release.prefix}/{STATE_FOLDER}/"))
         assert hub_faults.injected
         assert bucket_faults.injected
+
+
+@pytest.mark.parametrize("steps", [("mirror-model",), ("download-model", "upload-model")], ids=["streamed", "staged"])
+def test_processes_killed_with_signal_9_leave_nothing_behind(tmp_path: Path, steps: tuple[str, ...]) -> None:
+    chance = random.Random(len(steps))
+    at_hub, at_bucket = Moment("/prod/lfs-objects/"), Moment("partNumber")
+    mode = f"--set=transfer.mode={'staged' if len(steps) > 1 else 'streamed'}"
+    with started(tmp_path, at_hub, at_bucket) as found:
+        release = found.release()
+        for step in steps:
+            for _ in range(3):
+                moment = at_bucket if step == "upload-model" else at_hub
+                # Of 15 parts, so that some are left for each kill, whatever the threads beside it have moved.
+                kill_at(moment, chance.randint(1, 3), lambda: start(found, step, release.model_digest, mode))  # noqa: B023  # called at once
+            settle(found)
+            ended = wait(start(found, step, release.model_digest, mode))
+            assert ended.code == Exit.DONE, ended.said
+        found.assert_whole(release)
+        assert not any(found.folder.joinpath("scratch").glob("*"))
 
 
 @pytest.mark.parametrize("way", ["streamed", "in shards", "staged"])
@@ -112,17 +114,6 @@ def test_a_refresh_without_a_change_moves_no_byte_and_asks_at_most_five_times(tm
         assert not found.hub.received("/cdn/")
 
 
-def expire_keys(found: Services, process: "subprocess.Popen[str]", after: Iterable[int]) -> int:
-    """End all keys each time the bucket has had so many requests; how often the transfer was still at work then."""
-    ended = 0
-    for enough in after:
-        while process.poll() is None and len(found.bucket.requests) < enough:
-            os.sched_yield()
-        ended += process.poll() is None
-        found.bucket.expire_keys()
-    return ended
-
-
 ROLE, PROVIDER, POD_TOKEN = "acs:ram::1:role/slipway", "acs:ram::1:oidc-provider/ack", "dummy-service-account-token"
 HUB_TOKEN = "ms-dummy-hub-token"
 KEY_SECONDS = 30.0
@@ -130,8 +121,11 @@ KEY_SECONDS = 30.0
 
 def test_keys_that_end_during_a_transfer_are_replaced_and_no_secret_is_ever_logged(tmp_path: Path) -> None:
     """A private model and a role: every kind of secret that a transfer meets, at the highest level of logging."""
-    faults = Faults(0.03, seed=5, kinds=KINDS, retry_after=0)
-    with started(tmp_path, bucket_faults=faults) as found:
+    # That a key ends is no matter of chance here: twice in a row for one request would be the end.
+    moment = Moment(rate=0.03, seed=5, kinds=[kind for kind in KINDS if kind != EXPIRED_TOKEN], retry_after=0)
+    with started(tmp_path, bucket_faults=moment) as found:
+        for count in (6, 14, 22):
+            moment.at(count, found.bucket.expire_keys)
         found.hub.stop()
         found.hub = Hub(tmp_path / "hub", private={"slipway/Qwen3-demo": HUB_TOKEN})
         found.hub.start()
@@ -159,15 +153,14 @@ def test_keys_that_end_during_a_transfer_are_replaced_and_no_secret_is_ever_logg
             "--verbose",
             "--set=store.credentials={kind: rrsa, role: slipway}",
             "--set=model.token={secret: hub, key: token}",
-            "--set=transfer.workers=2",
+            "--set=transfer.workers=1",  # no thread is still about to use its new key when the next one ends
         )
-        with step(found, "mirror-model", source.listing().digest, *more, environment=environment) as process:
-            ended = expire_keys(found, process, (6, 14, 22))
-            said, _ = process.communicate(timeout=100)
+        ended = wait(start(found, "mirror-model", source.listing().digest, *more, environment=environment))
         sts.stop()
-        assert process.returncode == 0, said
-        assert ended == 3, "the transfer was over before its keys were"
-        assert len({key.id for key in issued}) > ended
+        assert ended.code == Exit.DONE, ended.said
+        assert moment.is_over, "the transfer was over before its keys were"
+        assert "403 SecurityTokenExpired" in ended.said
+        assert len({key.id for key in issued}) > 3
         links = {
             request.target.partition("auth_key=")[2].partition("&")[0] for request in found.hub.received("auth_key=")
         }
@@ -175,5 +168,5 @@ def test_keys_that_end_during_a_transfer_are_replaced_and_no_secret_is_ever_logg
         secrets = {POD_TOKEN, HUB_TOKEN, *links}
         secrets |= {secret for key in issued for secret in (key.secret, key.token)}
         assert "" not in secrets
-        assert [secret for secret in secrets if secret in said] == []
-        assert "Authorization" not in said
+        assert [secret for secret in secrets if secret in ended.said] == []
+        assert "Authorization" not in ended.said
