@@ -25,7 +25,9 @@ from workflows.rehearsal.cluster.controllers.world import World
 from workflows.rehearsal.cluster.store import Store
 
 REAL = ENVIRONMENT.get("SLIPWAY_TEST_KUBECONFIG", "")
-PATIENCE = 30.0  # seconds; a real controller-manager may need some to warm up
+# Seconds. A real garbage collector stands still for 30 of them if a kind goes while it starts to watch that kind, and
+# tests in another process take kinds away. pkg/controller/garbagecollector/garbagecollector.go, Sync
+PATIENCE = 90.0
 LOOK = 0.05  # seconds between two looks at what controllers do in their own time
 
 APPLY = "application/apply-patch+yaml"
@@ -206,14 +208,18 @@ def _furnished(folder: Path) -> Iterator[str]:
     with Api(folder / "kubeconfig", namespace) as api:
         assert api("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}}).status == 201
         assert api("POST", DEFINITIONS, WIDGET_DEFINITION).status == 201
+        until(lambda: is_served(api, WIDGET_DEFINITION))
         until(lambda: api("GET", WIDGETS).status == 200)
-        until(lambda: api("GET", "/api/v1/namespaces/{namespace}/serviceaccounts").status == 200)
+        # Such a list comes from the watch cache and waits for it; a watch from before it would be of too old a version.
+        until(lambda: api("GET", WIDGETS, resourceVersion="1").status == 200)
         try:
             yield namespace
         finally:
             api("DELETE", definition)
             api("DELETE", f"/api/v1/namespaces/{namespace}")
-            until(lambda: api("GET", definition).status == 404)  # the next module makes it again
+            # The next module makes it again, and must not take what is left of this one for its own.
+            until(lambda: api("GET", definition).status == 404)
+            until(lambda: not is_known(api, WIDGET_DEFINITION))
 
 
 def _powerless(kubeconfig: Path, namespace: str) -> str:
@@ -232,6 +238,31 @@ def with_token(kubeconfig: Path, token: str) -> str:
     config = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
     config["users"][0]["user"] = {"token": token}
     return yaml.safe_dump(config)
+
+
+def is_served(api: Api, definition: Manifest) -> bool:
+    """Whether discovery lists a custom kind, which it does a moment after the definition is Established."""
+    versions = {version["name"] for version in definition["spec"]["versions"] if version["served"]}
+    return _in_groups(api, definition) and _listed(api, definition) == versions
+
+
+def is_known(api: Api, definition: Manifest) -> bool:
+    """Whether discovery still lists anything of a custom kind, which it does for a moment after its definition."""
+    return bool(_listed(api, definition))
+
+
+def _in_groups(api: Api, definition: Manifest) -> bool:
+    return definition["spec"]["group"] in {group["name"] for group in api("GET", "/apis").content["groups"]}
+
+
+def _listed(api: Api, definition: Manifest) -> set[str]:
+    """The versions of a custom kind that discovery lists."""
+    spec, found = definition["spec"], set()
+    for version in spec["versions"]:
+        answer = api("GET", f"/apis/{spec['group']}/{version['name']}")
+        kinds = {resource["kind"] for resource in answer.content["resources"]} if answer.status == 200 else ()
+        found |= {version["name"]} if spec["names"]["kind"] in kinds else set()
+    return found
 
 
 def until(holds: Callable[[], bool]) -> None:

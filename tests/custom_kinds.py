@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from steps.ports import Manifest
-from tests.api_servers import DEFINITIONS, Api, Server, until
+from tests.api_servers import DEFINITIONS, Api, Server, is_known, is_served, until
 
 MINE = {"slipway.test/made-by": "tests"}  # label; a definition without it is the server's own and stays
 SELECTOR = ",".join(f"{key}={value}" for key, value in MINE.items())
@@ -22,7 +22,7 @@ def custom_kinds(server: Server, *definitions: Manifest, alone: bool = False) ->
         if alone:
             _remove(api)  # of a process that was killed, or that left while this one came
         answers = {one["metadata"]["name"]: _post(api, one) for one in definitions}
-        until(lambda: all(_is_established(api, name) for name in answers))
+        until(lambda: all(_is_ready(api, name) for name in answers))
         try:
             yield [name for name, is_new in answers.items() if not is_new]
         finally:
@@ -38,11 +38,12 @@ def _post(api: Api, definition: Manifest) -> bool:
     return answer.status == 201
 
 
-def _is_established(api: Api, name: str) -> bool:
+def _is_ready(api: Api, name: str) -> bool:
     found = api("GET", f"{DEFINITIONS}/{name}")
     assert found.status == 200, found
     conditions = found.content.get("status", {}).get("conditions") or ()  # null at first
-    return any((one["type"], one["status"]) == ("Established", "True") for one in conditions)
+    established = any((one["type"], one["status"]) == ("Established", "True") for one in conditions)
+    return established and is_served(api, found.content)
 
 
 def _remove(api: Api) -> None:
@@ -55,3 +56,5 @@ def _remove(api: Api) -> None:
     for one in found:
         assert api("DELETE", f"{DEFINITIONS}/{one['metadata']['name']}").status == 200
     until(lambda: api("GET", DEFINITIONS, labelSelector=SELECTOR).content["items"] == [])
+    # Or whoever asks next which versions of a kind there are is told of these.
+    until(lambda: not any(is_known(api, one) for one in found))
