@@ -6,7 +6,7 @@ these is proved in tests/contract/test_permissions_used.py.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,17 +97,20 @@ class Installed:
 
     @contextmanager
     def without(self, name: str, right: Right) -> Iterator[None]:
-        """Take one verb on one resource from the roles of an account."""
+        """Take one verb on one resource from the roles of an account, until everybody who asks is told so."""
+        cluster, own = self.as_account(name), replace(right, user="")
         with self.server.api() as api:
             roles = [role for role in _roles_of(self.service, name) if _without(role, right) != role["rules"]]
             assert roles
             for role in roles:
                 assert api("PATCH", _path(role), {"rules": _without(role, right)}, kind=MERGE).status == 200
             try:
+                until(lambda: not cluster.allows(own))
                 yield
             finally:
                 for role in roles:
                     assert api("PATCH", _path(role), {"rules": role["rules"]}, kind=MERGE).status == 200
+                until(lambda: cluster.allows(own))
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +130,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
         try:
             with custom_kinds(server, *definitions, definition("Workflow")):
                 until(lambda: all(server.cluster().serves(kind) for kind in KINDS.values()))
-                yield Installed(server, folder, made)
+                installed = Installed(server, folder, made)
+                until(lambda: _are_known(installed))
+                yield installed
         finally:
             for one in reversed(_objects(made.service)):
                 api("DELETE", _path(one))
@@ -159,14 +164,11 @@ def test_an_account_may_do_what_its_step_does_and_without_it_is_told_what_it_lac
     right = _rights(step, installed.service)[index]
     cluster = installed.as_account(account(step))
     _do(installed, cluster, right)
-    with installed.without(account(step), right):
-        until(lambda: not _allowed(installed, cluster, right))
-        with pytest.raises(Blocked) as refused:
-            _do(installed, cluster, right)
+    with installed.without(account(step), right), pytest.raises(Blocked) as refused:
+        _do(installed, cluster, right)
     assert refused.value.exit == Exit.BLOCKED
     resource = f"{right.resource}.{right.group}" if right.group else right.resource
     assert f"grant `{right.verb}` on `{resource}`" in str(refused.value)
-    until(lambda: _allowed(installed, cluster, right))
 
 
 def test_a_right_by_name_holds_for_no_other_name(installed: Installed) -> None:
@@ -193,7 +195,6 @@ def test_preflight_finds_all_roles_and_names_the_one_that_is_missing(installed: 
     assert [str(right) for right in asked if not checking.allows(right)] == []
     gone = next(right for right in asked if (right.verb, right.resource) == ("delete", "persistentvolumes"))
     with installed.without(account("create-volume"), gone):
-        until(lambda: not checking.allows(gone))
         found = facts.PlatformFacts(
             **dict.fromkeys(("namespace", "rbg_versions", "deployments", "daemon_sets", "nodes", "pods"), None),  # type: ignore[arg-type]
             **dict.fromkeys(("erdma_devices", "csi_driver", "secret", "services", "weight_bytes", "bucket"), None),  # type: ignore[arg-type]
@@ -207,11 +208,6 @@ def test_ci_may_start_one_template_and_nothing_else(installed: Installed) -> Non
     ci = installed.as_account(account_of_ci(installed.service))
     runs, serving = installed.service.workflow.namespace, installed.service.namespace
     argo = "argoproj.io"
-    granted = [
-        *(Right(verb, argo, "workflows", runs) for verb in ("create", "get", "list", "watch")),
-        Right("list", argo, "workfloweventbindings", runs),
-        Right("get", argo, "workflowtemplates", runs),  # without a name, as Argo Server 4.1 asks
-    ]
     refused = [
         Right("list", argo, "workflowtemplates", runs),
         *(Right(verb, argo, "workflows", runs) for verb in ("update", "patch", "delete")),
@@ -223,7 +219,7 @@ def test_ci_may_start_one_template_and_nothing_else(installed: Installed) -> Non
         Right("create", "", "serviceaccounts/token", runs),
         Right("create", argo, "workflows", serving),
     ]
-    assert [str(right) for right in granted if not ci.allows(right)] == []
+    assert [str(right) for right in _granted_to_ci(installed.service) if not ci.allows(right)] == []
     assert [str(right) for right in refused if ci.allows(right)] == []
 
 
@@ -317,10 +313,10 @@ def _swap(installed: Installed, cluster: KubernetesCluster, verb: str) -> None:
         return
     live = installed.server.cluster().get(ref)
     if verb == "update" and live is None:
-        admin.locks.swap(admin.taken(admin.look()))
+        admin.locks.swap(admin.given_back(admin.look()))
     if verb == "create" and live is not None:
         installed.server.cluster().delete(ref, live["metadata"]["uid"])
-    cluster.swap(admin.taken(admin.look()))
+    cluster.swap(admin.given_back(admin.look()))  # nobody holds it, so no other test waits for it
 
 
 def _manifest(made: Release, right: Right) -> Manifest:
@@ -335,9 +331,21 @@ def _manifest(made: Release, right: Right) -> Manifest:
     }[right.resource]
 
 
-def _allowed(installed: Installed, cluster: KubernetesCluster, right: Right) -> bool:
-    """As the account itself is told; a role that was changed takes a moment to be known."""
-    return cluster.allows(right)
+def _are_known(installed: Installed) -> bool:
+    """Whether every account has what its roles give it; roles that were just made take a moment to be known."""
+    ci, admin = installed.as_account(account_of_ci(installed.service)), installed.server.cluster()
+    wanted = [(admin, right) for right in rights_of_accounts(installed.service)]
+    wanted += [(ci, right) for right in _granted_to_ci(installed.service)]
+    return all(cluster.allows(right) for cluster, right in wanted)
+
+
+def _granted_to_ci(service: ModelService) -> list[Right]:
+    argo, runs = "argoproj.io", service.workflow.namespace
+    return [
+        *(Right(verb, argo, "workflows", runs) for verb in ("create", "get", "list", "watch")),
+        Right("list", argo, "workfloweventbindings", runs),
+        Right("get", argo, "workflowtemplates", runs),  # without a name, as Argo Server 4.1 asks
+    ]
 
 
 def _objects(service: ModelService) -> list[Manifest]:
