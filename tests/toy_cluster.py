@@ -26,16 +26,20 @@ ACCESS_KEY = {"akId": "toy-id", "akSecret": "toy-secret"}
 class Toy:
     """A container that serves its own name on each of its ports, unless its image says otherwise."""
 
-    def __init__(self, container: Container, dial: Dial) -> None:
+    def __init__(self, container: Container, dial: Dial, may_end: threading.Event) -> None:
         self.container = container
         self.dial = dial
         self.stopped = False
+        self._may_end = may_end
         crashes = container.image == CRASHING_IMAGE
         self._exit = Exit(3, "Error") if crashes else None
+        self.asked = 0
         status = 503 if container.image == NEVER_READY_IMAGE else 200
+        toy = self
 
         class Answer(Handler):
             def do_GET(self) -> None:  # noqa: N802  # http.server wants this name
+                toy.asked += 1
                 self.send_json(status, {"pod": container.pod})
 
         self._servers = {} if crashes else {port: LoopbackServer(Answer) for port in container.ports}
@@ -57,6 +61,7 @@ class Toy:
         return f"{self.container.name} starts\nthe last line\n"
 
     def stop(self) -> None:
+        self._may_end.wait(PATIENCE)
         if not self.stopped:
             self.stopped = True
             for server in self._servers.values():
@@ -68,12 +73,14 @@ class ToyRuntime:
 
     def __init__(self) -> None:
         self.started: list[Toy] = []
+        self.may_end = threading.Event()
+        self.may_end.set()
         self._lock = threading.Lock()
 
     def start(self, container: Container, dial: Dial) -> Toy:
         if container.image == ABSENT_IMAGE:
             raise LookupError(f"{container.image}: not found")
-        toy = Toy(container, dial)
+        toy = Toy(container, dial, self.may_end)
         with self._lock:
             self.started.append(toy)
         return toy
@@ -107,6 +114,15 @@ class ToyCluster:
 
     def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         return self.store.create(self.kind(manifest["apiVersion"], manifest["kind"]), manifest)
+
+    @contextmanager
+    def ends_held(self) -> Iterator[None]:
+        """No container ends within the block: what is to be seen while a pod ends is there for as long as it takes."""
+        self.runtime.may_end.clear()
+        try:
+            yield
+        finally:
+            self.runtime.may_end.set()
 
     def pods(self, **labels: str) -> dict[str, dict[str, Any]]:
         """Pods of the namespace default, by name."""

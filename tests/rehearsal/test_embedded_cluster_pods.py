@@ -1,6 +1,7 @@
 """Why a pod of the embedded cluster does not come up, in the words of a real one."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.toy_cluster import (
     worker_template,
 )
 from workflows.rehearsal.cluster.controllers.kubelet.environment import expand
+from workflows.rehearsal.cluster.controllers.pace import FAST
 from workflows.rehearsal.cluster.resources import NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, SECRETS
 from workflows.rehearsal.cluster.store import Manifest
 
@@ -88,7 +90,7 @@ def test_gpus_are_counted_node_by_node(cluster: ToyCluster) -> None:
         cluster.create(pod(name=name))
     cluster.until(lambda: sum(is_ready(one) for one in cluster.pods().values()) == 12)
     left = [name for name in names if not is_ready(read(cluster, name))]
-    assert "4 Insufficient nvidia.com/gpu" in scheduled(cluster, left[0])["message"]
+    cluster.until(lambda: "4 Insufficient nvidia.com/gpu" in scheduled(cluster, left[0]).get("message", ""))
     cluster.store.delete(PODS, next(name for name in names if name not in left), "default")
     cluster.until(lambda: is_ready(read(cluster, left[0])))
 
@@ -118,7 +120,7 @@ def test_a_prefix_that_is_not_in_the_bucket_fails_to_mount_until_it_is(cluster: 
     cluster.until(lambda: cluster.events("FailedMount"))
     message = cluster.events("FailedMount")[0]
     assert message.startswith('MountVolume.SetUp failed for volume "llm-model"')
-    assert waiting_reason(read(cluster)) == "ContainerCreating"
+    cluster.until(lambda: waiting_reason(read(cluster)) == "ContainerCreating")
     assert read(cluster)["status"]["phase"] == "Pending"
     (cluster.buckets / "objects/toys/models/later").mkdir(parents=True)
     cluster.until(lambda: is_ready(read(cluster)))
@@ -143,16 +145,24 @@ def test_an_image_that_cannot_be_pulled_is_told_as_error_then_as_back_off(cluste
     cluster.volume()
     before = cluster.store.revision
     cluster.create(pod(ABSENT_IMAGE))
-    cluster.until(lambda: waiting_reason(read(cluster)) == "ImagePullBackOff")
-    seen = [
-        waiting_reason(one.content)
-        for one in cluster.store.log.after(before)
-        if one.shelf[1] == "pods" and one.content["metadata"]["name"] == "solo"
-        if "status" in one.content
-    ]
+
+    def states() -> list[Manifest]:
+        """All that the pod was so far: error and back-off take turns."""
+        return [
+            one.content
+            for one in cluster.store.log.after(before)
+            if one.shelf[1] == "pods" and one.content["metadata"]["name"] == "solo"
+            if "status" in one.content
+        ]
+
+    cluster.until(lambda: "ImagePullBackOff" in map(waiting_reason, states()))
+    found = states()
+    seen = [waiting_reason(state) for state in found]
     assert seen.index("ErrImagePull") < seen.index("ImagePullBackOff")
-    assert container_status(cluster)["state"]["waiting"]["message"] == f'Back-off pulling image "{ABSENT_IMAGE}"'
-    assert read(cluster)["status"]["phase"] == "Pending"
+    status = found[seen.index("ImagePullBackOff")]["status"]
+    message = status["containerStatuses"][0]["state"]["waiting"]["message"]
+    assert message == f'Back-off pulling image "{ABSENT_IMAGE}"'
+    assert status["phase"] == "Pending"
     assert ABSENT_IMAGE in cluster.events("Failed")[0]
 
 
@@ -187,14 +197,28 @@ def test_a_container_whose_health_is_bad_never_starts_nor_is_ready(cluster: ToyC
     assert (ready["status"], ready["reason"]) == ("False", "ContainersNotReady")
 
 
-def test_a_startup_probe_that_never_passes_kills_the_container(cluster: ToyCluster) -> None:
+def test_a_startup_probe_that_never_passes_kills_the_container(tmp_path: Path) -> None:
+    with toy_cluster(tmp_path, pace=replace(FAST, patience=0.0)) as cluster:
+        cluster.volume()
+        hopeless = pod(NEVER_READY_IMAGE)
+        hopeless["spec"]["containers"][0]["startupProbe"]["failureThreshold"] = 2
+        cluster.create(hopeless)
+        cluster.until(lambda: waiting_reason(read(cluster)) == "CrashLoopBackOff")
+        assert container_status(cluster)["lastState"]["terminated"]["exitCode"] == 137
+        assert cluster.events("Unhealthy")
+
+
+@pytest.mark.parametrize("probe", ["startupProbe", "livenessProbe"])
+def test_a_container_that_is_slow_because_this_machine_is_busy_is_not_killed(cluster: ToyCluster, probe: str) -> None:
     cluster.volume()
-    hopeless = pod(NEVER_READY_IMAGE)
-    hopeless["spec"]["containers"][0]["startupProbe"]["failureThreshold"] = 2
-    cluster.create(hopeless)
-    cluster.until(lambda: waiting_reason(read(cluster)) == "CrashLoopBackOff")
-    assert container_status(cluster)["lastState"]["terminated"]["exitCode"] == 137
-    assert cluster.events("Unhealthy")
+    slow = pod(NEVER_READY_IMAGE)
+    engine = slow["spec"]["containers"][0]
+    del engine["startupProbe"]
+    engine[probe] = {**engine["readinessProbe"], "failureThreshold": 1}
+    cluster.create(slow)
+    cluster.until(lambda: cluster.runtime.started and cluster.runtime.started[0].asked >= 5)
+    assert container_status(cluster)["restartCount"] == 0
+    assert not cluster.events("Unhealthy")
 
 
 def test_a_variable_from_a_secret_that_is_not_there_is_a_config_error(cluster: ToyCluster) -> None:
@@ -211,12 +235,14 @@ def test_a_claim_in_use_is_deleted_only_after_its_pods(cluster: ToyCluster) -> N
     cluster.volume()
     cluster.create(pod())
     cluster.until(lambda: is_ready(read(cluster)))
+    before = cluster.store.revision
     cluster.store.delete(PERSISTENT_VOLUME_CLAIMS, "llm-model", "default")
     cluster.store.delete(PERSISTENT_VOLUMES, "llm-model")
     cluster.store.delete(PODS, "solo", "default")
-    assert cluster.store.get(PERSISTENT_VOLUME_CLAIMS, "llm-model", "default") is not None
-    cluster.until(lambda: not cluster.pods())
     cluster.until(lambda: cluster.store.get(PERSISTENT_VOLUMES, "llm-model") is None)
+    gone = [one.shelf[1] for one in cluster.store.log.after(before) if one.type == "DELETED"]
+    kinds = (PODS.plural, PERSISTENT_VOLUME_CLAIMS.plural, PERSISTENT_VOLUMES.plural)
+    assert [kind for kind in gone if kind in kinds] == list(kinds)
 
 
 @pytest.mark.parametrize(

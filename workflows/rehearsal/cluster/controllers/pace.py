@@ -9,13 +9,14 @@ class Pace:
 
     probe_scale: float = 0.02  # factor on the period and the initial delay of a probe: 10 s become 0.2 s
     shortest_period: float = 0.05
+    patience: float = 30.0  # at least, before a container without a good answer is killed: machines are not scaled
     crash_backoff: float = 0.5  # before the second restart; doubles with each one
     longest_crash_backoff: float = 8.0
     pull_backoff: float = 0.5  # between two attempts to pull an image
     mount_retry: float = 0.2
     operator: float = 0.15  # between two looks of the RBG operator at one group
     flap: float = 0.15  # how long Ready is False again after a group was first ready
-    reboot: float = 10.0  # how long the pods of an earlier process may take to be ready again before the API answers
+    reboot: float = 20.0  # how long the pods of an earlier process may take to be ready again before the API answers
 
 
 FAST = Pace(

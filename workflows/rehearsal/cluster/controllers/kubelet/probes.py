@@ -18,10 +18,16 @@ _GOOD = range(200, 400)
 
 
 class Probe:
-    """Asks in its period, and counts as Kubernetes does; `passing` is None until it knows."""
+    """Asks in its period, and counts as Kubernetes does; `passing` is None until it knows.
 
-    def __init__(self, spec: Mapping[str, Any], port: int, pace: Pace) -> None:
+    It fails only once nothing was good for `patience` seconds: its period is far shorter than in a real cluster, but a
+    busy machine takes its time.
+    """
+
+    def __init__(self, spec: Mapping[str, Any], port: int, pace: Pace, patience: float) -> None:
         self._spec = spec
+        self._patience = patience
+        self._good = time.monotonic()
         self._port = port
         self._period = max(pace.shortest_period, float(spec.get("periodSeconds", 10)) * pace.probe_scale)
         self._due = time.monotonic() + float(spec.get("initialDelaySeconds", 0)) * pace.probe_scale
@@ -48,9 +54,11 @@ class Probe:
     def _count(self, good: bool) -> None:
         self._successes = self._successes + 1 if good else 0
         self._failures = 0 if good else self._failures + 1
+        self._good = time.monotonic() if good else self._good
         if self._successes >= int(self._spec.get("successThreshold", 1)):
             self.passing = True
-        if self._failures >= int(self._spec.get("failureThreshold", 3)):
+        is_over = time.monotonic() - self._good >= self._patience
+        if is_over and self._failures >= int(self._spec.get("failureThreshold", 3)):
             self.passing = False
 
     def _ask(self, running: Running) -> bool:
@@ -82,9 +90,9 @@ class Probes:
     """The three probes of one run of a container."""
 
     def __init__(self, container: Mapping[str, Any], pace: Pace) -> None:
-        self._startup = _probe(container, "startupProbe", pace)
-        self._readiness = _probe(container, "readinessProbe", pace)
-        self._liveness = _probe(container, "livenessProbe", pace)
+        self._startup = _probe(container, "startupProbe", pace, pace.patience)
+        self._readiness = _probe(container, "readinessProbe", pace, 0.0)  # it kills nobody
+        self._liveness = _probe(container, "livenessProbe", pace, pace.patience)
 
     @property
     def started(self) -> bool:
@@ -111,12 +119,12 @@ class Probes:
         return min((wait for wait in waits if wait is not None), default=None)
 
 
-def _probe(container: Mapping[str, Any], name: str, pace: Pace) -> Probe | None:
+def _probe(container: Mapping[str, Any], name: str, pace: Pace, patience: float) -> Probe | None:
     spec = container.get(name)
     if not spec:
         return None
     target = spec.get("httpGet") or spec.get("tcpSocket") or spec.get("grpc") or {}
-    return Probe(spec, container_port(container, target.get("port", 0)), pace)
+    return Probe(spec, container_port(container, target.get("port", 0)), pace, patience)
 
 
 def container_port(container: Mapping[str, Any], port: int | str) -> int:
