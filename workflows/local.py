@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -94,10 +95,10 @@ def run(options: Options) -> int:
     state = options.state / service.name
     console = Console(highlight=False, soft_wrap=True)
     console.print(_preface(state))
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
     started = time.monotonic()
     try:
+        signal.signal(signal.SIGTERM, _stop)
+        signal.signal(signal.SIGINT, _stop)
         with only_run(state), embedded_services(ROOT, state, _services_arguments(options)) as addresses:
             here = _Run(options, service, state, _run_name(state), _environment(addresses, state), console)
             recaps = _run_tasks(here)
@@ -183,7 +184,7 @@ def _started(run: _Run, task: Task, name: str, values: Mapping[str, str]) -> sub
         [sys.executable, *command(task)[1:], *arguments(task, places, values, run.options.overrides)],
         cwd=ROOT,
         env=run.environment,
-        preexec_fn=_live_as_long_as_the_run,  # noqa: PLW1509  # this process has no threads
+        preexec_fn=partial(_live_as_long_as, os.getpid()),  # noqa: PLW1509  # this process has no threads
         close_fds=False,  # keeps the lock of the state folder
     )
 
@@ -309,7 +310,7 @@ def _signals_wait() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _live_as_long_as_the_run() -> None:
+def _live_as_long_as(run: int) -> None:
     """Called in the process of a step, before it becomes one.
 
     It hears SIGTERM, not Ctrl-C: a terminal sends that to the run, too, and the run ends its steps. When the run is
@@ -319,6 +320,8 @@ def _live_as_long_as_the_run() -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1  # include/uapi/linux/prctl.h
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() != run:  # it was killed before it could be listened for
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _stop(_number: int, _frame: FrameType | None) -> NoReturn:

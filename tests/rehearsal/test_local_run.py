@@ -50,16 +50,22 @@ def run(state: Path, *more: str) -> tuple[int, str]:
     return process.returncode, said
 
 
-def kill_at(state: Path, marker: str) -> None:
-    """`kill -9` of the run at the moment in which it says `marker`."""
-    with start(state) as process:
-        assert process.stdout
-        for line in process.stdout:
-            if line.startswith(marker):
-                process.kill()
-                break
-        else:
-            pytest.fail(f"the run ended before it said {marker!r}")
+def kill_in(state: Path, task: str) -> None:
+    """`kill -9` of the run right after the start of a task. From outside, it could come after the end of the run."""
+    program = (
+        "import os, signal, sys; from workflows import local; from workflows.__main__ import main\n"
+        "start = local._started\n"
+        "def started(run, task, *more):\n"
+        "    process = start(run, task, *more)\n"
+        f"    if task.name == {task!r}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return process\n"
+        "local._started = started\n"
+        f"sys.exit(main(['run', 'manifests/services/demo.yaml', '--state={state}']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stdout
 
 
 def recaps(said: str) -> dict[str, tuple[int, int]]:
@@ -98,7 +104,7 @@ def sha256(content: bytes) -> str:
 @pytest.mark.exhaustive
 def test_a_run_that_is_killed_where_it_changes_something_ends_well_and_then_has_nothing_to_do(state: Path) -> None:
     for task in KILLED_IN:
-        kill_at(state, f"{task}  ")
+        kill_in(state, task)
 
     code, said = run(state)
     assert code == 0, said

@@ -14,7 +14,7 @@ from pathlib import Path
 from steps.engine.clock import SystemClock
 
 STARTUP_SECONDS = 60.0
-LOCK_SECONDS = 15.0  # a step of a killed run may need a moment to end
+LOCK_SECONDS = 20.0  # steps and services of a killed run may need a moment to end
 
 
 class RehearsalError(Exception):
@@ -35,7 +35,10 @@ class Addresses:
 
 @contextmanager
 def only_run(state: Path) -> Iterator[None]:
-    """Hold the lock of a state folder. Child processes inherit it, so a step that outlives its run still counts.
+    """Hold the lock of a state folder.
+
+    Child processes inherit it, so a step or a service that outlives its run still counts: two processes that write the
+    same state at the same time would spoil it.
 
     Raises RehearsalError if another run keeps it.
     """
@@ -57,6 +60,7 @@ def embedded_services(root: Path, state: Path, arguments: Sequence[str]) -> Iter
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        close_fds=False,  # keeps the lock of the state folder
         text=True,
     )
     assert process.stdin
