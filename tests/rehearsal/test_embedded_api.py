@@ -22,6 +22,7 @@ from steps.adapters.kubernetes import connect
 from steps.ports import Kind, Ref
 from tests.api_servers import MERGE, Api, config_map
 from workflows.rehearsal.cluster.api import ApiServer
+from workflows.rehearsal.cluster.bodies import BodyHandler
 from workflows.rehearsal.cluster.errors import ApiError
 from workflows.rehearsal.cluster.journal import JournalError
 from workflows.rehearsal.cluster.resources import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, PODS, SERVICES, Resource
@@ -178,7 +179,7 @@ class TestHistory:
             start = api("POST", MAPS, config_map("a")).revision
             api("PATCH", f"{MAPS}/a", {"data": {"b": "1"}}, kind=MERGE)
             store.log.compact(store.revision)
-            (event,) = lines(api("GET", MAPS, watch="1", resourceVersion=start, timeoutSeconds=5).content)
+            (event,) = lines(api("GET", MAPS, watch="1", resourceVersion=start, timeoutSeconds=60).content)
         assert (event["type"], event["object"]["code"], event["object"]["reason"]) == ("ERROR", 410, "Expired")
 
     def test_a_watch_goes_on_over_a_restart_only_if_nothing_was_missed(self, tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ class TestHistory:
         store.create(CONFIG_MAPS, config_map("b"))
         store.close()
         with serving(tmp_path, Store(tmp_path / "objects.db")) as api:
-            (event,) = lines(api("GET", MAPS, watch="1", resourceVersion=old, timeoutSeconds=5).content)
+            (event,) = lines(api("GET", MAPS, watch="1", resourceVersion=old, timeoutSeconds=60).content)
             newest = api("GET", MAPS).revision
             quiet = api("GET", MAPS, watch="1", resourceVersion=newest, timeoutSeconds=0.05)
         assert event["object"]["code"] == 410
@@ -227,6 +228,32 @@ class TestHistory:
         server.stop()
         assert response.read1() == b""
         response.close()
+        connection.close()
+
+    def test_a_stopped_server_lets_its_watches_say_that_they_end(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cut_off, was_cut_off = threading.Event(), []
+        end, close = BodyHandler._last_chunk, LoopbackServer.stop
+
+        def end_late(handler: BodyHandler) -> None:
+            was_cut_off.append(cut_off.wait(0.2))
+            end(handler)
+
+        def close_all(server: LoopbackServer) -> None:
+            cut_off.set()
+            close(server)
+
+        monkeypatch.setattr(BodyHandler, "_last_chunk", end_late)
+        monkeypatch.setattr(LoopbackServer, "stop", close_all)
+        server = ApiServer(Store())
+        server.start()
+        connection = HTTPConnection(urlsplit(server.url).netloc, timeout=30)
+        connection.request("GET", "/api/v1/configmaps?watch=1&timeoutSeconds=60")
+        response = connection.getresponse()
+        server.stop()
+        assert response.read() == b""
+        assert was_cut_off == [False]
         connection.close()
 
 

@@ -1,6 +1,7 @@
 """The HTTP side of the embedded Kubernetes API."""
 
 import json
+import time
 from pathlib import Path
 
 from workflows.rehearsal.cluster.api_handler import ApiHandler
@@ -10,6 +11,9 @@ from workflows.rehearsal.cluster.store import Store
 from workflows.rehearsal.cluster.writes import Writes
 from workflows.rehearsal.faults import Faults
 from workflows.rehearsal.server import LOOPBACK, LoopbackServer
+
+_LAST_WORDS = 10.0  # seconds that all watches together have to say that they end
+_LOOK = 0.05
 
 
 def _nothing_listens(_kind: str, _namespace: str, _name: str, _port: int) -> None:
@@ -56,9 +60,14 @@ class ApiServer:
         self._server.start()
 
     def stop(self) -> None:
-        """Stop answering; watches end."""
+        """Stop answering; watches end in good order, but for those whose client does not read."""
         self._served.stopping.set()
-        self._served.store.log.wake()
+        until = time.monotonic() + _LAST_WORDS
+        while time.monotonic() < until:
+            # Again and again: one that was about to wait has missed the call before.
+            self._served.store.log.wake()
+            if self._served.watches.are_over(_LOOK):
+                break
         self._server.stop()
 
     def write_kubeconfig(self, path: Path) -> None:

@@ -144,7 +144,8 @@ class ApiHandler(BodyHandler):
 
     def _do_watch(self, target: Target) -> None:
         chosen = Filter.of(target.resource, target.namespace, self.query)
-        self.stream_json(changes(self.served.store, chosen, self.query, self.served.stopping.is_set))
+        with self.served.watches:
+            self.stream_json(changes(self.served.store, chosen, self.query, self.served.stopping.is_set))
 
     def _do_create(self, target: Target) -> None:
         self.send_json(201, self.served.writes.create(target, parsed_json(self.body), self._options()))
