@@ -9,6 +9,7 @@ from typing import Any
 
 import requests
 
+from steps.adapters import exposition
 from steps.objects.engine_flags import WorkerRole, router_args, worker_args
 from steps.release import Release
 from tests.samples import release
@@ -135,6 +136,18 @@ class PdGroup:
         found = requests.get(self.url("router-0") + "/readiness", timeout=30).json()
         expected = self.release.replicas["prefill"] + self.release.replicas["decode"]
         return bool(found.get("healthy_workers") == expected)
+
+    def is_quiet(self) -> bool:
+        """Every chat that a worker was asked for is over, and all that it moved is counted."""
+        return all(self._has_answered(name) for name in self.containers if not name.startswith("router"))
+
+    def _has_answered(self, name: str) -> bool:
+        found = exposition.parse(requests.get(self.url(name) + "/metrics", timeout=30).text)
+        counted = (
+            found.total(f"sglang:http_{kind}_total", endpoint="/v1/chat/completions")
+            for kind in ("requests", "responses")
+        )
+        return len(set(counted)) == 1
 
     def stop(self) -> None:
         for container in self.containers.values():

@@ -25,10 +25,12 @@ def serve(cluster: ToyCluster) -> None:
 def killed(cluster: ToyCluster, folder: Path) -> Path:
     """What is on disk at this very moment, as `kill -9` would leave it.
 
-    The cluster is at work while its files are copied: one that is gone by the time of its turn was gone when it died.
+    The cluster is at work while its files are copied, but for its journal: that is several files, which would not fit
+    together. A file that is gone by the time of its turn was gone when the cluster died.
     """
     try:
-        shutil.copytree(cluster.folder, folder)
+        with cluster.store.exclusive():
+            shutil.copytree(cluster.folder, folder)
     except shutil.Error as error:
         if any(Path(source).exists() for source, _, _ in error.args[0]):
             raise
@@ -59,7 +61,7 @@ def test_the_start_does_not_come_back_before_the_objects_say_that_pods_serve(
 ) -> None:
     with toy_cluster(tmp_path) as first:
         serve(first)
-    second = ToyCluster(tmp_path)
+    second = ToyCluster(tmp_path, pace=replace(FAST, reboot=PATIENCE))
     came_back = threading.Event()
     came_back_early = []
     replace_at_once = second.store.replace
@@ -81,14 +83,14 @@ def test_a_rollout_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     with toy_cluster(tmp_path / "first") as first:
         serve(first)
         resource = first.kind("workloads.x-k8s.io/v1alpha1", "RoleBasedGroup")
-        changed = first.store.get(resource, "sglang-pd", "default")
-        assert changed is not None
-        changed["spec"]["roles"][0]["template"]["spec"]["containers"][0]["image"] = "registry.example.com/toy:2"
-        first.store.replace(resource, changed)
-        first.until(
-            lambda: "deletionTimestamp" in first.pods().get("sglang-pd-prefill-1", {"metadata": {}})["metadata"]
-        )
-        left = killed(first, tmp_path / "second")
+        with first.ends_held():
+            with first.store.exclusive():
+                changed = first.store.get(resource, "sglang-pd", "default")
+                assert changed is not None
+                changed["spec"]["roles"][0]["template"]["spec"]["containers"][0]["image"] = "registry.example.com/toy:2"
+                first.store.replace(resource, changed)
+            first.until(lambda: "deletionTimestamp" in first.pods()["sglang-pd-prefill-1"]["metadata"])
+            left = killed(first, tmp_path / "second")
     with toy_cluster(left) as second:
         second.until(
             lambda: (

@@ -110,22 +110,17 @@ def test_a_role_is_made_once_its_dependencies_are_ready(served: ToyCluster) -> N
 
 
 def test_the_operator_calls_a_group_ready_at_its_new_generation_before_a_new_pod_exists(served: ToyCluster) -> None:
-    before = served.store.revision
-    change(served, lambda roles: roles["prefill"]["template"]["spec"]["containers"][0].update(image=NEW_IMAGE))
-    served.until(lambda: image_of(served.pods().get("sglang-pd-prefill-1", _no_pod())) == NEW_IMAGE)
-    first_new_pod = min(
-        one.revision
-        for one in served.store.log.after(before)
-        if one.shelf[1] == "pods" and one.type == "ADDED" and image_of(one.content) == NEW_IMAGE
-    )
-    lies = [
-        content
-        for revision, content in statuses(served, before)
-        if revision < first_new_pod and is_ready(content) and content["status"]["observedGeneration"] == 2
-    ]
-    assert lies
+    with served.ends_held():
+        change(served, lambda roles: roles["prefill"]["template"]["spec"]["containers"][0].update(image=NEW_IMAGE))
+
+        def lie() -> Manifest | None:
+            found = read_group(served)
+            return found if is_ready(found) and found["status"]["observedGeneration"] == 2 else None
+
+        told = served.until(lie)
+        assert all(image_of(pod) != NEW_IMAGE for pod in served.pods(app="sglang-pd").values())
     # Its count of updated pods is that of the old revision.
-    assert lies[0]["status"]["roleStatuses"][0] == {
+    assert told["status"]["roleStatuses"][0] == {
         "name": "prefill",
         "replicas": 2,
         "readyReplicas": 2,
@@ -147,8 +142,10 @@ def _turns(cluster: ToyCluster) -> list[str]:
 def test_a_new_image_replaces_the_pods_from_the_highest_ordinal_one_at_a_time(served: ToyCluster) -> None:
     old, before = uids(served), served.store.revision
     change(served, lambda roles: roles["prefill"]["template"]["spec"]["containers"][0].update(image=NEW_IMAGE))
-    served.until(lambda: is_settled(served) and read_group(served)["status"]["observedGeneration"] == 2)
-    served.until(lambda: image_of(served.pods()["sglang-pd-prefill-0"]) == NEW_IMAGE and is_settled(served))
+    served.until(
+        lambda: image_of(served.pods().get("sglang-pd-prefill-0", _no_pod())) == NEW_IMAGE and is_settled(served)
+    )
+    assert read_group(served)["status"]["observedGeneration"] == 2
     changed = {name for name, uid in uids(served).items() if old[name] != uid}
     assert changed == {"sglang-pd-prefill-0", "sglang-pd-prefill-1"}
     events = [one for one in served.store.log.after(before) if one.shelf[1] == "pods"]
@@ -188,9 +185,10 @@ def test_deleting_a_group_takes_everything_that_was_made_for_it(served: ToyClust
 
 def test_a_removed_role_takes_its_workload_along(served: ToyCluster) -> None:
     resource = served.kind("workloads.x-k8s.io/v1alpha1", "RoleBasedGroup")
-    found = read_group(served)
-    found["spec"]["roles"] = [role for role in found["spec"]["roles"] if role["name"] != "router"]
-    served.store.replace(resource, found)
+    with served.store.exclusive():
+        found = read_group(served)
+        found["spec"]["roles"] = [role for role in found["spec"]["roles"] if role["name"] != "router"]
+        served.store.replace(resource, found)
     served.until(lambda: "sglang-pd-router-0" not in served.pods())
 
 

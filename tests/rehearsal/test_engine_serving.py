@@ -48,12 +48,14 @@ def total(pd: PdGroup, name: str, metric: str) -> float:
 
 
 def follow(pd: PdGroup, transfers: int) -> None:
-    """A prefill counts a transfer a moment after the decode has answered."""
+    """A prefill counts a transfer, and after it the request, a moment after the decode has answered."""
     prefills = [name for name in pd.containers if name.startswith("prefill")]
+    warm_ups = len(prefills)
     eventually(
-        lambda: sum(total(pd, name, "kv_transfer_total_mb_count") for name in prefills) == transfers,
-        f"{transfers} transfers are counted",
+        lambda: sum(total(pd, name, "num_requests_total") for name in prefills) == warm_ups + transfers,
+        f"{transfers} requests are counted",
     )
+    assert sum(total(pd, name, "kv_transfer_total_mb_count") for name in prefills) == transfers
 
 
 def test_one_request_moves_its_kv_cache_from_exactly_one_prefill(start: Start) -> None:
@@ -74,6 +76,7 @@ def test_counters_move_as_on_the_real_engine(start: Start) -> None:
     pd = start(None, "serving.prefill.replicas=1")
     before = {name: metrics(pd, name) for name in ("prefill-0", "decode-0")}
     usage = ask(pd).json()["usage"]
+    follow(pd, 1)
     prompt, made = usage["prompt_tokens"], usage["completion_tokens"]
 
     def delta(name: str, metric: str, **labels: str) -> float:
@@ -202,7 +205,7 @@ def test_a_broken_pair_fails_while_the_other_one_serves(start: Start) -> None:
     statuses = {ask(pd, f"question {number}").status_code for number in range(4)}
     assert statuses == {200}  # the router's retries hide it
     assert total(pd, "decode-0", "num_transfer_failed_reqs_total") > 0
-    assert total(pd, "prefill-1", "num_transfer_failed_reqs_total") > 0
+    eventually(lambda: total(pd, "prefill-1", "num_transfer_failed_reqs_total") > 0, "prefill counts it, too")
     assert requests.get(url + "/health_generate", timeout=30).status_code == 200
 
 

@@ -36,7 +36,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def smoke(pd: PdGroup, report: RecordingReport | None = None, clock: FakeClock | None = None) -> Outcome:
     step = SmokeTest(pd.release, PdCluster(pd), SglangInference(LoopbackRoute(pd=pd), chat_timeout=60.0))
-    return converge(step, report or RecordingReport(), clock or FakeClock())
+    return converge(step, report or RecordingReport(), clock or FakeClock(lambda _seconds: settle(pd)))
+
+
+def settle(pd: PdGroup) -> None:
+    """A prefill counts a transfer a moment after the decode has answered, and this clock only claims to wait."""
+    eventually(pd.is_quiet, "the workers have counted their chats")
 
 
 def test_a_whole_group_is_proved_on_every_pair(start: Start) -> None:
@@ -145,6 +150,7 @@ def test_workers_that_still_start_are_waited_for(tmp_path: Path) -> None:
         elif "router-0" not in pd.containers:
             pd.start_router()
             eventually(pd.serves, "the router sees every worker")
+        settle(pd)
 
     outcome = smoke(pd, report, FakeClock(during))
     pd.stop()
@@ -158,7 +164,7 @@ def test_a_worker_that_never_comes_ends_at_the_deadline_and_says_whom_it_waited_
     pd.containers["prefill-1"].stop()
     eventually(lambda: not pd.serves(), "the router misses a worker")
     with pytest.raises(DeadlineExceeded, match=r"pods/default/demo-[0-9a-f]+-prefill-1:8000 cannot be reached"):
-        smoke(pd)
+        smoke(pd, clock=FakeClock())
 
 
 def test_without_pods_the_step_says_what_must_run_first(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class Caller:
     """Calls servers of the cluster. Times are seconds."""
 
     dial: Dial
-    timeout: float = 5.0
+    timeout: float = 30.0
 
     def get(self, url: str) -> Reply:
         with self.open("GET", url) as response:
