@@ -250,7 +250,7 @@ def test_keys_with_unusual_characters_work(oss: OssStore, folder: str, name: str
 NAMES = st.text(st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters="￾￿"), min_size=1, max_size=30)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=NAMES, body=st.binary(max_size=200))
 def test_any_key_and_any_bytes_come_back(embedded: OssStore, name: str, body: bytes) -> None:
     key = f"any/{name}"

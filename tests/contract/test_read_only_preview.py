@@ -291,7 +291,7 @@ def _selecting(**selector: str) -> Manifest:
 
 @given(HISTORIES)
 @example((_selecting(a="1", b="1"), _selecting(), _selecting(a="1")))  # one value, whose keys nobody owns
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 def test_what_is_taken_for_as_wanted_is_never_something_that_the_server_would_change(
     server: Server, history: tuple[Manifest, Manifest, Manifest]
 ) -> None:

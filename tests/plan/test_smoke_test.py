@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.ports import Answer, BootstrapRoute, EngineInfo, Metrics, Refusal, RoutedWorker, Sample, Server
@@ -237,7 +237,6 @@ def test_nothing_is_asked_while_the_counters_of_the_last_request_have_not_follow
     assert next_request(PAIRS, [exchange(None)]) is None
 
 
-@settings(deadline=None)  # a busy machine must not fail it
 @given(prefill=st.integers(1, 4), decode=st.integers(1, 4), choices=st.randoms(use_true_random=False))
 def test_whatever_the_router_chooses_every_pair_is_proved_in_bounded_requests(
     prefill: int, decode: int, choices: Any

@@ -3,13 +3,12 @@ import os
 
 import pytest
 from fastcrc import crc64
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.transfer import hashing
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=2_000), st.integers(0, 30))
 def test_a_sum_goes_on_from_a_saved_state(body: bytes, blocks: int) -> None:
     cut = min(blocks, len(body) // hashing.BLOCK) * hashing.BLOCK
@@ -60,7 +59,6 @@ def test_without_libcrypto_files_are_still_verified(monkeypatch: pytest.MonkeyPa
     assert hashing.resumed("0" * 64, 64) is None
 
 
-@settings(deadline=None)
 @given(st.binary(), st.binary())
 def test_a_crc_chains_over_parts(head: bytes, tail: bytes) -> None:
     assert hashing.crc(memoryview(tail), hashing.crc(memoryview(head))) == crc64.xz(head + tail)

@@ -66,7 +66,7 @@ def trusted_at(store: MemoryStore) -> Iterator[str]:
             yield file.path
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(kills=st.lists(st.integers(0, 45), min_size=1, max_size=4))
 def test_killed_anywhere_the_next_process_goes_on_and_leaves_nothing_behind(kills: list[int]) -> None:
     store = MemoryStore()

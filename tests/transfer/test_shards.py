@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.__main__ import main
@@ -42,7 +42,6 @@ def listing(sizes: list[int]) -> Listing:
     return Listing.of(ModelFile(f"{number:04}", size, f"{number:064x}") for number, size in enumerate(sizes))
 
 
-@settings(deadline=None)
 @given(sizes=st.lists(st.integers(0, 10**12), max_size=40), count=st.integers(1, 16))
 def test_every_file_is_in_one_shard_and_no_shard_is_a_third_above_the_best(sizes: list[int], count: int) -> None:
     whole = listing(sizes)

@@ -275,7 +275,7 @@ def test_a_checkpoint_whose_draft_is_damaged_starts_the_file_over(tmp_path: Path
     assert_staged(source, tmp_path)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(kills=st.lists(st.integers(0, 60), min_size=1, max_size=3))
 def test_a_download_killed_at_any_file_operation_goes_on(kills: list[int]) -> None:
     source, store = MemorySource(files()), MemoryStore()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from steps.service import DocumentError
@@ -126,7 +126,6 @@ def test_an_absent_key_changes_nothing() -> None:
 payloads = st.text(st.sampled_from("{}=aA19./:@-_ \n\"'$`\\[],#é")) | st.text()
 
 
-@settings(deadline=None)
 @given(payloads, st.sampled_from(OVERRIDES))
 @example("{{workflow.name}}", OVERRIDES[0])
 def test_no_text_that_comes_in_can_hold_a_tag_or_leave_its_field(text: str, override: Any) -> None:
@@ -237,7 +236,6 @@ values = st.recursive(
 events = st.dictionaries(st.sampled_from(KEYS) | words, values, max_size=6)
 
 
-@settings(deadline=None)  # a busy machine must not fail it
 @given(events)
 @example({"image": "{{workflow.parameters.service}}"})
 @example({"reason": "a\nworkflows.argoproj.io/title: b"})
