@@ -139,7 +139,8 @@ class PdGroup:
 
     def is_quiet(self) -> bool:
         """Every chat that a worker was asked for is over, and all that it moved is counted."""
-        return all(self._has_answered(name) for name in self.containers if not name.startswith("router"))
+        workers = [name for name in self.containers if not name.startswith("router")]
+        return all(self._has_answered(name) for name in workers if self.containers[name].address(self.port))
 
     def _has_answered(self, name: str) -> bool:
         found = exposition.parse(requests.get(self.url(name) + "/metrics", timeout=30).text)
