@@ -310,7 +310,7 @@ def _signals_wait() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _live_as_long_as(run: int) -> None:
+def _live_as_long_as(parent: int) -> None:
     """Called in the process of a step, before it becomes one.
 
     It hears SIGTERM, not Ctrl-C: a terminal sends that to the run, too, and the run ends its steps. When the run is
@@ -320,7 +320,7 @@ def _live_as_long_as(run: int) -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1  # include/uapi/linux/prctl.h
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != run:  # it was killed before it could be listened for
+        if os.getppid() != parent:  # it was killed before it could be listened for
             os.kill(os.getpid(), signal.SIGKILL)
 
 

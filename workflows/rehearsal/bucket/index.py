@@ -117,14 +117,9 @@ class Index:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, self._connection:  # which commits at the end, and rolls back after an error
             self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+            yield self._connection
 
     def all(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._lock:

@@ -1,7 +1,6 @@
 """The HTTP side of the embedded Kubernetes API."""
 
 import json
-import time
 from pathlib import Path
 
 from workflows.rehearsal.cluster.api_handler import ApiHandler
@@ -13,7 +12,6 @@ from workflows.rehearsal.faults import Faults
 from workflows.rehearsal.server import LOOPBACK, LoopbackServer
 
 _LAST_WORDS = 10.0  # seconds that all watches together have to say that they end
-_LOOK = 0.05
 
 
 def _nothing_listens(_kind: str, _namespace: str, _name: str, _port: int) -> None:
@@ -62,12 +60,8 @@ class ApiServer:
     def stop(self) -> None:
         """Stop answering; watches end in good order, but for those whose client does not read."""
         self._served.stopping.set()
-        until = time.monotonic() + _LAST_WORDS
-        while time.monotonic() < until:
-            # Again and again: one that was about to wait has missed the call before.
-            self._served.store.log.wake()
-            if self._served.watches.are_over(_LOOK):
-                break
+        self._served.store.log.wake()
+        self._served.watches.are_over(_LAST_WORDS)
         self._server.stop()
 
     def write_kubeconfig(self, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -45,12 +46,15 @@ class EventLog:
                 self._events.popleft()
             self._forgotten = max(self._forgotten, revision)
 
-    def after(self, revision: int, wait: float = 0.0) -> list[Event]:
-        """Changes since `revision`; waits up to `wait` seconds for one. Raises ApiError 410 if some are forgotten."""
+    def after(self, revision: int, wait: float = 0.0, is_over: Callable[[], bool] = lambda: False) -> list[Event]:
+        """Changes since `revision`; waits up to `wait` seconds for one. Raises ApiError 410 if some are forgotten.
+
+        Nothing is waited for once `is_over`; who makes that true calls `wake` afterwards.
+        """
         with self._changed:
             if revision < self._forgotten:
                 raise expired(f"too old resource version: {revision} ({self._forgotten})")
-            if wait and (not self._events or self._events[-1].revision <= revision):
+            if wait and not is_over() and (not self._events or self._events[-1].revision <= revision):
                 self._changed.wait(wait)
             if revision < self._forgotten:
                 raise expired(f"too old resource version: {revision} ({self._forgotten})")

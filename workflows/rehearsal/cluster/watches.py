@@ -52,7 +52,7 @@ def _stream(
     next_bookmark = time.monotonic() + BOOKMARK_SECONDS
     while not stopping() and (left := until - time.monotonic()) > 0:
         try:
-            news = store.log.after(revision, min(left, _PATIENCE))
+            news = store.log.after(revision, min(left, _PATIENCE), stopping)
         except ApiError as error:
             yield {"type": "ERROR", "object": error.body()}
             return

@@ -116,8 +116,8 @@ class Topology:
 class Bootstrap:
     """What a prefill worker's second server tells. `/route` is 503 until `register`.
 
-    `broken_with` says for a decode pod whether no transfer to it succeeds, `is_silent` whether it hands over
-    nothing at all. Both are asked at each transfer.
+    `broken_with` says for a decode pod whether no transfer to it succeeds, `is_silent` whether this
+    worker hands over nothing at all. Both are asked at each transfer.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from workflows.rehearsal.cluster.controllers.kubelet import SIMULATED
+from workflows.rehearsal.cluster.controllers.network import is_ready
 from workflows.rehearsal.cluster.controllers.world import is_going, is_true
 from workflows.rehearsal.cluster.resources import DAEMON_SETS, DEPLOYMENTS, PODS, STATEFUL_SETS
 from workflows.rehearsal.cluster.store import Manifest, Store
@@ -15,7 +16,7 @@ class Comeback:
         """`is_up` takes the uid of a pod: whether this very process runs it."""
         self._store = store
         self._is_up = is_up
-        self._pods = {_uid(pod) for pod in store.select(PODS) if _serves(pod)}
+        self._pods = {_uid(pod) for pod in store.select(PODS) if is_ready(pod)}
         self._complete = {_version(one) for one in self._workloads() if _is_complete(one)}
         self._ready = {_uid(group) for group in self._groups() if is_true(group, "Ready")}
 
@@ -30,7 +31,7 @@ class Comeback:
     def _pods_are_back(self) -> bool:
         # The kubelet knows that a pod serves before the object says so.
         return all(
-            self._is_up(_uid(pod)) and _serves(pod)
+            self._is_up(_uid(pod)) and is_ready(pod)
             for pod in self._store.select(PODS)
             if _uid(pod) in self._pods and not is_going(pod)
         )
@@ -61,10 +62,6 @@ def _uid(manifest: Manifest) -> str:
 def _version(workload: Manifest) -> tuple[str, int]:
     """An object as long as nobody asks something else of it."""
     return _uid(workload), workload["metadata"]["generation"]
-
-
-def _serves(pod: Manifest) -> bool:
-    return is_true(pod, "Ready") and not is_going(pod)
 
 
 def _is_complete(workload: Manifest) -> bool:
