@@ -29,7 +29,7 @@ from steps.promote_release import PromoteRelease
 from steps.release import Release
 from steps.transfer import manifest
 from steps.transfer.manifest import ManifestFile
-from tests.fakes import RecordingReport
+from tests.fakes import FakeClock, RecordingReport
 from tests.live_cluster import LiveCluster
 from tests.pd_group import FAST as FAST_ENGINE
 from tests.pd_group import write_model
@@ -258,6 +258,22 @@ def test_what_is_not_as_wanted_is_stale_until_the_line_was_walked(world: World, 
     assert found.reason.startswith(reason.format(group=world.release.group)), found.reason
     mend(world)
     world.walk()
+    assert world.ask().state == CURRENT
+
+
+def test_an_engine_that_answers_and_moves_no_kv_cache_is_stale_and_then_fails_the_smoke_test(world: World) -> None:
+    silent = frozenset({"prefill-0", "prefill-1"})
+    object.__setattr__(world.script, "no_transfer", silent)  # the engine asks it at every request
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(wiring, "LOOKS_AT_ANSWERS", 1)  # later ones would find no other counters
+            found = world.ask()
+        with pytest.raises(Blocked) as failed:
+            converge(world.build("smoke-test"), RecordingReport(), FakeClock())
+    finally:
+        object.__setattr__(world.script, "no_transfer", frozenset())
+    assert (found.state, found.reason.partition(":")[0]) == (STALE, "smoke-test waits for")
+    assert "no prefill worker handed over KV cache" in str(failed.value)
     assert world.ask().state == CURRENT
 
 
