@@ -315,7 +315,10 @@ def load(path: Path, overrides: Iterable[str] = ()) -> ModelService:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DocumentError(f"cannot read the document {path}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise DocumentError(
+            f"cannot read the document {path}: {why}. Next: give the path of a ModelService document in UTF-8"
+        ) from error
     return parse(text, str(path), overrides)
 
 
