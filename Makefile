@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
   --custom-compile-command 'make lock'
-SCRIPTS := .ci/run images/build
+SCRIPTS := .ci/run images/build manifests/ci/deploy-by-event.sh
 .DEFAULT_GOAL := help
 .PHONY: help demo images test exhaustive check lint render fix lock bench bench-transfer bench-planning clean
 

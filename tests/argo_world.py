@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.workflows.expr_lang import ExprError, evaluate
+from tests.workflows.expr_lang import ExprError, evaluate, received
 from tests.workflows.rendered import objects
 from workflows.rehearsal.cluster.api import ApiServer
 from workflows.rehearsal.cluster.errors import ApiError
@@ -116,6 +116,9 @@ class ArgoWorld:
     kubeconfig: Path
     faults: Faults
     argo_server: str = ""
+    has_binding: bool = True
+    requests: list[str] = field(default_factory=list)  # method and path of each
+    bad_answers: list[tuple[int, bytes]] = field(default_factory=list)  # to the next requests for a run
     says_try_again: bool = False  # how Kubernetes before 1.30 tells Argo Server that a name is taken
 
     def kind(self, name: str) -> Resource:
@@ -191,6 +194,11 @@ class ArgoServerHandler(Handler):
         self._answer(json.loads(self.read_body() or b"null"))
 
     def _answer(self, body: Any) -> None:
+        self.world.requests.append(f"{self.command} {self.path}")
+        if "/workflows/" in self.path and self.world.bad_answers:
+            status, content = self.world.bad_answers.pop(0)
+            self.send_body(status, content, "text/plain")
+            return
         try:
             self._authenticate()
             self.send_json(200, self._route(urlsplit(self.path).path.split("/")[3:], body))
@@ -242,9 +250,9 @@ class ArgoServerHandler(Handler):
     def _event(self, namespace: str, discriminator: str, payload: Any) -> Any:
         """Dispatch as `server/event/dispatch/operation.go` does, at once."""
         binding = objects("3.5")["WorkflowEventBinding"]["spec"]
-        environment = {"discriminator": discriminator, "namespace": namespace, "payload": payload}
+        environment = {"discriminator": discriminator, "namespace": namespace, "payload": received(payload)}
         try:
-            if evaluate(binding["event"]["selector"], environment):
+            if self.world.has_binding and evaluate(binding["event"]["selector"], environment):
                 submit = binding["submit"]
                 name = evaluate(submit["metadata"]["name"], environment) or f"{SERVICE}-random"
                 labels = {key: evaluate(text, environment) for key, text in submit["metadata"]["labels"].items()}

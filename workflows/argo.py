@@ -15,7 +15,8 @@ from steps.release import SERVICE_LABEL, TRIGGER_LABEL
 from steps.service import ModelService
 from workflows import pipeline
 from workflows.pods import deadline_seconds
-from workflows.runs.submission import REASON, REASON_PATTERN, RUN_ID, RUN_ID_PATTERN
+from workflows.events import event_spec
+from workflows.runs.submission import REASON
 from workflows.templates import (
     DESCRIPTION,
     DOCUMENT,
@@ -122,11 +123,7 @@ def cron_workflow(service: ModelService) -> Manifest:
 
 
 def event_binding(service: ModelService) -> Manifest:
-    """`POST /api/v1/events/<namespace>/<name>` starts a run with the overrides of its JSON payload.
-
-    The document itself cannot come in by this door. The selector lets a payload in only if every override has the
-    shape of its pattern, so no `{{...}}` of a stranger reaches a template.
-    """
+    """The door for CI and webhooks; `workflows.events` has its expressions."""
     binding = m.WorkflowEventBinding(
         api_version="argoproj.io/v1alpha1",
         kind="WorkflowEventBinding",
@@ -136,20 +133,7 @@ def event_binding(service: ModelService) -> Manifest:
             labels=_labels(service),
             annotations=_annotations(service, f"Deploy {service.name} when CI says so."),
         ),
-        spec=m.WorkflowEventBindingSpec(
-            event=m.Event(selector=_selector(service)),
-            submit=m.Submit(
-                # Labels are expressions, too. https://argo-workflows.readthedocs.io/en/latest/events/
-                metadata=m.ObjectMeta(name=_run_name(service), labels={TRIGGER_LABEL: '"ci"'}),
-                workflow_template_ref=m.WorkflowTemplateRef(name=service.name),
-                arguments=m.Arguments(
-                    parameters=[
-                        m.Parameter(name=name, value_from=m.ValueFrom(event=_from_payload(name)))
-                        for name in (*(override.parameter for override in pipeline.OVERRIDES), REASON)
-                    ]
-                ),
-            ),
-        ),
+        spec=event_spec(service),
     )
     return dict(binding.model_dump(exclude_none=True, by_alias=True))
 
@@ -232,27 +216,6 @@ def _away_from_gpus(service: ModelService) -> m.Affinity:
 
 def _one_for_each_step(line: tuple[pipeline.Task, ...]) -> list[pipeline.Task]:
     return list({task.step: task for task in reversed(line)}.values())[::-1]
-
-
-def _selector(service: ModelService) -> str:
-    name = f'discriminator == "{service.name}"'
-    overrides = {override.parameter: override.pattern for override in pipeline.OVERRIDES}
-    shapes = {**overrides, REASON: REASON_PATTERN, RUN_ID: RUN_ID_PATTERN}
-    return " && ".join([name, *(f'{_from_payload(key)} matches "{pattern}"' for key, pattern in shapes.items())])
-
-
-def _run_name(service: ModelService) -> str:
-    """Argo's answer to an event names no run; a caller that sends an id knows the name, and asks twice for one run."""
-    return f'{_from_payload(RUN_ID)} == "" ? "" : "{service.name}-" + {_from_payload(RUN_ID)}'
-
-
-def _from_payload(key: str) -> str:
-    """An absent key is nil, which Argo would hand on as the text `null`; a number becomes its digits.
-
-    Argo compiles every selector of the namespace against every payload that comes in, and one that does not compile
-    fails the call. There and back through JSON, a payload has no type that a list or a text could contradict.
-    """
-    return f'string(fromJSON(toJSON(payload ?? {{}}))["{key}"] ?? "")'
 
 
 def _labels(service: ModelService) -> dict[str, str]:

@@ -133,7 +133,6 @@ def test_a_wrong_override_is_refused_before_anything_is_created(
     ("start", "says"),
     [
         (replace(QUIET, run_id="A b"), "--run-id: found 'A b'"),
-        (replace(QUIET, reason="{{x}}"), "--reason: found '{{x}}'"),
         (replace(QUIET, target=str(SERVICES / "qwen3-32b.yaml"), overrides=("image=",)), ""),
     ],
 )
@@ -304,16 +303,34 @@ def test_a_run_that_is_deleted_is_no_longer_waited_for(world: ArgoWorld) -> None
         commands.submit(QUIET, Place(), scripted(world.delete_run))
 
 
-def test_an_event_that_no_binding_takes_is_told_after_a_minute(
+def test_a_payload_that_the_binding_refuses_is_told_at_once_with_key_and_value(
     world: ArgoWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.apply_template()
-    monkeypatch.setattr("workflows.runs.doors._payload", lambda _submission: {"image": "{{x}}"})
+    monkeypatch.setattr("workflows.runs.doors._payload", lambda _submission: {"model-revision": 1.10})
+    with pytest.raises(
+        Blocked, match=r"refuses the payload: model-revision: found !1\.1, expected a text that matches"
+    ):
+        commands.submit(QUIET, place(world, "event"), FakeClock())
+    assert world.runs() == []
+
+
+def test_an_event_that_no_binding_takes_is_told_after_a_minute(world: ArgoWorld) -> None:
+    world.apply_template()
+    world.has_binding = False
     clock = FakeClock()
     start = clock.now()
-    with pytest.raises(Blocked, match=r"did not appear within 60 s: the selector of the event binding refused"):
+    with pytest.raises(Blocked, match=r"did not appear within 60 s: no event binding took the event"):
         commands.submit(QUIET, place(world, "event"), clock)
     assert 60 <= clock.now() - start < 70
+
+
+def test_a_reason_is_cleaned_and_never_keeps_a_run_from_starting(world: ArgoWorld) -> None:
+    world.apply_template()
+    assert commands.submit(replace(QUIET, wait=False, reason="{{=x}} caf\u00e9"), Place()) == 0
+    (run,) = world.runs()
+    parameters = {found["name"]: found["value"] for found in run["spec"]["arguments"]["parameters"]}
+    assert parameters["reason"] == "   x   caf "
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,23 @@ import yaml
 
 from tests.argo_world import SERVICE, TOKEN, ArgoWorld, Attempt, argo_world, nodes
 from tests.samples import ROOT
+from workflows.pipeline import OVERRIDES
+from workflows.runs.submission import RUN_ID_PATTERN
 
 CI = ROOT / "manifests" / "ci"
 SCHEMAS = Path(__file__).parents[1] / "schemas" / "ci"
 SYSTEMS = {"github-actions": "github-workflow", "gitlab-ci": "gitlab-ci"}
 EXAMPLES = sorted(path.name for path in CI.iterdir() if path.suffix in (".yaml", ".yml"))
-TASKS: Mapping[str, tuple[Attempt, ...]] = {"resolve-model": (Attempt(),), "finish-run": (Attempt(),)}
-BROKEN = {"preflight": (Attempt("Failed", "no answer", ""), Attempt("Failed", "GPU01 Free GPUs: found 0", "")), **TASKS}
+TASKS: Mapping[str, tuple[Attempt, ...]] = {
+    "resolve-model": (Attempt(),),
+    "promote-release": (Attempt(),),
+    "finish-run": (Attempt(),),
+}
+BROKEN = {
+    "resolve-model": (Attempt(),),
+    "preflight": (Attempt("Failed", "no answer", ""), Attempt("Failed", "GPU01 Free GPUs: found 0", "")),
+    "finish-run": (Attempt(),),
+}
 
 needs_tools = pytest.mark.skipif(not (shutil.which("curl") and shutil.which("jq")), reason="needs curl and jq")
 
@@ -203,11 +213,90 @@ def test_what_ci_sends_reaches_the_run(world: ArgoWorld, tmp_path: Path) -> None
 
 @needs_tools
 @pytest.mark.parametrize("image", ['a", "service": "x', "{{workflow.name}}", "a b", "$(id)", "a\nb"])
-def test_an_image_that_is_none_starts_nothing_and_the_job_fails(world: ArgoWorld, tmp_path: Path, image: str) -> None:
+def test_an_image_that_is_none_is_refused_before_anything_is_sent(world: ArgoWorld, tmp_path: Path, image: str) -> None:
     code, said = _run(world, tmp_path, _scripts()["gitlab-ci-event.yml"], IMAGE=image)
-    assert code == 1
-    assert "run qwen3-32b-456 cannot be seen" in said
-    assert world.runs() == []
+    assert code == 10
+    outside = re.sub(r"[A-Za-z0-9._/:@-]", "", image)
+    assert f"IMAGE: found {json.dumps(image)}, expected " in said
+    assert f"not allowed: {json.dumps(outside)}" in said
+    assert world.requests == []
+
+
+@needs_tools
+@pytest.mark.parametrize("run_id", ["An ID", "-1", "a" * 21, "1\n2"])
+def test_an_id_that_no_run_can_bear_is_refused_before_anything_is_sent(
+    world: ArgoWorld, tmp_path: Path, run_id: str
+) -> None:
+    code, said = _run(world, tmp_path, "sh ci/deploy-by-event.sh", RUN_ID=run_id)
+    assert code == 10
+    assert "RUN_ID: found" in said
+    assert world.requests == []
+
+
+@needs_tools
+def test_the_shapes_of_the_script_are_those_of_the_event_binding() -> None:
+    script = (CI / "deploy-by-event.sh").read_text(encoding="utf-8")
+    patterns = {override.parameter: override.pattern for override in OVERRIDES} | {"run-id": RUN_ID_PATTERN}
+    for variable, key in (("RUN_ID", "run-id"), ("IMAGE", "image"), ("MODEL_REVISION", "model-revision")):
+        found = re.search(rf"^check {variable} .* '(.*)' '(.*)'$", script, re.MULTILINE)
+        assert found
+        assert f"^({found[1]})?$" == patterns[key]
+
+
+@needs_tools
+@pytest.mark.parametrize("reason", ["fix: router (hotfix), see #12!", "caf\u00e9", "{{=1+1}}", "x" * 200])
+def test_a_word_in_a_reason_never_stops_a_deployment(world: ArgoWorld, tmp_path: Path, reason: str) -> None:
+    _when_started(world, "Succeeded", TASKS)
+    code, said = _run(world, tmp_path, _scripts()["gitlab-ci-event.yml"], REASON=reason)
+    assert code == 0, said
+
+
+@needs_tools
+def test_a_run_that_was_terminated_in_the_queue_is_no_success(world: ArgoWorld, tmp_path: Path) -> None:
+    """Argo 3.5.15 gives it the phase Succeeded."""
+    _when_started(world, "Succeeded", {"resolve-model": (Attempt("Failed", "workflow shutdown with strategy", ""),)})
+    code, said = _run(world, tmp_path, _scripts()["gitlab-ci-event.yml"])
+    assert code == 11
+    assert "deployed nothing" in said
+
+
+@needs_tools
+def test_a_green_node_that_says_nothing_changed_is_a_success(world: ArgoWorld, tmp_path: Path) -> None:
+    _when_started(world, "Succeeded", {"nothing-changed": (Attempt(),)})
+    assert _run(world, tmp_path, _scripts()["gitlab-ci-event.yml"])[0] == 0
+
+
+@needs_tools
+def test_bad_answers_in_between_do_not_end_the_job(world: ArgoWorld, tmp_path: Path) -> None:
+    world.bad_answers = [(503, b"busy"), (200, b"<html>"), (502, b"")]
+    _when_started(world, "Succeeded", TASKS)
+    code, said = _run(world, tmp_path, _scripts()["gitlab-ci-event.yml"])
+    assert code == 0, said
+
+
+@needs_tools
+def test_a_server_that_stops_answering_ends_the_job_with_the_code_for_no_answer(
+    world: ArgoWorld, tmp_path: Path
+) -> None:
+    world.bad_answers = [(503, b"busy")] * 100
+    code, said = _run(world, tmp_path, _scripts()["gitlab-ci-event.yml"], PAUSE="0.01")
+    assert code == 75
+    assert "no answer to 12 polls of run qwen3-32b-456" in said
+
+
+@needs_tools
+def test_the_address_may_be_written_as_argo_itself_writes_it() -> None:
+    script = (CI / "deploy-by-event.sh").read_text(encoding="utf-8")
+    (line,) = [line for line in script.splitlines() if line.startswith("case $ARGO_SERVER")]
+    for written in ("https://argo.example:2746", "https://argo.example:2746/", "argo.example:2746"):
+        done = subprocess.run(
+            ["sh", "-c", f'{line}\necho "$server"'],
+            env={"ARGO_SERVER": written},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == "https://argo.example:2746"
 
 
 @needs_tools
@@ -223,6 +312,6 @@ def test_a_job_that_is_tried_again_finds_its_run(world: ArgoWorld, tmp_path: Pat
 @needs_tools
 def test_a_wrong_token_fails_the_job_and_is_not_printed(world: ArgoWorld, tmp_path: Path) -> None:
     code, said = _run(world, tmp_path, _scripts()["gitlab-ci-event.yml"], ARGO_TOKEN="dummy-wrong-token")
-    assert code == 1
+    assert code == 11
     assert "token not valid" in said
     assert "dummy-wrong-token" not in said

@@ -3,6 +3,7 @@
 https://argo-workflows.readthedocs.io/en/latest/swagger/
 """
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -101,6 +102,8 @@ _AGAIN = (
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 )
+# How an expression of `workflows.events` refuses a payload; Argo Server answers it with 500.
+_REFUSED_PAYLOAD = re.compile(r"invalid operation: int\((.*?)\)(?: \(\d+:\d+\)|\]?$)", re.DOTALL)
 
 
 def _json(answer: requests.Response) -> dict[str, Any] | None:
@@ -123,6 +126,9 @@ def _no_answer(method: str, path: str, what: str) -> TransientError:
 def _refusal(method: str, path: str, answer: requests.Response, found: Mapping[str, Any] | None) -> StepError:
     status = answer.status_code
     words = str((found or {}).get("message") or answer.text[:300] or "no words").strip()
+    sentence = _REFUSED_PAYLOAD.search(words)
+    if sentence:
+        return Blocked(f"the event binding refuses the payload: {sentence[1]}", "correct the payload and send it again")
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return _no_answer(method, path, f"HTTP {status}: {words}")
     hint = {

@@ -92,7 +92,7 @@ class ArgoServerDoor:
 
 
 class EventDoor(ArgoServerDoor):
-    """The event binding of the service starts the run, if its selector lets the payload in.
+    """The event binding of the service starts the run, or refuses the payload.
 
     Argo's answer is the same whether a binding matched or not, so whoever starts a run has to look for it.
     """

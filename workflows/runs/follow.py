@@ -108,8 +108,8 @@ def _nowhere(name: str, why: str) -> Plan:
         return Plan(faults=(f"run {name} was deleted while it was followed",))
     if why == "never":
         fault = (
-            f"run {name} did not appear within {APPEARS_WITHIN:g} s: the selector of the event binding refused the "
-            "payload, or Argo Server dispatches events later. Next: kubectl describe workfloweventbindings"
+            f"run {name} did not appear within {APPEARS_WITHIN:g} s: no event binding took the event, or Argo Server "
+            "dispatches events later. Next: kubectl describe workfloweventbindings"
         )
         return Plan(faults=(fault,))
     return Plan(waits=(why or f"run {name} is not there yet",))

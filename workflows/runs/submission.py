@@ -13,7 +13,10 @@ from workflows.pipeline import OVERRIDES, Override
 
 DOCUMENT = "service"  # parameter that holds the document; the same as in `workflows.templates`
 REASON = "reason"  # parameter: why this run, for its title
-REASON_PATTERN = r"^[A-Za-z0-9 ._/:#@+-]{0,80}$"  # RE2, as every pattern that an event binding holds
+REASON_LENGTH = 80  # characters; a title in Argo's list shows fewer
+REASON_CHARACTER = r"^[A-Za-z0-9 ._/:#@+-]$"  # RE2, as every pattern that an event binding holds
+REASON_PATTERN = REASON_CHARACTER.replace("$", f"{{0,{REASON_LENGTH}}}$")
+OUTSIDE_REASON = " "  # stands for any other character
 RUN_ID = "run-id"  # key of an event's payload: the end of the name of the run
 RUN_ID_PATTERN = r"^([a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?)?$"  # with the name of the service at most 51 characters
 
@@ -66,9 +69,8 @@ def prepare(template: Manifest, requested: Iterable[str], why: Why) -> Submissio
     name = template["metadata"]["name"]
     origin = f"WorkflowTemplate/{template['metadata']['namespace']}/{name}"
     declared = _declared(template)
-    reason = why.reason or why.trigger
+    reason = cleaned(why.reason or why.trigger)
     _check("--run-id", why.run_id, RUN_ID_PATTERN, "1 to 20 lower-case letters, digits and dashes")
-    _check("--reason", reason, REASON_PATTERN, "up to 80 letters, digits, spaces and ._/:#@+-")
     overrides = _overrides(requested, declared)
     document = document_of(template)
     service = parse(document, f"the document in {origin}")
@@ -83,6 +85,17 @@ def prepare(template: Manifest, requested: Iterable[str], why: Why) -> Submissio
         parameters={**parameters, **overrides},
         overrides=overrides,
         trigger=why.trigger,
+    )
+
+
+def cleaned(reason: str) -> str:
+    """A reason without the characters that a template of Argo could take for its own, cut to its length.
+
+    It is told to people only, so it never keeps a run from starting.
+    """
+    return "".join(
+        character if re.fullmatch(REASON_CHARACTER, character) else OUTSIDE_REASON
+        for character in reason[:REASON_LENGTH]
     )
 
 
