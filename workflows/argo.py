@@ -14,8 +14,8 @@ from steps.platform.nodes import GPU_NAME_LABEL, GPU_PRESENT_LABEL
 from steps.release import SERVICE_LABEL, TRIGGER_LABEL
 from steps.service import ModelService
 from workflows import pipeline
-from workflows.pods import deadline_seconds
 from workflows.events import event_spec
+from workflows.pods import deadline_seconds
 from workflows.runs.submission import REASON
 from workflows.templates import (
     DESCRIPTION,

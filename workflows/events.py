@@ -19,7 +19,7 @@ KEYS = (*(override.parameter for override in OVERRIDES), REASON, RUN_ID)
 # Through JSON and back, a payload has no Go type that a list or a text could contradict when Argo compiles the
 # expression, which it does for every binding of the namespace; an absent key is nil.
 _PAYLOAD = "fromJSON(toJSON(payload ?? {}))"
-# A JSON number is a double in Go, exact for whole numbers below 2^53. `string` writes it with an exponent from a million
+# A JSON number is a double in Go, exact for whole numbers below 2^53. `string` writes an exponent from a million
 # on, as Go's `%v` does; that of an `int` has its digits.
 _EXACT = "1e15"
 

@@ -1,7 +1,7 @@
 """The part of expr-lang that our manifests use, read as Argo reads it (expr-lang v1.17.5 in 3.5.15, v1.17.8 in 4.1.2).
 
-Operators, from loose to tight: `? :`, `??` and `||`, `&&`, comparisons, `+`. `matches` searches with RE2. `#` is the item
-of a closure. `tests/workflows/recorded/expr.json` holds what the real library answered.
+Operators, from loose to tight: `? :`, `??` and `||`, `&&`, comparisons, `+`. `matches` searches with RE2. `#` is the
+item of a closure. `tests/workflows/recorded/expr.json` holds what the real library answered.
 https://expr-lang.org/docs/language-definition
 """
 
