@@ -161,8 +161,10 @@ def test_a_bug_is_a_sentence_for_people_and_a_traceback_in_the_log(
 
 
 def test_a_long_reason_fits_the_termination_message(monkeypatch: pytest.MonkeyPatch, termination_log: Path) -> None:
-    assert run(monkeypatch, OneChange(Blocked("é" * 5_000))) == 11
-    assert len(termination_log.read_bytes()) == 4_096
+    assert run(monkeypatch, OneChange(Blocked("403 " + "é" * 5_000, "give the account the verb get"))) == 11
+    assert 4_090 < len(termination_log.read_bytes()) <= 4_096
+    assert termination_log.read_text().startswith("403 é")
+    assert termination_log.read_text().endswith("é. Next: give the account the verb get")
 
 
 def test_a_machine_without_a_termination_log_is_fine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
