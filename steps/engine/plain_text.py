@@ -1,7 +1,7 @@
-"""Text that Argo passes on unchanged: without template tags, and without characters that Argo cannot quote.
+r"""Text that Argo passes on unchanged: without template tags, and without characters that Argo cannot quote.
 
 Argo pastes a value into a template as text and reads the result again, up to five times for one pod. `{{` begins a tag
-wherever it came from, and one without an end is an error. What Go's `strconv.Quote` writes as `\\x1b` or `\\U000e0001`
+wherever it came from, and one without an end is an error. What Go's `strconv.Quote` writes as `\x1b` or `\U000e0001`
 is no JSON, so one such character is an error as well.
 https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/common/util.go#L240 (SubstituteParams: two passes)
 https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go#L2014 and #L2245 (it, twice)

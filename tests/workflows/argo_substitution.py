@@ -8,6 +8,7 @@ https://github.com/argoproj/argo-workflows/blob/v4.1.2/util/template/
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 from tests.workflows.expr_lang import ExprError, ExprSyntaxError, parsed, text_of, tokens
@@ -89,12 +90,14 @@ def _evaluated(expression: str, values: Mapping[str, str], version: Version) -> 
         return unresolved
     if any(name in _names(unescaped) and name not in values for name in _LATE[version]):
         return unresolved
-    try:
+    with suppress(ExprError):
         result = evaluate()
-    except ExprError:
-        return unresolved
-    if result is None:
-        return unresolved
+        return unresolved if result is None else _result(result, version)
+    return unresolved
+
+
+def _result(result: Any, version: Version) -> str:
+    """v3.5.15 writes it as `%v`, 4.1.2 as JSON."""
     if isinstance(result, str):
         return _go_json(result)[1:-1]
     if version == "4.1":

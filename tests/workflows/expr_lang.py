@@ -136,7 +136,7 @@ class _Reader:
                 name = self.take()
                 if not _NAME.fullmatch(name):
                     raise ExprSyntaxError(f"unexpected {name} behind a point")
-                value = _member(value, lambda name=name: name)
+                value = _member(value, _constant(name))
             else:
                 value = _member(value, self.choice())
                 self.take("]")

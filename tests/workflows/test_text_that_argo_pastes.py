@@ -1,6 +1,7 @@
-"""Whatever hub, bucket, cluster, registry or engine says: Argo passes it on as it left the step, and runs none of it."""
+"""What hub, bucket, cluster, registry or engine says, Argo passes on as it left the step, and runs none of it."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from steps import roll_out_service, smoke_test, wiring
 from steps.__main__ import main
+from steps.engine.outputs import Word
 from steps.engine.plain_text import plain_text
 from steps.engine.plan import Plan
 from steps.objects.services import release_service
@@ -22,14 +24,21 @@ from tests.group_world import OPERATOR, as_wanted, group_of, ready_group
 from tests.hubs import MODEL, SHARD
 from tests.plan.test_objects_pod_failures import crash, pod
 from tests.plan.test_smoke_test import ANSWER, exchange, facts
-from tests.samples import DIGEST, SERVICES, release
+from tests.samples import DIGEST, SERVICES, release, service
 from tests.workflows.argo_substitution import LONGEST, VERSIONS, SubstitutionError, Version, passes
+from tests.workflows.rendered import LINES, VARIANTS, objects
+from workflows import pipeline
 from workflows.rehearsal.hub import Hub
 from workflows.rehearsal.server import Handler, LoopbackServer
 from workflows.rehearsal.tiny_model import SMALL, write_tiny_model
+from workflows.templates import consumed_outputs
 
 DOCUMENT = str(SERVICES / "qwen3-32b.yaml")
-VALUES = {"workflow.name": "demo-k1", "workflow.parameters.service": "kind: ModelService\n", "workflow.parameters.x": "{{"}
+VALUES = {
+    "workflow.name": "demo-k1",
+    "workflow.parameters.service": "kind: ModelService\n",
+    "workflow.parameters.x": "{{",
+}
 RELEASE = release()
 
 HOSTILE = [
@@ -246,3 +255,27 @@ def test_no_pass_of_argo_changes_any_plain_text(text: str) -> None:
     values = with_failures({"message": plain_text(text), "recap": plain_text(text)})
     for version in VERSIONS:
         assert pasted(values, version) == values
+
+
+def test_what_a_later_task_consumes_is_a_word_or_a_number() -> None:
+    for mode in ("staged", "streamed"):
+        for source in consumed_outputs(pipeline.tasks(service(f"transfer.mode={mode}"))):
+            step = next(task.step for task in pipeline.tasks(service()) if task.name == source.task)
+            (field,) = (field for field in pipeline.outputs(step) if field.name == source.field)
+            assert field.type in (Word, int), f"{step} {field.name}"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("line", LINES)
+def test_no_value_meets_a_brace_where_it_is_pasted(line: str, variant: str) -> None:
+    """A value may begin or end with one brace, and two would be half a tag. An expression puts words around its own."""
+    for text in texts(objects(line, variant)):
+        assert not re.search(r"[{}]\{\{|\}\}[{}]", re.sub(r"\{\{=.*?, ' *\}\}", "", text)), text
+
+
+def texts(content: Any) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, (dict, list)):
+        for item in content.values() if isinstance(content, dict) else content:
+            yield from texts(item)
