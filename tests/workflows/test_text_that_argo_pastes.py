@@ -257,6 +257,16 @@ def test_no_pass_of_argo_changes_any_plain_text(text: str) -> None:
         assert pasted(values, version) == values
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("text", [*HOSTILE, "a flag \U0001f3f4\U000e0067\U000e007f", 'fix "x" <b>'])
+def test_a_title_says_the_reason_as_it_was_given(text: str, version: Version) -> None:
+    """Argo fills in the metadata of a run in one pass. v3.5.15 workflow/controller/operator.go:593-614, 4089-4095"""
+    (title,) = (value for value in texts(objects(version)) if value.startswith("qwen3-32b: "))
+    assert passes({"title": title}, VALUES | {"workflow.parameters.reason": text}, version, 1) == {
+        "title": f"qwen3-32b: {text}"
+    }
+
+
 def test_what_a_later_task_consumes_is_a_word_or_a_number() -> None:
     for mode in ("staged", "streamed"):
         for source in consumed_outputs(pipeline.tasks(service(f"transfer.mode={mode}"))):
