@@ -15,6 +15,7 @@ from steps.engine.clock import SystemClock
 from steps.engine.converge import check, converge
 from steps.engine.errors import Exit, Interrupted, StepError, exit_code
 from steps.engine.logs import set_up
+from steps.engine.plain_text import make_streams_plain, plain_bytes
 from steps.engine.report import StreamReport, stdout_report
 from steps.service import DocumentError, load
 
@@ -140,15 +141,16 @@ def _do_nothing(_number: int, _frame: FrameType | None) -> None:
 
 
 def _tell_kubernetes(reason: str) -> None:
-    """The termination message shows on the node in Argo."""
+    """The termination message shows on the node in Argo, which pastes it into templates (`workflow.failures`)."""
     path = wiring.termination_log()
     if not path.exists():
         return
     try:
-        path.write_bytes(reason.encode()[:TERMINATION_LOG_LIMIT])
+        path.write_bytes(plain_bytes(reason, TERMINATION_LOG_LIMIT))
     except OSError as error:
         log.warning("cannot write the termination message: %s", error)
 
 
 if __name__ == "__main__":
+    make_streams_plain()  # for the whole process: an error that leaves `main` is printed after it
     sys.exit(main())

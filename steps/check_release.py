@@ -12,6 +12,7 @@ from typing import Any
 
 from steps.engine.converge import Step
 from steps.engine.errors import Blocked, StepError
+from steps.engine.outputs import Word
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
 from steps.release import Release
@@ -42,7 +43,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Outputs:
-    state: str  # current or stale
+    state: Word  # current or stale
     reason: str
     release: str  # that serves and was proved just now; these three are empty if the state is stale
     endpoint: str

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from steps.engine.errors import Blocked
+from steps.engine.outputs import Word
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report, size
 from steps.model import Listing
@@ -27,7 +28,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Outputs:
-    model_digest: str  # sha256:<64 hex>
+    model_digest: Word  # sha256:<64 hex>
     model_bytes: int
     weight_bytes: int  # what an engine loads into GPU memory
     file_count: int

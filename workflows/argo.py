@@ -29,7 +29,6 @@ from workflows.templates import (
     override_if_set,
     task_arguments,
     unless_current,
-    workflow_parameter,
 )
 
 Manifest = dict[str, Any]
@@ -163,7 +162,8 @@ def _run_metadata(service: ModelService) -> m.WorkflowMetadata:
         labels=_labels(service),
         annotations={
             # Argo's list shows 22 to 28 characters of each; in 3.5 a long description pushes the other columns away.
-            TITLE: f"{service.name}: {workflow_parameter(REASON)}",
+            # An expression: Argo cannot paste some characters otherwise, and would leave the run without a phase.
+            TITLE: f"{service.name}: {{{{=workflow.parameters.{REASON}}}}}",
             DESCRIPTION: f"{overrides}{service.model.id} in {service.namespace}",
         },
     )

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from steps.service import DocumentError, json_schema, load
+from steps.engine.plain_text import plain_text
+from steps.service import DocumentError, ModelService, json_schema, load
 from workflows.argo import cron_workflow, event_binding, workflow_template
 from workflows.compat import LINES, for_line, line
 from workflows.install import KUSTOMIZATION, base, kustomization, permissions_page, policy
@@ -30,7 +31,7 @@ def render(service_path: Path, argo_version: str) -> dict[Path, str]:
     wanted = line(argo_version)
     service = load(service_path)
     manifests = {
-        "workflow-template.yaml": workflow_template(service, _document(service_path)),
+        "workflow-template.yaml": workflow_template(service, _document(service_path, service)),
         "cron-workflow.yaml": cron_workflow(service),
         "event-binding.yaml": event_binding(service),
     }
@@ -111,11 +112,15 @@ def _read(path: Path) -> str | None:
     return path.read_text(encoding="utf-8") if path.exists() else None
 
 
-def _document(path: Path) -> str:
+def _document(path: Path, service: ModelService) -> str:
+    """The text of the document, which reaches the steps as it is: Argo pastes it, and reads what it pasted."""
     text = MODELINE.sub("", path.read_text(encoding="utf-8"))
-    # Argo pastes parameters into templates and reads what it pasted.
-    if "{{" in text:
+    # Values stand in the templates, too, and YAML can write braces as escapes. JSON on its own has no `{{`.
+    if "{{" in text or "{{" in json.dumps(service.model_dump(mode="json")):
         raise DocumentError(f"{path} holds '{{{{', which Argo would replace; allowed is a document without it")
+    lost = sorted(character for character in set(text) if plain_text(character) != character)
+    if lost:
+        raise DocumentError(f"{path} holds {lost[0]!r}, which Argo cannot pass on; allowed is a document without it")
     return text
 
 

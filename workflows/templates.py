@@ -89,7 +89,8 @@ def add_template(task: Task, service: ModelService, consumed: frozenset[Output])
             read_only_root_filesystem=True,
             run_as_non_root=True,
         ),
-        termination_message_policy="FallbackToLogsOnError",  # a step that could not even start says why, too
+        # A step that could not start, or was killed, shows the end of its log; that is plain text as its message is.
+        termination_message_policy="FallbackToLogsOnError",
         resources=_resources(task.step, service),
         volumes=[EmptyDirVolume(name="tmp", mount_path="/tmp")],  # noqa: S108  # a volume of the pod's own
         volume_mounts=[m.VolumeMount(name=SCRATCH, mount_path=PLACES.scratch)] if task.scratch else None,

@@ -1,13 +1,20 @@
 """Outputs of a step: one file a field, which Argo reads as output parameters.
 
-Written to a draft and renamed, so that a reader never sees half a value.
+Written to a draft and renamed, so that a reader never sees half a value. Argo may paste a parameter into a template, so
+each is plain text; one that Argo does paste is a `Word`.
 """
 
 import dataclasses
 import json
+import re
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
+from steps.engine.plain_text import plain_bytes
+
+LIMIT = 4096  # bytes of one output; Argo keeps all of them in the Workflow, for which etcd has about 1.5 MB
+WORD = re.compile(r"[A-Za-z0-9._:-]+")
+Word = Annotated[str, WORD]  # an output that another task consumes, in its arguments or in the expression of its `when`
 RECAP_FILE = "recap.json"  # what a step did, in numbers
 RECAP = "recap"  # what a step did, in one line; every step leaves it beside its own outputs
 NOTHING_CHANGED = "nothing changed"  # how the recap of a step begins that found everything as wanted
@@ -22,20 +29,25 @@ class Judged(Protocol):
 
 
 def write(outputs: Any, folder: Path) -> None:
-    """Write each field of the dataclass `outputs` to `folder/<field-name-with-dashes>`."""
+    """Write each field of the dataclass `outputs` to `folder/<field-name-with-dashes>`.
+
+    Raises ValueError, and writes nothing, for a `Word` that is none.
+    """
+    found = {field.name: _checked(field, getattr(outputs, field.name)) for field in dataclasses.fields(outputs)}
     folder.mkdir(parents=True, exist_ok=True)
-    for field in dataclasses.fields(outputs):
-        _replace(folder / file_name(field.name), _text(getattr(outputs, field.name)))
+    for name, value in found.items():
+        _replace(folder / file_name(name), plain_bytes(_text(value), LIMIT))
 
 
 def write_json(content: Any, path: Path) -> None:
+    """For a reader beside the step, as it is: Argo has no parameter for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, json.dumps(content, indent=1))
+    _replace(path, json.dumps(content, indent=1).encode())
 
 
 def write_text(text: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, text)
+    _replace(path, plain_bytes(text, LIMIT))
 
 
 def file_name(field: str) -> str:
@@ -47,7 +59,13 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _replace(path: Path, text: str) -> None:
+def _checked(field: dataclasses.Field[Any], value: Any) -> Any:
+    if field.type == Word and not WORD.fullmatch(value):
+        raise ValueError(f"output {file_name(field.name)}: found {value!r}, expected letters, digits and ._:-")
+    return value
+
+
+def _replace(path: Path, content: bytes) -> None:
     draft = path.with_name(path.name + ".draft")
-    draft.write_text(text, encoding="utf-8")
+    draft.write_bytes(content)
     draft.replace(path)

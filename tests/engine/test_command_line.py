@@ -161,8 +161,15 @@ def test_a_bug_is_a_sentence_for_people_and_a_traceback_in_the_log(
 
 
 def test_a_long_reason_fits_the_termination_message(monkeypatch: pytest.MonkeyPatch, termination_log: Path) -> None:
-    assert run(monkeypatch, OneChange(Blocked("é" * 5_000))) == 11
-    assert len(termination_log.read_bytes()) == 4_096
+    assert run(monkeypatch, OneChange(Blocked("403 " + "é" * 5_000, "give the account the verb get"))) == 11
+    assert 4_090 < len(termination_log.read_bytes()) <= 4_096
+    assert termination_log.read_text().startswith("403 é")
+    assert termination_log.read_text().endswith("é. Next: give the account the verb get")
+
+
+def test_a_reason_that_is_no_unicode_is_told(monkeypatch: pytest.MonkeyPatch, termination_log: Path) -> None:
+    assert run(monkeypatch, OneChange(Blocked("the hub lists a\ud800b"))) == 11
+    assert termination_log.read_text() == "the hub lists a\N{REPLACEMENT CHARACTER}b"
 
 
 def test_a_machine_without_a_termination_log_is_fine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -222,6 +229,31 @@ def test_a_document_that_is_not_there_is_ten(tmp_path: Path) -> None:
     assert process.returncode == 10
     assert "cannot read the document" in out
     assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["resolve-model", "--service", "{{=1+}}"], 10),
+        (["resolve-model", "--service", DOCUMENT, "--set", "{{=1+}}"], 10),
+        (["mirror-model", "--service", DOCUMENT, "--shard", "{{=1+}}"], 2),
+    ],
+)
+def test_nothing_that_a_step_prints_is_a_template_of_argo(arguments: list[str], code: int) -> None:
+    """The kubelet takes the end of the log for the message of a container that left none."""
+    with _steps(*arguments) as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "{ {=1+} }" in out + err
+    assert "{{" not in out + err
+
+
+def test_a_traceback_is_no_template_of_argo() -> None:
+    script = (
+        "from steps.engine.plain_text import make_streams_plain as make\nmake()\nraise ValueError('{{=1+}} \\ud800')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == "ValueError: { {=1+} } \N{REPLACEMENT CHARACTER}"
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGTERM)])

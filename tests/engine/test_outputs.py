@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.engine.outputs import file_name, write, write_json
+from steps.engine.outputs import LIMIT, Word, file_name, write, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,34 @@ def test_a_recap_is_json_and_as_whole(tmp_path: Path) -> None:
     write_json({"ok": 1, "reason": "é"}, tmp_path / "a" / "recap.json")
     assert json.loads((tmp_path / "a" / "recap.json").read_text()) == {"ok": 1, "reason": "é"}
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["recap.json"]
+
+
+@dataclass(frozen=True)
+class Consumed:
+    answer: str = "any words"
+    state: Word = "current"
+
+
+@pytest.mark.parametrize("state", ["", "a b", "current || true", "{{=1}}", "a'", "a\n", "é"])
+def test_an_output_that_a_task_consumes_is_one_word_or_none_is_written(tmp_path: Path, state: str) -> None:
+    write(Consumed(), tmp_path / "right")
+    assert (tmp_path / "right" / "state").read_text() == "current"
+    with pytest.raises(ValueError, match="output state: found"):
+        write(Consumed(state=state), tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_an_output_is_no_template_of_argo_and_fits_into_a_workflow(tmp_path: Path) -> None:
+    write(Consumed(answer="{{=1+1}}" + "é" * LIMIT), tmp_path)
+    assert (tmp_path / "answer").read_text().startswith("{ {=1+1} }é")
+    assert len((tmp_path / "answer").read_bytes()) <= LIMIT
+    write_text("2 changed: create {{x}}", tmp_path / "recap")
+    assert (tmp_path / "recap").read_text() == "2 changed: create { {x} }"
+
+
+def test_a_half_of_a_surrogate_pair_is_shown_as_what_it_is(tmp_path: Path) -> None:
+    write(Consumed(answer="a\ud800b"), tmp_path)
+    assert (tmp_path / "answer").read_text() == "a\N{REPLACEMENT CHARACTER}b"
 
 
 @pytest.mark.parametrize(("field", "name"), [("uri", "uri"), ("model_digest", "model-digest")])

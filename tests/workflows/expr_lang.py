@@ -1,4 +1,6 @@
-"""The part of expr-lang that our manifests use, read as Argo reads it (expr-lang v1.17.5 in 3.5.15, v1.17.8 in 4.1.2).
+"""The part of expr-lang that our manifests use, and what a hostile text may hold, read as Argo reads it: with v1.17.5
+in 3.5.15, v1.17.8 in 4.1.2. An expression is read as a whole before any of it is evaluated, so a mistake in its grammar is
+told from one in its values.
 
 Operators, from loose to tight: `? :`, `??` and `||`, `&&`, comparisons, `+`. `matches` searches with RE2. `#` is the
 item of a closure. `tests/workflows/recorded/expr.json` holds what the real library answered.
@@ -12,11 +14,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+_TEXT = r""""(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'"""
 _TOKEN = re.compile(
-    r"\s*("
-    r'"(?:[^"\\]|\\.)*"' + r"|'(?:[^'\\]|\\.)*'"
-    r"|[0-9][0-9.]*(?:e[0-9]+)?|[A-Za-z_][A-Za-z0-9_]*|\?\?|\|\||&&|==|!=|[<>?:+.,;=#()\[\]{}])"
+    rf"\s*({_TEXT}|[A-Za-z_$][A-Za-z0-9_$]*|\d+(?:\.\d+)?(?:e\d+)?(?![.\dA-Za-z_$])"
+    r"|\?\?|\|\||&&|==|!=|[<>?:+,;=#()\[\]{}]|\.(?!\.))"
 )
+_NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
 Node = Callable[[Mapping[str, Any]], Any]  # an expression, given what its names stand for
 
 _LEVELS = (("||", "??"), ("&&",), ("==", "!=", "<", ">", "matches", "in", "not"), ("+",))
@@ -26,12 +29,21 @@ class ExprError(Exception):
     """Argo would fail the call."""
 
 
+class ExprSyntaxError(ExprError):
+    """It is no expression at all."""
+
+
 def evaluate(expression: str, environment: Mapping[str, Any]) -> Any:
-    reader = _Reader(_tokens(expression))
+    return parsed(expression)(environment)
+
+
+def parsed(expression: str) -> Node:
+    """Raises ExprSyntaxError."""
+    reader = _Reader(tokens(expression))
     program = reader.sequence()
     if reader.tokens:
-        raise ExprError(f"unexpected {reader.tokens[0]} in {expression}")
-    return program(environment)
+        raise ExprSyntaxError(f"unexpected {reader.tokens[0]} in {expression}")
+    return program
 
 
 def text_of(value: Any) -> str:
@@ -64,12 +76,12 @@ def _number(value: float) -> str:
     return f"{'-' * sign}{first}{'.' if rest else ''}{''.join(rest)}e{exponent:+03d}"
 
 
-def _tokens(expression: str) -> list[str]:
+def tokens(expression: str) -> list[str]:
     found, at = [], 0
     while expression[at:].strip():
         match = _TOKEN.match(expression, at)
         if match is None:
-            raise ExprError(f"cannot read {expression[at:]}")
+            raise ExprSyntaxError(f"cannot read {expression[at:]}")
         found.append(match[1])
         at = match.end()
     return found
@@ -81,7 +93,7 @@ class _Reader:
 
     def take(self, wanted: str = "") -> str:
         if not self.tokens or (wanted and self.tokens[0] != wanted):
-            raise ExprError(f"expected {wanted or 'more'}, found {self.tokens[:1]}")
+            raise ExprSyntaxError(f"expected {wanted or 'more'}, found {self.tokens[:1]}")
         return self.tokens.pop(0)
 
     def at(self, *tokens: str) -> bool:
@@ -121,28 +133,34 @@ class _Reader:
         return value
 
     def item(self) -> Node:
+        value = self.first()
+        while self.at("[", ".", "("):
+            opened = self.take()
+            value = _called(value, self.items(")")) if opened == "(" else self.member(opened, value)
+        return value
+
+    def first(self) -> Node:  # noqa: PLR0911  # one for each kind of item
         token = self.take()
         if token == "(":
             value = self.choice()
             self.take(")")
-        elif token == "[":
+            return value
+        if token == "[":
             items = self.items("]")
-            value = lambda names: [item(names) for item in items]  # noqa: E731
-        elif token == "{":
+            return lambda names: [item(names) for item in items]
+        if token == "{":
             self.take("}")
-            value = lambda _: {}  # noqa: E731
-        elif token[0] in "\"'":
-            value = _constant(json.loads(f'"{token[1:-1]}"'))
-        elif token[0].isdigit():
-            value = _constant(float(token) if set(token) & set(".e") else int(token))
-        elif self.at("("):
+            return lambda _: {}
+        if token[0] in "\"'":
+            return _constant(_unquoted(token))
+        if token[0].isdigit():
+            return _constant(float(token) if set(token) & set(".e") else int(token))
+        if token in ("map", "filter") and self.at("("):
             self.take()
-            value = _call(token, self.items(")"))
-        else:
-            value = lambda names: names.get(token)  # noqa: E731
-        while self.at("[", "."):
-            value = self.member(value)
-        return value
+            return _over(token, *self.items(")"))
+        if token != "#" and not _NAME.fullmatch(token):
+            raise ExprSyntaxError(f"unexpected {token}")
+        return lambda names: names[token] if token in names else _FUNCTIONS.get(token)
 
     def items(self, end: str) -> list[Node]:
         found: list[Node] = []
@@ -153,9 +171,11 @@ class _Reader:
         self.take(end)
         return found
 
-    def member(self, value: Node) -> Node:
-        if self.take() == ".":
+    def member(self, opened: str, value: Node) -> Node:
+        if opened == ".":
             name = self.take()
+            if not _NAME.fullmatch(name):
+                raise ExprSyntaxError(f"unexpected {name} behind a point")
             return lambda names: _fetch(value(names), name)
         if self.at(":"):
             self.take()
@@ -165,6 +185,16 @@ class _Reader:
         key = self.choice()
         self.take("]")
         return lambda names: _fetch(value(names), key(names))
+
+
+def _unquoted(token: str) -> str:
+    inner = token[1:-1]
+    if token[0] == "'":
+        inner = inner.replace("\\'", "'").replace('"', '\\"')
+    try:
+        return str(json.loads(f'"{inner}"', strict=False))
+    except ValueError as error:
+        raise ExprSyntaxError(f"cannot read {token}") from error
 
 
 def _constant(value: Any) -> Node:
@@ -184,6 +214,8 @@ def _operation(left: Node, operator: str, right: Node) -> Node:
 def _compared(value: Any, operator: str, other: Any) -> Any:
     try:
         if operator == "+":
+            if type(value) is not type(other) or not isinstance(value, (str, int, float)) or isinstance(value, bool):
+                raise ExprError(f"cannot add {type(other).__name__} to {type(value).__name__}")
             return value + other
         if operator == "matches":
             return re.search(other.replace("$", r"\Z"), value) is not None
@@ -202,17 +234,25 @@ def _fetch(value: Any, key: Any) -> Any:
     raise ExprError(f"cannot fetch {key} from {type(value).__name__}")
 
 
-def _call(name: str, arguments: list[Node]) -> Node:
-    if name in ("map", "filter"):
-        items, closure = arguments
-        return lambda names: _over(name, items(names), lambda item: closure({**names, "#": item}))
-    if name not in _FUNCTIONS:
-        raise ExprError(f"unknown name {name}")
-    return lambda names: _FUNCTIONS[name](*(argument(names) for argument in arguments))
+def _called(function: Node, arguments: list[Node]) -> Node:
+    def call(names: Mapping[str, Any]) -> Any:
+        found = function(names)
+        if not callable(found):
+            raise ExprError(f"{found!r} cannot be called")
+        try:
+            return found(*(argument(names) for argument in arguments))
+        except (TypeError, ValueError) as error:
+            raise ExprError(str(error)) from error
+
+    return call
 
 
-def _over(name: str, items: Any, closure: Callable[[Any], Any]) -> list[Any]:
-    return [closure(item) for item in items] if name == "map" else [item for item in items if closure(item)]
+def _over(name: str, items: Node, closure: Node) -> Node:
+    def over(names: Mapping[str, Any]) -> list[Any]:
+        found = [(item, closure({**names, "#": item})) for item in items(names)]
+        return [result for _, result in found] if name == "map" else [item for item, kept in found if kept]
+
+    return over
 
 
 def _type(value: Any) -> str:

@@ -89,11 +89,19 @@ def test_the_document_arrives_in_the_pod_as_it_is_in_its_file() -> None:
     assert "yaml-language-server" not in document  # its path leads nowhere in a cluster
 
 
-def test_a_document_that_argo_would_rewrite_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("'say {{workflow.name}}'", "which Argo would replace"),
+        (r'"say \x7b\x7bworkflow.name}}"', "which Argo would replace"),
+        ("'the flag of \U0001f3f4\U000e0067\U000e007f'", "which Argo cannot pass on"),
+    ],
+)
+def test_a_document_that_argo_would_rewrite_is_refused(tmp_path: Path, prompt: str, words: str) -> None:
     document = tmp_path / "service.yaml"
     text = REFERENCE_FILE.read_text(encoding="utf-8")
-    document.write_text(text + "smoke: {prompt: 'say {{workflow.name}}'}\n", encoding="utf-8")
-    with pytest.raises(DocumentError, match="which Argo would replace"):
+    document.write_text(text + f"smoke: {{prompt: {prompt}}}\n", encoding="utf-8")
+    with pytest.raises(DocumentError, match=words):
         render(document, "4.1")
 
 

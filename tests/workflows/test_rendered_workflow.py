@@ -406,7 +406,7 @@ def test_every_object_and_every_run_says_what_it_is() -> None:
     for found in objects().values():
         assert found["metadata"]["annotations"]["workflows.argoproj.io/description"]
     annotations = workflow_spec()["workflowMetadata"]["annotations"]
-    assert annotations["workflows.argoproj.io/title"] == "qwen3-32b: {{workflow.parameters.reason}}"
+    assert annotations["workflows.argoproj.io/title"] == "qwen3-32b: {{=workflow.parameters.reason}}"
 
 
 @pytest.mark.parametrize(
