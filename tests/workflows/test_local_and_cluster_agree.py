@@ -18,6 +18,7 @@ from workflows import local
 from workflows.pipeline import FINISH
 from workflows.templates import PLACES
 
+PROVED = "0a1b2c3d"
 FACTS = {"run-name": "run", "run-status": "Succeeded", "run-failures": '"null"'}
 
 
@@ -33,6 +34,7 @@ class Recorder:
         outputs.mkdir(parents=True, exist_ok=True)
         (outputs / "recap.json").write_text('{"ok": 1, "changed": 0, "failed": 0, "reason": "", "seconds": 0}')
         (outputs / "model-digest").write_text(DIGEST)
+        (outputs / "proved-release").write_text(PROVED)
         (outputs / "state").write_text(self.state)
 
     def wait(self) -> int:
@@ -95,12 +97,13 @@ def _ordered(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _needed(task: dict[str, Any]) -> list[str]:
-    return [name for name in task.get("depends", "").split(" && ") if name]
+    return [name.removesuffix(".Succeeded") for name in task.get("depends", "").split(" && ") if name]
 
 
 def _words(template: dict[str, Any], task: dict[str, Any], item: str) -> list[str]:
     digest = f"{{{{tasks.resolve-model.outputs.parameters.{file_name('model_digest')}}}}}"
-    values = {"{{item}}": item, digest: DIGEST}
+    proved = f"{{{{tasks.smoke-test.outputs.parameters.{file_name('proved_release')}}}}}"
+    values = {"{{item}}": item, digest: DIGEST, proved: PROVED}
     parameters = (task.get("arguments") or {}).get("parameters") or ()
     filled = {
         f"{{{{inputs.parameters.{found['name']}}}}}": values.get(found["value"], found["value"]) for found in parameters
