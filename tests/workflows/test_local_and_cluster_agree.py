@@ -137,6 +137,18 @@ def test_a_local_run_is_the_rendered_workflow(
     assert (steps == ["resolve-model", "check-release", "finish-run"]) == (state == CURRENT)
 
 
+def test_what_an_earlier_local_run_proved_is_gone_before_the_first_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed before its smoke test would else move the traffic on the word of the run before."""
+    stale = tmp_path / "outputs" / "smoke-test" / "pairs"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("prefill-0 -> decode-0")
+    on_a_laptop(tmp_path, "reference", monkeypatch)
+    assert (stale.parent / "proved-release").exists()
+    assert not stale.exists()
+
+
 def test_overrides_reach_every_process_and_every_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = on_a_laptop(tmp_path, "reference", monkeypatch)
     assert all("--set=image=" in words for words in here)
