@@ -17,6 +17,7 @@ from steps.engine.errors import Exit, Interrupted, StepError, exit_code
 from steps.engine.logs import set_up
 from steps.engine.plain_text import make_streams_plain, plain_bytes
 from steps.engine.report import StreamReport, stdout_report
+from steps.model import MalformedDigestError, ModelDigest
 from steps.service import DocumentError, load
 
 log = logging.getLogger("steps")
@@ -67,6 +68,7 @@ def _run(options: argparse.Namespace, report: StreamReport, clock: SystemClock) 
         wiring.Invocation(
             service=service,
             model_digest=options.model_digest,
+            proved_release=options.proved_release,
             scratch=options.scratch,
             run_name=options.run_name,
             run_status=options.run_status,
@@ -96,7 +98,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", help="override one field; may repeat"
     )
-    parser.add_argument("--model-digest", default="", metavar="sha256:…", help="the digest that resolve-model pinned")
+    parser.add_argument("--model-digest", type=_digest, metavar="sha256:…", help="the digest that resolve-model pinned")
+    parser.add_argument(
+        "--proved-release", default="", metavar="ID", help="promote-release: the release that smoke-test proved"
+    )
     parser.add_argument(
         "--scratch", type=Path, default=Path("/scratch"), metavar="DIR", help="scratch volume of a transfer"
     )
@@ -119,6 +124,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--diff", action="store_true", help="show each object before and after")
     parser.add_argument("--verbose", action="store_true", help="log more to stderr")
     return parser
+
+
+def _digest(text: str) -> ModelDigest:
+    try:
+        return ModelDigest(text)
+    except MalformedDigestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _shard(text: str) -> int | None:

@@ -1,5 +1,9 @@
-"""create-volume: Secret, PersistentVolume and claim over the files of one model revision, bound to each other."""
+"""create-volume: Secret, PersistentVolume and claim over the files of one model revision, bound to each other.
 
+A claim is Bound whatever its folder holds, also nothing, so the manifest of the revision is read first.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from steps.engine.plan import Change, Plan
@@ -8,6 +12,8 @@ from steps.objects import volume
 from steps.objects.converging import Look, apply_changes, deletion, look, plan_objects
 from steps.ports import AccessKey, Cluster, Manifest
 from steps.release import Release
+from steps.transfer import plans
+from steps.transfer.manifest import ModelManifest
 
 
 @dataclass(frozen=True)
@@ -15,6 +21,7 @@ class Facts:
     volume: Manifest | None
     claim: Manifest | None
     looks: tuple[Look, ...]  # empty if what is there contradicts the wish; the server would refuse a preview
+    stored: bool = True  # the bucket holds the revision; if not, nothing else was looked at
 
 
 @dataclass(frozen=True)
@@ -28,12 +35,15 @@ class CreateVolume:
     release: Release
     cluster: Cluster
     access_key: AccessKey | None  # None with RRSA: the driver has a role of its own
+    manifest: Callable[[], ModelManifest | None]  # reads the one of the release in the bucket
 
     @property
     def deadline(self) -> float:
         return self.release.service.volume.deadline_minutes * 60.0
 
     def observe(self) -> Facts:
+        if self.manifest() is None:
+            return Facts(None, None, (), stored=False)
         live_volume = self.cluster.get(volume.volume_ref(self.release))
         live_claim = self.cluster.get(volume.claim_ref(self.release))
         if volume.conflicts(self.release, live_volume, live_claim) or volume.stale(self.release, live_volume):
@@ -59,6 +69,8 @@ class CreateVolume:
 
 
 def plan(release: Release, facts: Facts) -> Plan:
+    if not facts.stored:
+        return plans.not_stored(release)
     faults = volume.conflicts(release, facts.volume, facts.claim)
     if faults:
         return Plan(faults=tuple(faults))

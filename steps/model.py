@@ -4,12 +4,37 @@ The hub has no commit id for a whole repository in its listing (only one per fil
 """
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
+from typing import Self
 
-DIGEST_PREFIX = "sha256:"
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class MalformedDigestError(ValueError):
+    """A text that is no model digest."""
+
+
+class ModelDigest(str):
+    """`sha256:` and 64 lower-case hex digits. Raises MalformedDigestError for any other text, so none can exist."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        if not _DIGEST.fullmatch(text):
+            raise MalformedDigestError(
+                f"{text!r} is no model digest, expected sha256: and 64 lower-case hex digits. "
+                "Next: pass the digest that resolve-model printed"
+            )
+        return super().__new__(cls, text)
+
+    @property
+    def short(self) -> str:
+        """The first 16 hex digits, which name folders."""
+        return self.removeprefix("sha256:")[:16]
 
 
 class UnsafePathError(ValueError):
@@ -37,10 +62,10 @@ class Listing:
         return cls(tuple(sorted(files)))
 
     @cached_property
-    def digest(self) -> str:
-        """`sha256:<hex>` of the sorted `path<TAB>size<TAB>sha256<LF>` lines."""
+    def digest(self) -> ModelDigest:
+        """SHA-256 of the sorted `path<TAB>size<TAB>sha256<LF>` lines."""
         lines = "".join(f"{file.path}\t{file.size}\t{file.sha256}\n" for file in self.files)
-        return DIGEST_PREFIX + hashlib.sha256(lines.encode()).hexdigest()
+        return ModelDigest(f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}")
 
     @property
     def size(self) -> int:

@@ -1,5 +1,7 @@
 """promote-release: the traffic to the proved release, the record of it, and the old release retired; in this order.
 
+Traffic and record change only for the release that the smoke test of this run proved, while it is ready.
+
 A crash between any two leaves what the next look repairs: traffic on a release that is not recorded yet, or a recorded
 release beside an old one. The old release is never gone while the traffic could still go to it.
 """
@@ -35,6 +37,7 @@ class Facts:
     looks: tuple[Look, ...] = ()  # traffic Service and record as wanted; empty if the Service is somebody else's
     groups_and_services: tuple[Manifest, ...] = ()
     volumes: tuple[Manifest, ...] = ()
+    proved: str = ""  # id of the release that smoke-test proved in this run
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class PromoteRelease:
     release: Release
     cluster: Cluster
     clock: Clock = field(default_factory=SystemClock, compare=False, repr=False)
+    proved: str = ""  # id of the release that smoke-test proved in this run
 
     @property
     def deadline(self) -> float:
@@ -75,6 +79,7 @@ class PromoteRelease:
                 for kind in (PERSISTENT_VOLUME_CLAIM, PERSISTENT_VOLUME)
                 for volume in owned(self.cluster, kind, service)
             ),
+            self.proved,
         )
 
     def plan(self, facts: Facts) -> Plan:
@@ -107,11 +112,23 @@ def plan(release: Release, facts: Facts) -> Plan:
     if foreign:
         return Plan(faults=(foreign,))
     if facts.group.group is None:
-        return Plan(faults=(f"{Ref.of(facts.wanted)} does not exist, so it cannot be promoted. Next: {NO_RELEASE}",))
+        fault = f"{Ref.of(facts.wanted)} does not exist, so it cannot be promoted; roll-out-service makes it"
+        return Plan(faults=(f"{fault}. Next: {NO_RELEASE}",))
+    objects = plan_objects(facts.looks)
+    if objects.changes and facts.proved != release.id:
+        return Plan(faults=(_unproved(release, facts.proved),))
     ready = gate(facts.wanted, facts.group)
     if not ready.converged:
         return ready
-    return ready + plan_objects(facts.looks) + Plan(retired(release, facts))
+    return ready + objects + Plan(retired(release, facts))
+
+
+def _unproved(release: Release, proved: str) -> str:
+    return (
+        f"release {release.id} was not proved in this run: --proved-release is {proved or 'absent'}, expected "
+        f"{release.id}, and neither traffic nor record move to another one. Next: run smoke-test, and hand its output "
+        "proved-release to this step"
+    )
 
 
 def retired(release: Release, facts: Facts) -> tuple[Change, ...]:

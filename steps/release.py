@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from steps.model import ModelDigest
 from steps.service import ModelService
 
 SERVICE_LABEL = "slipway/service"
@@ -31,12 +32,12 @@ def content_hash(content: Any, length: int) -> str:
 @dataclass(frozen=True)
 class Release:
     service: ModelService
-    model_digest: str  # sha256:<64 hex>
+    model_digest: ModelDigest
 
     @property
     def prefix(self) -> str:
         """Folder of this model revision in the bucket, without a slash at its end. Immutable once it has a manifest."""
-        return f"{self.service.store.prefix}/{self.service.model.id}/{self.model_digest.removeprefix('sha256:')[:16]}"
+        return f"{self.service.store.prefix}/{self.service.model.id}/{self.model_digest.short}"
 
     @property
     def manifest_key(self) -> str:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from steps.engine.errors import Blocked
-from steps.engine.outputs import Word
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report, size
-from steps.model import Listing
+from steps.model import Listing, ModelDigest
 from steps.ports import ModelSource
 from steps.service import ModelService
 
@@ -28,7 +27,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Outputs:
-    model_digest: Word  # sha256:<64 hex>
+    model_digest: ModelDigest
     model_bytes: int
     weight_bytes: int  # what an engine loads into GPU memory
     file_count: int

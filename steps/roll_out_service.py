@@ -1,7 +1,8 @@
 """roll-out-service: the group of a release and a Service of its own, until exactly its own pods serve.
 
 Releases never share a group, so a prefill never feeds a decode of another release. `BlueGreen` starts the group beside
-the running one; `Recreate` removes the running one first. Another replica count is no other release: the same group is
+the running one; `Recreate` removes the running one first, once the server has accepted the new one and its volume is
+there. Another replica count is no other release: the same group is
 scaled, and the router follows.
 """
 
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
-from steps.objects import group_operator, record, services
+from steps.objects import group_operator, record, services, volume
 from steps.objects.converging import Look, apply_changes, look, plan_objects
 from steps.objects.group_look import GroupLook, look_at_group, wanted_group
 from steps.objects.group_operator import GroupOperator
@@ -29,7 +30,8 @@ class Facts:
     groups: tuple[Manifest, ...] = ()  # groups of all releases of this service
     older_pods: tuple[Manifest, ...] = ()  # pods of its other releases
     recorded: str = ""  # id of the release that the record calls current
-    looks: tuple[Look, ...] = ()  # group and Service as wanted; empty while something must be out of the way first
+    claim: Manifest | None = None  # through which the pods read the model
+    looks: tuple[Look, ...] = ()  # group and Service as wanted, accepted by the server; empty if there is a fault
     group: GroupLook = field(default_factory=lambda: GroupLook(None))
     before: Signature | None = None  # of the look before this one
 
@@ -65,9 +67,9 @@ class RollOutService:
             groups=owned(self.cluster, operator.kind, service),
             older_pods=self._older_pods(),
             recorded=current.release if current else "",
+            claim=self.cluster.get(volume.claim_ref(self.release)),
         )
-        blocked = foreign_objects(self.release, facts) or in_the_way(self.release, facts)
-        return facts if blocked else self._look_closer(facts, operator)
+        return facts if obstacles(self.release, facts) else self._look_closer(facts, operator)
 
     def plan(self, facts: Facts) -> Plan:
         return plan(self.release, facts)
@@ -82,10 +84,12 @@ class RollOutService:
 
     def _look_closer(self, facts: Facts, operator: GroupOperator) -> Facts:
         wanted = wanted_group(self.cluster, self.release, operator)
+        looks = (look(self.cluster, wanted), look(self.cluster, services.release_service(self.release)))
+        if in_the_way(self.release, facts):
+            return replace(facts, looks=looks)
         group = look_at_group(self.cluster, wanted)
         before = self._seen[-1] if self._seen else None
         self._seen[:] = [signature(group)]
-        looks = (look(self.cluster, wanted), look(self.cluster, services.release_service(self.release)))
         return replace(facts, looks=looks, group=group, before=before)
 
     def _older_pods(self) -> tuple[Manifest, ...]:
@@ -97,9 +101,9 @@ class RollOutService:
 def plan(release: Release, facts: Facts) -> Plan:
     if facts.operator is None:
         return Plan(faults=(group_operator.ABSENT,))
-    foreign = foreign_objects(release, facts)
-    if foreign:
-        return Plan(faults=tuple(foreign))
+    faults = obstacles(release, facts)
+    if faults:
+        return Plan(faults=tuple(faults))
     removals = deletions(to_remove(release, facts), _why_removed(release))
     waits = in_the_way(release, facts)
     if waits:
@@ -114,6 +118,12 @@ def foreign_objects(release: Release, facts: Facts) -> list[str]:
     """Objects of somebody else that have names which this service needs."""
     found = (facts.traffic, *facts.same_name)
     return [fault for manifest in found if (fault := services.foreign_owner(release.service, manifest))]
+
+
+def obstacles(release: Release, facts: Facts) -> list[str]:
+    """Why the release could not start, so that nothing is created, and nothing removed for it."""
+    unready = volume.unready(release, facts.claim)
+    return [*foreign_objects(release, facts), *([unready] if unready else ())]
 
 
 def to_remove(release: Release, facts: Facts) -> list[Manifest]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
+from steps.engine.outputs import Word
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
 from steps.objects.kinds import POD
@@ -43,6 +44,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Outputs:
+    proved_release: Word  # id; promote-release moves the traffic to no other
     answer: str
     endpoint: str  # of this release, inside the cluster
     pairs: str  # between which KV cache moved
@@ -86,6 +88,7 @@ class SmokeTest:
         router = members.router(self.release)
         proved = sorted(pair for exchange in facts.exchanges for pair in exchange.pairs)
         return Outputs(
+            proved_release=self.release.id,
             answer=shown(first.text or first.reasoning, LONGEST_ANSWER),
             endpoint=f"http://{router.host}:{router.port}/v1",
             pairs=", ".join(dict.fromkeys(f"{giver} -> {taker}" for giver, taker in proved)),
@@ -99,8 +102,8 @@ class SmokeTest:
         pods = self.cluster.select(POD, namespace, {SERVICE_LABEL: release.service.name, RELEASE_LABEL: release.id})
         service = release_service_ref(release)
         if not pods or self.cluster.get(service) is None:
-            what = str(service) if pods else f"a pod in namespace {namespace} with {RELEASE_LABEL}={release.id}"
-            return Facts(absent=(f"there is no {what}. Next: {NO_RELEASE}",))
+            what = str(service) if pods else f"pod in namespace {namespace} with {RELEASE_LABEL}={release.id}"
+            return Facts(absent=(f"there is no {what}; roll-out-service makes it. Next: {NO_RELEASE}",))
         found = members.workers(release, pods)
         waits = members.missing(release, found)
         workers = [_unless_starting(waits, partial(self._portrait, member)) for member in found]

@@ -33,8 +33,7 @@ def plan(release: Release, facts: Facts) -> Plan:
     """A fault for each difference; nothing is ever changed."""
     where = plans.location(release)
     if facts.manifest is None:
-        fault = f"{where} has no manifest, so this revision does not exist for any reader. Next: submit a run"
-        return Plan(faults=(fault,))
+        return plans.not_stored(release)
     faults = [
         f"{where}/{file.path} {file.difference}. Next: delete the manifest, then the object, and submit a run: it "
         "moves what is missing; pods that read this revision have read the wrong bytes"

@@ -8,12 +8,14 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from steps.engine.clock import SystemClock
 from steps.engine.converge import Step
 from steps.engine.errors import Blocked
+from steps.model import ModelDigest
 from steps.ports import AccessKey, Locks, ModelSource, ModelStore, Notifier
 from steps.release import Release
 from steps.service import ModelService
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from steps.adapters.kubernetes import KubernetesCluster
     from steps.objects.writer_lease import WriterLease
     from steps.ports import Inference
+    from steps.transfer.manifest import ModelManifest
     from steps.transfer.shards import Shard
 
 Facts = TypeVar("Facts")
@@ -50,7 +53,8 @@ class Invocation:
     """What the command line said."""
 
     service: ModelService
-    model_digest: str = ""  # empty: the expected digest of the document, else whatever the hub lists now
+    model_digest: ModelDigest | None = None  # None: the digest that the document expects, else that of the hub now
+    proved_release: str = ""  # id of the release that smoke-test proved in this run
     scratch: Path = Path("/scratch")
     run_name: str = ""
     run_status: str = ""
@@ -71,7 +75,16 @@ def termination_log() -> Path:
 
 
 def build(step: str, invocation: Invocation) -> Step[Any]:
-    """The step with its adapters. Raises KeyError for an unknown step, Blocked for a missing credential."""
+    """The step with its adapters.
+
+    Raises KeyError for an unknown step, Blocked for a missing credential and for two digests that differ.
+    """
+    expected = invocation.service.model.expected_digest
+    if invocation.model_digest and expected not in (None, invocation.model_digest):
+        raise Blocked(
+            f"--model-digest is {invocation.model_digest}, but model.expectedDigest of the document is {expected}",
+            "submit a new run, which pins the digest of the document; by hand, leave the option out",
+        )
     return STEPS[step](invocation)
 
 
@@ -96,9 +109,10 @@ def _check_release(invocation: Invocation) -> Step[Any]:
     parts = (
         # Both ways leave the same files behind, and with their manifest in the bucket nothing else is asked.
         Part(_LAST_OF_TRANSFER[service.transfer.mode], lambda: MirrorModel(release, _source(service), _store(service))),
-        Part("create-volume", lambda: CreateVolume(release, cluster, _key_of_volume(service))),
+        Part("create-volume", lambda: CreateVolume(release, cluster, _key_of_volume(service), _manifest(release))),
         Part("roll-out-service", lambda: RollOutService(release, cluster)),
-        Part("promote-release", lambda: PromoteRelease(release, cluster)),
+        # What it would do once the next part has proved the release.
+        Part("promote-release", lambda: PromoteRelease(release, cluster, proved=release.id)),
         # Last, since it is the dearest, and its answer is worth nothing once one of the others has something to do.
         Part("smoke-test", lambda: SmokeTest(release, cluster, _inference()), looks=LOOKS_AT_ANSWERS),
     )
@@ -156,8 +170,8 @@ def _shard(invocation: Invocation) -> "Shard | None":
 def _create_volume(invocation: Invocation) -> Step[Any]:
     from steps.create_volume import CreateVolume
 
-    cluster = _cluster()
-    step = CreateVolume(_release(invocation), cluster, _key_of_volume(invocation.service))
+    cluster, release = _cluster(), _release(invocation)
+    step = CreateVolume(release, cluster, _key_of_volume(invocation.service), _manifest(release))
     return _guarded(invocation, step, _lease(invocation, cluster))
 
 
@@ -178,7 +192,8 @@ def _promote_release(invocation: Invocation) -> Step[Any]:
     from steps.promote_release import PromoteRelease
 
     cluster = _cluster()
-    return _guarded(invocation, PromoteRelease(_release(invocation), cluster), _lease(invocation, cluster))
+    step = PromoteRelease(_release(invocation), cluster, proved=invocation.proved_release)
+    return _guarded(invocation, step, _lease(invocation, cluster))
 
 
 def _finish_run(invocation: Invocation) -> Step[Any]:
@@ -208,9 +223,16 @@ STEPS: Mapping[str, Callable[[Invocation], Step[Any]]] = {
 
 
 def _release(invocation: Invocation) -> Release:
-    service = invocation.service
-    digest = invocation.model_digest or service.model.expected_digest or _source(service).listing().digest
+    service, expected = invocation.service, invocation.service.model.expected_digest
+    digest = invocation.model_digest or (ModelDigest(expected) if expected else _source(service).listing().digest)
     return Release(service, digest)
+
+
+def _manifest(release: Release) -> "Callable[[], ModelManifest | None]":
+    """Reads the manifest of the release in the bucket."""
+    from steps.transfer import manifest
+
+    return partial(manifest.read, _store(release.service), release)
 
 
 def _source(service: ModelService) -> ModelSource:

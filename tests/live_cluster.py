@@ -16,7 +16,8 @@ from steps.ports import AccessKey, Cluster, Manifest, Ref
 from steps.promote_release import PromoteRelease
 from steps.release import FIELD_MANAGER, Release
 from steps.roll_out_service import RollOutService
-from tests.fakes import FakeClock, RecordingReport
+from steps.transfer.manifest import ModelManifest
+from tests.fakes import FakeClock, RecordingReport, stored
 from tests.toy_cluster import PATIENCE, ToyRuntime
 from workflows.rehearsal.cluster.controllers.operator_style import V06, OperatorStyle
 from workflows.rehearsal.cluster.controllers.pace import FAST, Pace
@@ -56,17 +57,21 @@ class LiveCluster:
 
     def store(self, release: Release) -> Release:
         """Put the files of a release into the bucket, so that its volume can be mounted."""
-        (self.bucket / release.service.store.bucket / release.prefix).mkdir(parents=True, exist_ok=True)
+        self._folder(release).mkdir(parents=True, exist_ok=True)
         return release
 
+    def manifest(self, release: Release) -> Callable[[], ModelManifest | None]:
+        """Reads the manifest, which is there where the files are."""
+        return lambda: stored(release)() if self._folder(release).exists() else None
+
     def volume(self, release: Release) -> CreateVolume:
-        return CreateVolume(self.store(release), self.port, KEY)
+        return CreateVolume(self.store(release), self.port, KEY, self.manifest(release))
 
     def rollout(self, release: Release) -> RollOutService:
         return RollOutService(release, self.port)
 
     def promotion(self, release: Release) -> PromoteRelease:
-        return PromoteRelease(release, self.port, self.clock)
+        return PromoteRelease(release, self.port, self.clock, release.id)
 
     def run(self, step: Step[Any], once: Callable[[], bool] = lambda: True) -> tuple[RecordingReport, Outcome]:
         """No time passes before `once` holds, so that a short deadline finds the world as far as it can get."""
@@ -84,6 +89,9 @@ class LiveCluster:
         for step in (self.volume(release), self.rollout(release), self.promotion(release)):
             self.run(step)
         return release
+
+    def _folder(self, release: Release) -> Path:
+        return self.bucket / release.service.store.bucket / release.prefix
 
     def patch(self, ref: Ref, change: dict[str, Any], by: str = SABOTEUR) -> None:
         """A merge patch by somebody else."""

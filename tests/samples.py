@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from steps.model import ModelDigest
 from steps.release import Release
 from steps.service import ModelService, load
 
 ROOT = Path(__file__).parents[1]
 SERVICES = ROOT / "manifests" / "services"
-DIGEST = "sha256:" + "5" * 64
+DIGEST = ModelDigest("sha256:" + "5" * 64)
 
 
 def service(*overrides: str, name: str = "qwen3-32b") -> ModelService:
@@ -16,4 +17,4 @@ def service(*overrides: str, name: str = "qwen3-32b") -> ModelService:
 
 
 def release(*overrides: str, name: str = "qwen3-32b", digest: str = DIGEST) -> Release:
-    return Release(service(*overrides, name=name), digest)
+    return Release(service(*overrides, name=name), ModelDigest(digest))

@@ -25,6 +25,7 @@ from workflows.templates import (
     add_sign,
     add_template,
     consumed_outputs,
+    depends,
     if_current,
     override_if_set,
     task_arguments,
@@ -86,7 +87,7 @@ def workflow_template(service: ModelService, document: str) -> Manifest:
                     name=task.name,
                     template=task.step,
                     arguments=task_arguments(task) or None,
-                    depends=" && ".join(task.after) or None,
+                    depends=depends(task) or None,
                     with_param=json.dumps(task.shards) if task.fans_out else None,
                     when=unless_current() if task.unless_current else None,
                 )

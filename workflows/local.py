@@ -7,6 +7,7 @@ state folder, so a next run goes on where this one stopped.
 import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess  # noqa: TID251  # a local run is processes; the steps themselves never shell out
 import sys
@@ -25,6 +26,7 @@ from rich.text import Text
 from steps.check_release import CURRENT
 from steps.engine.errors import Exit
 from steps.engine.outputs import RECAP_FILE, file_name
+from steps.model import ModelDigest
 from steps.release import Release
 from steps.service import ModelService, load
 from workflows.pipeline import CHECK, FINISH, SHARD, STATE, Output, Places, Task, arguments, command, tasks
@@ -81,7 +83,7 @@ class _Run:
         return self.state.absolute() / "outputs" / task
 
     def said(self, task: str, field: str) -> str:
-        """An output of a task of this run or of an earlier one."""
+        """An output of a task of this run."""
         path = self.outputs(task) / file_name(field)
         return path.read_text(encoding="utf-8") if path.exists() else "-"
 
@@ -114,6 +116,8 @@ def run(options: Options) -> int:
 
 def _run_tasks(run: _Run) -> list[Recap]:
     recaps: list[Recap] = []
+    if run.outputs("").exists():
+        shutil.rmtree(run.outputs(""))  # what an earlier run proved is no proof of this one
     for task in tasks(run.service):
         if task.unless_current and run.said(STATE.task, STATE.field) == CURRENT:
             recaps.append(_left_out(run, task))
@@ -251,7 +255,7 @@ def _summarize(run: _Run, recaps: list[Recap], seconds: float) -> None:
 
 def _what_is_where(run: _Run) -> str:
     service = run.service
-    release = Release(service, run.said("resolve-model", "model_digest"))
+    release = Release(service, ModelDigest(run.said("resolve-model", "model_digest")))
     current = run.said(STATE.task, STATE.field) == CURRENT
     proof, traffic = (STATE.task, STATE.task) if current else ("smoke-test", "promote-release")
     rows = {

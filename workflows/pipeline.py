@@ -107,6 +107,7 @@ OVERRIDES = (
 SHARD = "shard"  # option of a step that shares its work
 
 _DIGEST = {"model-digest": Output("resolve-model", "model_digest")}
+_MORE = {"promote-release": {"proved-release": Output("smoke-test", "proved_release")}}
 
 # Steps that change the service, in the name of the run: no other run may do so before this one has ended.
 WRITING = frozenset({"create-volume", "roll-out-service", "promote-release", "finish-run"})
@@ -188,7 +189,8 @@ def tasks(service: ModelService) -> tuple[Task, ...]:
     line = [RESOLVE, CHECK, PREFLIGHT, *transfer]
     for name, step, does in rest:
         about_run = ("run-name",) if step in WRITING else ()
-        line.append(Task(name, step, does, (line[-1].name,), _DIGEST, about_run, unless_current=True))
+        options = _DIGEST | _MORE.get(step, {})
+        line.append(Task(name, step, does, (line[-1].name,), options, about_run, unless_current=True))
     return tuple(line)
 
 

@@ -135,6 +135,16 @@ def task_arguments(task: Task) -> dict[str, str]:
     return shard | {option: _output_tag(source) for option, source in task.options.items()}
 
 
+def depends(task: Task) -> str:
+    """What has to come before. A task that reads an output is omitted where the other one was left out: its `when` is
+    looked at later than its arguments, and Argo 3.7.11 and 4.0.2 wait for an output that never comes.
+
+    https://github.com/argoproj/argo-workflows/blob/v3.7.11/workflow/controller/dag.go#L735
+    """
+    read = {source.task for source in task.options.values()}
+    return " && ".join(f"{name}.Succeeded" if name in read else name for name in task.after)
+
+
 def consumed_outputs(line: Sequence[Task]) -> frozenset[Output]:
     return frozenset({STATE, *(source for task in line for source in task.options.values())})
 

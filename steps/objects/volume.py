@@ -17,7 +17,7 @@ from steps.objects.kinds import (
     owned_metadata,
 )
 from steps.ports import AccessKey, Manifest, Ref
-from steps.release import Release
+from steps.release import SERVICE_LABEL, Release
 
 DRIVER = "ossplugin.csi.alibabacloud.com"
 # Nominal: the driver enforces no size, and a bound claim cannot change its request.
@@ -150,6 +150,30 @@ def binding(release: Release, volume: Manifest | None, claim: Manifest | None) -
     if phase == "Bound" and volume_phase == "Bound" and taken_by == claim["metadata"]["uid"]:
         return Plan(kept=(f"{claim_ref(release)} is Bound to {volume_ref(release)}",))
     return Plan(waits=(f"{claim_ref(release)} is {phase}, its volume is {volume_phase}, both must be Bound",))
+
+
+def unready(release: Release, claim: Manifest | None) -> str:
+    """Why pods of the release could not read its files through this claim, as a fault; empty if they can.
+
+    A pod whose claim is absent or Pending waits without an end, in a group that holds GPUs.
+    """
+    service, ref = release.service, claim_ref(release)
+    if claim is None:
+        found = "does not exist"
+    elif being_deleted(claim):
+        found = "is being deleted"
+    elif not is_ours(claim, service):
+        found = f"has no label {SERVICE_LABEL}={service.name}"
+    elif claim["spec"].get("volumeName") != release.volume_name:
+        found = f"is bound to the volume {claim['spec'].get('volumeName') or '(none)'}"
+    elif claim.get("status", {}).get("phase") != "Bound":
+        found = f"is {claim.get('status', {}).get('phase', 'Pending')}"
+    else:
+        return ""
+    return (
+        f"{ref} {found}, expected the claim of {service.name}, Bound to {volume_ref(release)}; create-volume makes it. "
+        "Next: submit a new run, or run create-volume with the same --model-digest, then run this step again"
+    )
 
 
 def _foreign_volume(release: Release, volume: Manifest) -> list[str]:

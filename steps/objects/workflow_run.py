@@ -178,10 +178,13 @@ def _tasks(run: str, nodes: Mapping[str, Node]) -> Iterator[TaskResult]:
         if match and match["task"] in retried:
             attempts.setdefault(match["task"], []).append((int(match["number"]), node))
     of_attempts = {id(node) for found in attempts.values() for _, node in found}
+    nothing_to_do = any(map(_is_left_out, nodes.values()))
     for node in nodes.values():
         if node.get("type") in ("Pod", "Retry", "Skipped") and id(node) not in of_attempts and not _is_sign(node):
             tried = sorted(attempts.get(_name(node), ()), key=lambda attempt: attempt[0])
-            yield _task(run, node, [attempt for _, attempt in tried])
+            found = _task(run, node, [attempt for _, attempt in tried])
+            # What reads an output of a task that was left out is not skipped by its own `when`.
+            yield replace(found, message=LEFT_OUT) if nothing_to_do and found.phase == "Omitted" else found
 
 
 def _task(run: str, node: Node, attempts: list[Node]) -> TaskResult:

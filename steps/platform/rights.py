@@ -160,6 +160,7 @@ _STEPS: Mapping[str, tuple[Grant, ...]] = {
         _RECORD_READ,
         Grant(("get", "list", "create", "patch", "delete"), "rolebasedgroups", "the group of the release", WORKLOADS),
         Grant(("get", "create", "patch"), "services", "the Service that leads to this release alone"),
+        Grant(("get",), "persistentvolumeclaims", "is the claim over the model Bound, before anything starts or stops"),
         *_LOOK_AT_GROUP,
         *_GUARD,
     ),

@@ -4,17 +4,18 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from steps import __version__
 from steps.engine.errors import Blocked
-from steps.model import Listing, ModelFile, UnsafePathError
+from steps.model import Listing, ModelDigest, ModelFile, UnsafePathError
 from steps.ports import ModelStore
 from steps.release import MANIFEST_NAME, Release
 
-SCHEMA = "slipway.manifest/v1"
+SCHEMA = 1  # raised by a change that a reader must know of; others only add fields
 
 
 @dataclass(frozen=True, order=True)
@@ -31,7 +32,7 @@ class ModelManifest:
 
     model_id: str
     requested_revision: str
-    model_digest: str
+    model_digest: ModelDigest
     files: tuple[ManifestFile, ...]
     tool_version: str
     created: str  # ISO 8601, UTC
@@ -62,12 +63,12 @@ def compose(release: Release, files: Iterable[ManifestFile], seconds: float) -> 
 
 
 def encode(manifest: ModelManifest) -> bytes:
-    """The manifest as the JSON object that is stored."""
-    # CRCs are strings because most JSON readers hold numbers as doubles, which lose the low bits of 64.
-    files = [
-        {"path": file.path, "size": file.size, "sha256": file.sha256, "crc64": str(file.crc64)}
-        for file in manifest.files
-    ]
+    """The manifest as the JSON object that is stored.
+
+    SGLang reads it too, as `--model-checksum FILE`: it wants `files` as a map from path to `sha256` and `size`, refuses
+    an entry with any other field, and takes a top-level `checksums` for an older form. So a CRC has a map of its own.
+    sglang 0.5.23, srt/utils/model_file_verifier.py:26-50
+    """
     content = {
         "schema": SCHEMA,
         "modelId": manifest.model_id,
@@ -76,37 +77,41 @@ def encode(manifest: ModelManifest) -> bytes:
         "totalBytes": manifest.total_bytes,
         "toolVersion": manifest.tool_version,
         "created": manifest.created,
-        "files": files,
+        "files": {file.path: {"sha256": file.sha256, "size": file.size} for file in manifest.files},
+        # CRCs are strings because most JSON readers hold numbers as doubles, which lose the low bits of 64.
+        "crc64": {file.path: str(file.crc64) for file in manifest.files},
     }
-    return json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(content, indent=1).encode() + b"\n"
 
 
 def decode(body: bytes) -> ModelManifest:
-    """Raises CorruptManifest unless the digest and the total in the manifest are those of its files."""
+    """Any schema is read that has what is needed here; fields that are not known are left out.
+
+    Raises CorruptManifest unless the digest, the total and the CRCs in the manifest are those of its files.
+    """
     try:
         stored = _Stored.model_validate_json(body)
-        manifest = ModelManifest(
-            model_id=stored.model_id,
-            requested_revision=stored.requested_revision,
-            model_digest=stored.model_digest,
-            files=tuple(sorted(ManifestFile(f.path, f.size, f.sha256, int(f.crc64)) for f in stored.files)),
-            tool_version=stored.tool_version,
-            created=stored.created,
-        )
-        digest = manifest.listing.digest
+        listing = Listing.of(ModelFile(path, file.size, file.sha256) for path, file in stored.files.items())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the object"
-        raise CorruptManifest(f"{where}: {first['msg']}") from error
+        raise CorruptManifest(f"{where}: {first['msg']}{_newer(body)}") from error
     except UnsafePathError as error:
         raise CorruptManifest(str(error)) from error
-    if stored.schema_name != SCHEMA:
-        raise CorruptManifest(f"its schema is {stored.schema_name!r}, expected {SCHEMA!r}")
-    if digest != manifest.model_digest:
-        raise CorruptManifest(f"it claims {manifest.model_digest}, but its own files give {digest}")
-    if stored.total_bytes != manifest.total_bytes:
-        raise CorruptManifest(f"it totals {stored.total_bytes} bytes, but its own files {manifest.total_bytes}")
-    return manifest
+    if listing.digest != stored.model_digest:
+        raise CorruptManifest(f"it claims {stored.model_digest}, but its own files give {listing.digest}")
+    if listing.size != stored.total_bytes:
+        raise CorruptManifest(f"it totals {stored.total_bytes} bytes, but its own files {listing.size}")
+    for path in sorted(stored.crc64.keys() ^ stored.files.keys()):
+        raise CorruptManifest(f"only one of its fields files and crc64 has {path!r}")
+    return ModelManifest(
+        model_id=stored.model_id,
+        requested_revision=stored.requested_revision,
+        model_digest=listing.digest,
+        files=tuple(ManifestFile(f.path, f.size, f.sha256, int(stored.crc64[f.path])) for f in listing.files),
+        tool_version=stored.tool_version,
+        created=stored.created,
+    )
 
 
 def read(store: ModelStore, release: Release) -> ModelManifest | None:
@@ -154,8 +159,19 @@ def _where(release: Release) -> str:
 def _refusal(release: Release, found: str) -> Blocked:
     return Blocked(
         f"{_where(release)} cannot be trusted: {found}",
-        "find out who wrote it; then delete that one object and run again: the files are checked, not moved again",
+        "find out who wrote it; where a newer Slipway did, use that one, else delete that one object and run again: "
+        "the files are checked, not moved again",
     )
+
+
+def _newer(body: bytes) -> str:
+    """What to think of a manifest that lacks a part, if a newer Slipway wrote it."""
+    try:
+        schema = json.loads(body)["schema"]
+    except (ValueError, TypeError, LookupError):
+        return ""
+    newer = isinstance(schema, int) and schema > SCHEMA
+    return f"; its schema is {schema}, and this Slipway knows {SCHEMA}" if newer else ""
 
 
 class _Section(BaseModel):
@@ -163,18 +179,17 @@ class _Section(BaseModel):
 
 
 class _StoredFile(_Section):
-    path: str
     size: int = Field(ge=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    crc64: str = Field(pattern=r"^[0-9]{1,20}$")
 
 
 class _Stored(_Section):
-    schema_name: str = Field(alias="schema")
+    schema_number: int = Field(alias="schema", ge=1)
     model_id: str
     requested_revision: str
     model_digest: str
     total_bytes: int
     tool_version: str
     created: str
-    files: list[_StoredFile]
+    files: dict[str, _StoredFile]
+    crc64: dict[str, Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]]

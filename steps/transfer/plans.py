@@ -113,6 +113,17 @@ def stored(release: Release, manifest: ModelManifest) -> Plan:
     return Plan(kept=(f"{location(release)}: {count}, {total}, verified {manifest.created}",))
 
 
+def not_stored(release: Release) -> Plan:
+    """The fault of a step that needs the files in the bucket, where no manifest vouches for them."""
+    transfer = release.service.transfer
+    writer = "upload-model" if transfer.mode == "staged" else "publish-model" if transfer.shards > 1 else "mirror-model"
+    fault = (
+        f"{location(release)} has no manifest of {release.model_digest}, so this revision does not exist for any "
+        f"reader; {writer} writes it last. Next: submit a new run"
+    )
+    return Plan(faults=(fault,))
+
+
 def into_bucket(release: Release, listing: Listing, inventory: Inventory) -> Plan:
     """The changes that make the bucket hold the revision; the manifest only once nothing else is left."""
     if inventory.strangers:

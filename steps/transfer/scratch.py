@@ -11,7 +11,6 @@ No path of a model begins with `.slipway`, so nothing here can be taken for a fi
 
 import errno
 import json
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +21,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from steps.engine.errors import Blocked
 from steps.engine.report import size
-from steps.model import DIGEST_PREFIX, Listing, ModelFile, UnsafePathError
+from steps.model import Listing, ModelDigest, ModelFile, UnsafePathError
 from steps.release import content_hash
 
-_DIGEST = re.compile(re.escape(DIGEST_PREFIX) + "[0-9a-f]{64}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -34,14 +32,9 @@ class Scratch:
     root: Path  # of this revision
 
     @classmethod
-    def of(cls, folder: Path, model_digest: str) -> "Scratch":
-        """The folder of one revision. Raises Blocked for anything but a digest: this folder is emptied at the end."""
-        if not _DIGEST.fullmatch(model_digest):
-            raise Blocked(
-                f"the model digest is {model_digest!r}, expected sha256:<64 hex digits>",
-                "pass the digest that resolve-model printed",
-            )
-        return cls(folder / model_digest.removeprefix(DIGEST_PREFIX)[:16])
+    def of(cls, folder: Path, model_digest: ModelDigest) -> "Scratch":
+        """The folder of one revision."""
+        return cls(folder / model_digest.short)
 
     def path(self, file: ModelFile) -> Path:
         return self.root / file.path

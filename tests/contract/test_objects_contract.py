@@ -22,7 +22,7 @@ from steps.release import Release
 from steps.service import Serving
 from tests.api_servers import Server, delete, until
 from tests.custom_kinds import custom_kinds
-from tests.fakes import RecordingReport
+from tests.fakes import RecordingReport, stored
 from tests.samples import ROOT, release
 
 pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # of a test server
@@ -61,16 +61,16 @@ def at_rest(cluster: KubernetesCluster, *manifests: Manifest) -> bool:
 
 
 def test_a_volume_is_bound_and_stays_as_it_is(cluster: KubernetesCluster, here: Release) -> None:
-    step = CreateVolume(here, cluster, AccessKey("dummy-id", "dummy-secret"))
+    step = CreateVolume(here, cluster, AccessKey("dummy-id", "dummy-secret"), stored(here))
     assert len(run(step)) == 3
     assert run(step) == []
-    assert run(CreateVolume(here, cluster, AccessKey("dummy-id", "rotated"))) == [
+    assert run(CreateVolume(here, cluster, AccessKey("dummy-id", "rotated"), stored(here))) == [
         f"update Secret/{here.service.namespace}/qwen3-32b-oss (data.akSecret: (hidden) -> another value)"
     ]
 
 
 def test_a_retained_volume_without_its_claim_is_made_anew(cluster: KubernetesCluster, here: Release) -> None:
-    step = CreateVolume(here, cluster, None)
+    step = CreateVolume(here, cluster, None, stored(here))
     run(step)
     claim = cluster.get(volume.claim_ref(here))
     assert claim is not None

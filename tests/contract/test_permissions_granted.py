@@ -39,7 +39,7 @@ from steps.service import ModelService
 from tests.api_servers import MERGE, REAL, Api, Server, real, until, with_token
 from tests.argo_world import definition
 from tests.custom_kinds import custom_kinds
-from tests.fakes import FakeClock, RecordingReport
+from tests.fakes import FakeClock, RecordingReport, stored
 from tests.samples import ROOT, release
 from workflows import permissions
 from workflows.permissions import account_of_ci
@@ -253,7 +253,7 @@ def test_the_steps_work_under_their_accounts_as_far_as_a_server_without_nodes_le
         converge(Guarded(made_by(cluster), lease), report, clock)
         return [line.partition("/")[0] for line in report.of("changed")]
 
-    assert run("create-volume", lambda cluster: CreateVolume(made, cluster, KEY), SystemClock()) == [
+    assert run("create-volume", lambda cluster: CreateVolume(made, cluster, KEY, stored(made)), SystemClock()) == [
         "create Secret",
         "create PersistentVolume",
         "create PersistentVolumeClaim",
@@ -264,14 +264,14 @@ def test_the_steps_work_under_their_accounts_as_far_as_a_server_without_nodes_le
     assert admin.get(group) is not None
     looking = ReadOnlyCluster(installed.as_account(account("check-release")))
     parts = (
-        Part("create-volume", lambda: CreateVolume(made, looking, KEY)),
+        Part("create-volume", lambda: CreateVolume(made, looking, KEY, stored(made))),
         Part("roll-out-service", lambda: RollOutService(made, looking)),
     )
     found = converge(CheckRelease(made, parts), RecordingReport(), FakeClock()).outputs
     assert found.state == STALE
     assert found.reason.startswith("roll-out-service waits for: prefill 0/2 ready"), found.reason
     with pytest.raises(DeadlineExceeded, match="prefill 0/2 ready"):
-        run("promote-release", lambda cluster: PromoteRelease(made, cluster), FakeClock())
+        run("promote-release", lambda cluster: PromoteRelease(made, cluster, proved=made.id), FakeClock())
     assert run("finish-run", lambda cluster: FinishRun(made.service, cluster, None, lost), FakeClock()) == [
         "delete RoleBasedGroup",
         "delete Service",

@@ -34,7 +34,7 @@ from steps.release import Release
 from steps.roll_out_service import RollOutService
 from steps.smoke_test import SmokeTest
 from tests.argo_world import definition
-from tests.fakes import FakeClock, RecordingReport
+from tests.fakes import FakeClock, RecordingReport, stored
 from tests.live_cluster import KEY, LiveCluster, live_cluster
 from tests.samples import release
 from workflows.pipeline import WRITING
@@ -242,9 +242,9 @@ def check_release(world: World) -> list[Stage]:
 
     def step() -> Any:
         parts = (
-            Part("create-volume", lambda: CreateVolume(OLD, view, KEY)),
+            Part("create-volume", lambda: CreateVolume(OLD, view, KEY, stored(OLD))),
             Part("roll-out-service", lambda: RollOutService(OLD, view)),
-            Part("promote-release", lambda: PromoteRelease(OLD, view)),
+            Part("promote-release", lambda: PromoteRelease(OLD, view, proved=OLD.id)),
             Part("smoke-test", lambda: SmokeTest(OLD, view, Silent())),
         )
         return Insisting(CheckRelease(OLD, parts))
@@ -259,7 +259,7 @@ def check_release(world: World) -> list[Stage]:
 
 def create_volume(world: World) -> list[Stage]:
     def step() -> CreateVolume:
-        return CreateVolume(world.live.store(OLD), world.cluster, KEY)
+        return CreateVolume(world.live.store(OLD), world.cluster, KEY, stored(OLD))
 
     objects = ("secrets", "persistentvolumes", "persistentvolumeclaims")
     previews = tuple(f"{verb} {kind}" for kind in objects for verb in ("get", "patch", "create"))
@@ -282,7 +282,11 @@ def roll_out_service(world: World) -> list[Stage]:
     service = tuple(f"{verb} services" for verb in ("get", "patch", "create"))
     written = ("delete rolebasedgroups", "update leases")
     return [
-        Stage(prepare, step, ("get configmaps", *service, *group, *LEASE, *written, *LOOK)),
+        Stage(
+            prepare,
+            step,
+            ("get configmaps", "get persistentvolumeclaims", *service, *group, *LEASE, *written, *LOOK),
+        ),
         Stage(lambda: world.break_pods(NEW), step, CONVERTED, works=False),
     ]
 
@@ -296,7 +300,7 @@ def smoke_test(world: World) -> list[Stage]:
 
 def promote_release(world: World) -> list[Stage]:
     def promotion(made: Release) -> Callable[[], PromoteRelease]:
-        return lambda: PromoteRelease(made, world.cluster, world.live.clock)
+        return lambda: PromoteRelease(made, world.cluster, world.live.clock, made.id)
 
     objects = ("get configmaps", "patch configmaps", "create configmaps", "patch services", "create services")
     look = ("get services", "list services", "get rolebasedgroups", "list rolebasedgroups", *LOOK)

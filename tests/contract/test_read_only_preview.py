@@ -27,7 +27,7 @@ from steps.ports import AccessKey, Manifest, Ref
 from steps.release import Release
 from tests.api_servers import GROUP, MERGE, STRATEGIC, Server, delete, until, widget
 from tests.custom_kinds import custom_kinds
-from tests.fakes import RecordingReport
+from tests.fakes import RecordingReport, stored
 from tests.samples import ROOT, release
 
 pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # of a test server
@@ -114,12 +114,13 @@ def test_a_whole_step_that_has_nothing_to_do_is_at_rest_without_the_right_to_wri
     cluster: KubernetesCluster, here: Callable[..., Release]
 ) -> None:
     made = here()
-    converge(CreateVolume(made, cluster, KEY), RecordingReport(), SystemClock())
+    converge(CreateVolume(made, cluster, KEY, stored(made)), RecordingReport(), SystemClock())
     report = RecordingReport()
-    check(CreateVolume(made, ReadOnlyCluster(cluster), KEY), report)
+    check(CreateVolume(made, ReadOnlyCluster(cluster), KEY, stored(made)), report)
     assert report.of("changed") == report.of("waiting") == []
     rotated = RecordingReport()
-    check(CreateVolume(made, ReadOnlyCluster(cluster), AccessKey("dummy-id", "rotated", "dummy-token")), rotated)
+    other = AccessKey("dummy-id", "rotated", "dummy-token")
+    check(CreateVolume(made, ReadOnlyCluster(cluster), other, stored(made)), rotated)
     assert rotated.of("changed") == [
         f"update Secret/{made.service.namespace}/qwen3-32b-oss (data.akSecret: (hidden) -> another value)"
     ]

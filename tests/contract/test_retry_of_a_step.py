@@ -67,7 +67,7 @@ def broken(live: LiveCluster) -> None:
 
 Case = tuple[Callable[[LiveCluster], Any], Callable[[LiveCluster, Cluster], Step[Any]]]
 CASES: dict[str, Case] = {
-    "create-volume": (lambda _: None, lambda live, port: CreateVolume(live.store(OLD), port, KEY)),
+    "create-volume": (lambda _: None, lambda live, port: CreateVolume(live.store(OLD), port, KEY, live.manifest(OLD))),
     "roll-out-service": (lambda live: live.run(live.volume(OLD)), lambda _, port: RollOutService(OLD, port)),
     "finish-run": (broken, lambda _, port: FinishRun(OLD.service, port, None, FAILED)),
 }

@@ -18,7 +18,7 @@ from steps.__main__ import main
 from steps.engine.errors import Blocked, DeadlineExceeded, NotConverging, TransientError
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
-from tests.samples import ROOT, SERVICES
+from tests.samples import DIGEST, ROOT, SERVICES
 
 DOCUMENT = str(SERVICES / "qwen3-32b.yaml")
 
@@ -197,6 +197,15 @@ def test_a_wrong_command_line_is_usage(arguments: list[str], capsys: Any) -> Non
         main(arguments)
     assert left.value.code == 2
     assert "usage: python -m steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("digest", ["abc", "", "-", "sha256:" + "A" * 64, "sha256:" + "0" * 65, f"{DIGEST}\n", "{{a}}"])
+def test_a_digest_that_is_none_is_usage_before_even_the_document_is_read(digest: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["create-volume", "--service", "absent.yaml", f"--model-digest={digest}"])
+    assert left.value.code == 2
+    sentence = f"{digest!r} is no model digest, expected sha256: and 64 lower-case hex digits. Next: pass the digest"
+    assert f"argument --model-digest: {sentence}" in capsys.readouterr().err
 
 
 def _steps(*arguments: str, **environment: str) -> subprocess.Popen[str]:

@@ -56,6 +56,7 @@ def facts(**changes: Any) -> Facts:
             "looks": (moving, writing),
             "groups_and_services": made(OLD, NEW),
             "volumes": volumes(OLD, NEW),
+            "proved": NEW.id,
             **changes,
         }
     )
@@ -116,6 +117,21 @@ def test_a_release_that_was_never_rolled_out_is_a_fault() -> None:
     after = plan(NEW, facts(group=type(ready_group(group_of(NEW)))(None)))
     assert "does not exist" in after.faults[0]
     assert "Next: submit a new run" in after.faults[0]
+
+
+@pytest.mark.parametrize("proved", ["", OLD.id])
+def test_a_release_that_this_run_did_not_prove_gets_neither_traffic_nor_a_record(proved: str) -> None:
+    after = plan(NEW, facts(proved=proved))
+    assert (after.changes, after.waits) == ((), ())
+    (fault,) = after.faults
+    assert f"release {NEW.id} was not proved in this run: --proved-release is {proved or 'absent'}" in fault
+    assert "Next: run smoke-test" in fault
+
+
+def test_a_promoted_release_needs_no_new_proof_for_what_is_left_to_retire() -> None:
+    looks = (as_wanted(services.traffic_service(NEW)), as_wanted(record.record(service(), record_of(NEW, OLD))))
+    left = facts(record=record_of(NEW, OLD), looks=looks, proved="")
+    assert [line.partition("/")[0] for line in lines(plan(NEW, left))] == ["delete RoleBasedGroup", "delete Service"]
 
 
 def test_a_service_of_somebody_else_keeps_its_traffic() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from steps.objects import services
+from steps.objects import services, volume
 from steps.objects.converging import Apply, Delete, Look
 from steps.objects.readiness import signature
 from steps.ports import Manifest
@@ -21,14 +21,21 @@ RECREATE = release("serving.image=registry.example.com/llm/sglang:next", "rollou
 def facts(wanted: Release, **changes: Any) -> Facts:
     """Nothing of the wanted release is there yet."""
     new = (group_of(wanted), services.release_service(wanted))
-    return Facts(**{"operator": OPERATOR, "looks": tuple(absent(manifest) for manifest in new), **changes})
+    looks = tuple(absent(manifest) for manifest in new)
+    return Facts(**{"operator": OPERATOR, "claim": bound(wanted), "looks": looks, **changes})
 
 
 def serving(wanted: Release, **changes: Any) -> Facts:
     """The wanted release serves."""
     manifests = (group_of(wanted), services.release_service(wanted))
     looks = tuple(as_wanted(manifest) for manifest in manifests)
-    return Facts(**{"operator": OPERATOR, "looks": looks, "group": ready_group(manifests[0]), **changes})
+    found = {"operator": OPERATOR, "claim": bound(wanted), "looks": looks, "group": ready_group(manifests[0])}
+    return Facts(**{**found, **changes})
+
+
+def bound(wanted: Release) -> Manifest:
+    """The claim over the files of the release, as create-volume leaves it."""
+    return live(volume.claim(wanted, "1Ti"), phase="Bound")
 
 
 def traffic_to(wanted: Release) -> Manifest:
@@ -92,6 +99,35 @@ def test_somebody_elses_object_is_not_touched(who: str) -> None:
     assert not found.changes
     assert "it was not made by Slipway" in found.faults[0]
     assert "kubectl label" in found.faults[0]
+
+
+def spoiled(**changes: Any) -> Manifest:
+    claim = bound(RECREATE)
+    return {**claim, **{part: {**claim[part], **change} for part, change in changes.items()}}
+
+
+@pytest.mark.parametrize(
+    ("claim", "words"),
+    [
+        (None, "does not exist"),
+        (deleted(bound(RECREATE)), "is being deleted"),
+        (spoiled(metadata={"labels": {"slipway/service": "other"}}), "has no label slipway/service=qwen3-32b"),
+        (spoiled(spec={"volumeName": "another"}), "is bound to the volume another"),
+        (spoiled(status={"phase": "Pending"}), "is Pending"),
+        (spoiled(status={"phase": "Lost"}), "is Lost"),
+    ],
+)
+@pytest.mark.parametrize("strategy", [NEW, RECREATE])
+def test_without_its_volume_a_release_neither_starts_nor_stops_another(
+    strategy: Release, claim: Manifest | None, words: str
+) -> None:
+    """A claim that no pod can mount keeps them waiting for ever, and with `Recreate` nothing serves meanwhile."""
+    stray = live(group_of(release("serving.image=registry.example.com/llm/sglang:stray")))
+    found = plan(strategy, facts(strategy, claim=claim, groups=(live(group_of(OLD)), stray), recorded=OLD.id))
+    assert (found.changes, found.waits) == ((), ())
+    (fault,) = found.faults
+    assert f"PersistentVolumeClaim/default/{strategy.volume_name} {words}" in fault
+    assert "create-volume makes it. Next: " in fault
 
 
 def test_another_services_object_is_named_with_its_owner() -> None:

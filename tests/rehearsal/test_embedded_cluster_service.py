@@ -17,7 +17,7 @@ from steps.objects.services import release_service_ref
 from steps.ports import AccessKey, Right
 from steps.release import Release
 from steps.roll_out_service import RollOutService
-from tests.fakes import RecordingReport
+from tests.fakes import RecordingReport, stored
 from tests.pd_group import FAST as FAST_ENGINE
 from tests.pd_group import write_model
 from tests.samples import release
@@ -50,7 +50,7 @@ def wanted(folder: Path, *overrides: str) -> Release:
 
 def roll_out(release: Release, cluster: KubernetesCluster) -> RecordingReport:
     report = RecordingReport()
-    converge(CreateVolume(release, cluster, KEY), report, SystemClock())
+    converge(CreateVolume(release, cluster, KEY, stored(release)), report, SystemClock())
     converge(RollOutService(release, cluster), report, SystemClock())
     return report
 

@@ -15,7 +15,7 @@ from steps.ports import AccessKey
 from steps.release import Release
 from steps.roll_out_service import RollOutService
 from steps.smoke_test import SmokeTest
-from tests.fakes import RecordingReport
+from tests.fakes import RecordingReport, stored
 from tests.pd_group import FAST as FAST_ENGINE
 from tests.pd_group import write_model
 from tests.samples import release
@@ -33,7 +33,7 @@ def smoke_after_rollout(folder: Path, made: Release, script: Script, report: Rec
     cluster.start()
     try:
         api, clock = connect_cluster(cluster.kubeconfig), SystemClock()
-        converge(CreateVolume(made, api, KEY), RecordingReport(), clock)
+        converge(CreateVolume(made, api, KEY, stored(made)), RecordingReport(), clock)
         converge(RollOutService(made, api), RecordingReport(), clock)
         inference = connect_inference(cluster.kubeconfig)
         check(SmokeTest(made, api, inference), RecordingReport())

@@ -87,6 +87,18 @@ def test_a_task_that_a_failure_left_out_did_not_find_that_nothing_changed() -> N
     assert run_of(nodes).result == ""
 
 
+def test_a_task_that_reads_an_output_of_one_that_was_left_out_is_left_out_with_it() -> None:
+    """It depends on the success of the other, so Argo omits it before it looks at its `when`."""
+    nodes = recorded("quiet")
+    for node in nodes.values():
+        if node["displayName"] == "promote-release":
+            node |= {"phase": "Omitted", "message": "omitted: depends condition not met"}
+    run = run_of(nodes)
+    assert run.result == "nothing changed"
+    (promotion,) = (task for task in run.tasks if task.name == "promote-release")
+    assert (promotion.left_out, promotion.message) == (True, LEFT_OUT)
+
+
 def test_status_says_it_in_the_list_and_of_the_run(world: ArgoWorld, capsys: Any) -> None:
     add(world, phase="Succeeded", progress="3/3", startedAt="2026-11-22T19:00:00Z", finishedAt="2026-11-22T19:00:31Z")
     assert main(["status", SERVICE]) == 0

@@ -64,7 +64,7 @@ def test_the_bucket_holds_the_same_files_and_a_manifest() -> None:
     assert outcome.outputs.files_moved == len(SIZES)
     assert outcome.outputs.prefix == f"oss://llm-models/{release.prefix}"
     manifest = json.loads(store.objects[release.manifest_key].body)
-    assert manifest["files"][2]["crc64"] == str(store.head(f"{release.prefix}/model-1.safetensors").crc64)  # type: ignore[union-attr]
+    assert manifest["crc64"]["model-1.safetensors"] == str(store.head(f"{release.prefix}/model-1.safetensors").crc64)  # type: ignore[union-attr]
     assert (manifest["modelId"], manifest["requestedRevision"]) == ("Qwen/Qwen3-32B", "master")
 
 
@@ -271,7 +271,7 @@ def test_a_manifest_with_other_checksums_is_never_overwritten() -> None:
     mirror(MemorySource(files()), rival)
     entry = rival.objects[release.manifest_key]
     changed = json.loads(entry.body)
-    changed["files"][0]["crc64"] = "1"
+    changed["crc64"]["config.json"] = "1"
     entry.body = json.dumps(changed).encode()
 
     def be_first(operation: str, key: str) -> None:

@@ -231,11 +231,6 @@ def test_a_disk_that_becomes_full_says_how_much_is_missing(tmp_path: Path, monke
         download(source, store, tmp_path)
 
 
-def test_a_folder_that_is_no_digest_is_never_used(tmp_path: Path) -> None:
-    with pytest.raises(Blocked, match="model digest"):
-        Scratch.of(tmp_path, "sha256:")
-
-
 def test_a_stopped_download_goes_on_inside_a_file(tmp_path: Path) -> None:
     big = {"model.safetensors": content("big", 40 * MIB)}
     reads: list[str] = []

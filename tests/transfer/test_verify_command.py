@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,19 +51,19 @@ def add(found: Services) -> None:
     found.store().put(f"{prefix(found)}/model-9.safetensors", b"of somebody else")
 
 
-def _rewritten(store: OssStore, key: str, field: str, value: object) -> None:
+def _rewritten(store: OssStore, key: str, change: Callable[[dict[str, Any]], None]) -> None:
     manifest = json.loads(store.get(key) or b"")
-    manifest["files"][0][field] = value
+    change(manifest)
     store.delete([key])
     store.put(key, json.dumps(manifest).encode())
 
 
 def change_sum(found: Services) -> None:
-    _rewritten(found.store(), found.release().manifest_key, "crc64", "1")
+    _rewritten(found.store(), found.release().manifest_key, lambda it: it["crc64"].update({NAME: "1"}))
 
 
 def change_file(found: Services) -> None:
-    _rewritten(found.store(), found.release().manifest_key, "sha256", "0" * 64)
+    _rewritten(found.store(), found.release().manifest_key, lambda it: it["files"][NAME].update(sha256="0" * 64))
 
 
 def remove_manifest(found: Services) -> None:
@@ -75,9 +76,12 @@ DAMAGE: list[tuple[Callable[[Services], None], tuple[str, ...]]] = [
     (replace, ("config.json OSS has the CRC-64", "its bytes have the SHA-256", "expected")),
     (remove, (f"{NAME} is absent. Next: ",)),
     (add, ("model-9.safetensors is not in the manifest, but readers of the prefix see it",)),
-    (change_sum, ("config.json OSS has the CRC-64", "expected 1")),
+    (change_sum, (f"{NAME} OSS has the CRC-64", "expected 1")),
     (change_file, ("manifest.json cannot be trusted: it claims sha256:", "but its own files give sha256:")),
-    (remove_manifest, ("has no manifest, so this revision does not exist for any reader. Next: submit a run",)),
+    (
+        remove_manifest,
+        ("has no manifest of sha256:", "does not exist for any reader", "writes it last. Next: submit a"),
+    ),
 ]
 NAMES = [
     "flipped large",

@@ -82,7 +82,7 @@ def _torn_manifest(store: MemoryStore) -> None:
         (_cut, r"model-1.safetensors has 3145744 bytes \(3.1 MB\), expected 3145745; OSS has the CRC-64"),
         (_delete, r"model-1.safetensors is absent"),
         (_add, r"model-9.safetensors is not in the manifest, but readers of the prefix see it"),
-        (_no_manifest, r"has no manifest, so this revision does not exist for any reader"),
+        (_no_manifest, r"has no manifest of sha256:.*, so this revision does not exist for any reader"),
         (_torn_manifest, r"cannot be trusted"),
     ],
 )

@@ -1,6 +1,7 @@
-"""The part of expr-lang that our manifests use, and what a hostile text may hold, read as Argo reads it: with v1.17.5
-in 3.5.15, v1.17.8 in 4.1.2. An expression is read as a whole before any of it is evaluated, so a mistake in its grammar is
-told from one in its values.
+"""The part of expr-lang that our manifests use, and what a hostile text may hold, read as Argo reads it.
+
+Argo 3.5.15 has v1.17.5 of it, 4.1.2 v1.17.8. An expression is read as a whole before any of it is evaluated, so a
+mistake in its grammar is told from one in its values.
 
 Operators, from loose to tight: `? :`, `??` and `||`, `&&`, comparisons, `+`. `matches` searches with RE2. `#` is the
 item of a closure. `tests/workflows/recorded/expr.json` holds what the real library answered.

@@ -53,7 +53,9 @@ def _structure(spec: Manifest) -> Iterator[str]:
 def _dag(dag: Manifest, spec: Manifest) -> Iterator[str]:
     tasks = {task["name"]: task for task in dag["dag"]["tasks"]}
     by_name = {item["name"]: item for item in spec["templates"]}
-    before = {name: set(re.findall(r"[a-z0-9-]+", task.get("depends", ""))) for name, task in tasks.items()}
+    before = {
+        name: set(re.findall(r"([a-z0-9-]+)(?:\.Succeeded)?", task.get("depends", ""))) for name, task in tasks.items()
+    }
     for name, task in tasks.items():
         yield from (f"task {name} depends on {other}, which is no task" for other in before[name] - set(tasks))
         template = by_name.get(task["template"])
@@ -88,7 +90,7 @@ def _output_tag(
         return
     if output not in _parameters(templates[tasks[source]["template"]].get("outputs")):
         yield f"task {name} reads {output} of {source}, which has no such output"
-    if "when" in tasks[source]:
+    if "when" in tasks[source] and f"{source}.Succeeded" not in tasks[name].get("depends", ""):
         yield f"task {name} reads an output of {source}, which may be skipped"
 
 

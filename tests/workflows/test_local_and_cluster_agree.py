@@ -18,6 +18,7 @@ from workflows import local
 from workflows.pipeline import FINISH
 from workflows.templates import PLACES
 
+PROVED = "0a1b2c3d"
 FACTS = {"run-name": "run", "run-status": "Succeeded", "run-failures": '"null"'}
 
 
@@ -33,6 +34,7 @@ class Recorder:
         outputs.mkdir(parents=True, exist_ok=True)
         (outputs / "recap.json").write_text('{"ok": 1, "changed": 0, "failed": 0, "reason": "", "seconds": 0}')
         (outputs / "model-digest").write_text(DIGEST)
+        (outputs / "proved-release").write_text(PROVED)
         (outputs / "state").write_text(self.state)
 
     def wait(self) -> int:
@@ -95,12 +97,13 @@ def _ordered(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _needed(task: dict[str, Any]) -> list[str]:
-    return [name for name in task.get("depends", "").split(" && ") if name]
+    return [name.removesuffix(".Succeeded") for name in task.get("depends", "").split(" && ") if name]
 
 
 def _words(template: dict[str, Any], task: dict[str, Any], item: str) -> list[str]:
     digest = f"{{{{tasks.resolve-model.outputs.parameters.{file_name('model_digest')}}}}}"
-    values = {"{{item}}": item, digest: DIGEST}
+    proved = f"{{{{tasks.smoke-test.outputs.parameters.{file_name('proved_release')}}}}}"
+    values = {"{{item}}": item, digest: DIGEST, proved: PROVED}
     parameters = (task.get("arguments") or {}).get("parameters") or ()
     filled = {
         f"{{{{inputs.parameters.{found['name']}}}}}": values.get(found["value"], found["value"]) for found in parameters
@@ -132,6 +135,18 @@ def test_a_local_run_is_the_rendered_workflow(
     assert here[-1][3] == FINISH.step
     steps = [words[3] for words in here]
     assert (steps == ["resolve-model", "check-release", "finish-run"]) == (state == CURRENT)
+
+
+def test_what_an_earlier_local_run_proved_is_gone_before_the_first_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed before its smoke test would else move the traffic on the word of the run before."""
+    stale = tmp_path / "outputs" / "smoke-test" / "pairs"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("prefill-0 -> decode-0")
+    on_a_laptop(tmp_path, "reference", monkeypatch)
+    assert (stale.parent / "proved-release").exists()
+    assert not stale.exists()
 
 
 def test_overrides_reach_every_process_and_every_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,10 @@ MUTANTS: dict[str, tuple[str, Change]] = {
         lambda found: templates(_spec(found))["resolve-model"]["outputs"].update(parameters=[]),
     ),
     "skippable producer": ("may be skipped", lambda found: _task(found, "resolve-model").update(when="a == b")),
+    "producer that a task outlives": (
+        "may be skipped",
+        lambda found: _task(found, "promote-release").update(depends="smoke-test"),
+    ),
     "absent input": (
         "nothing defines",
         lambda found: templates(_spec(found))["upload-model"]["container"].update(args=["{{inputs.parameters.size}}"]),

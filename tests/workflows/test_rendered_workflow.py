@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,9 @@ ROLE = {  # what the webhook of RRSA puts into a pod
     "ALIBABA_CLOUD_OIDC_TOKEN_FILE": "/var/run/secrets/token",
 }
 
-# Without them the run must stop: an empty digest would pin nothing, and an empty state would be no reason to go on.
-CONSUMED = {("resolve-model", "model-digest"), ("check-release", "state")}
+# Without them the run must stop: an empty digest would pin nothing, an empty state would be no reason to go on, and an
+# empty release would be none that was proved.
+CONSUMED = {("resolve-model", "model-digest"), ("check-release", "state"), ("smoke-test", "proved-release")}
 EVERY = [(argo, variant) for argo in LINES for variant in VARIANTS]
 
 
@@ -97,8 +98,14 @@ def test_the_dag_is_the_line_of_the_document(variant: str) -> None:
     found = [
         (task["name"], task["template"], task.get("depends", "")) for task in dag_tasks(workflow_spec(variant=variant))
     ]
-    wanted = [(task.name, task.step, " && ".join(task.after)) for task in tasks]
+    wanted = [(task.name, task.step, " && ".join(map(_after(task), task.after))) for task in tasks]
     assert found == [*wanted, ("nothing-changed", "nothing-changed", "check-release")]
+
+
+def _after(task: pipeline.Task) -> Callable[[str], str]:
+    """A task that reads an output may not outlive the task that leaves it."""
+    read = {source.task for source in task.options.values()}
+    return lambda name: f"{name}.Succeeded" if name in read else name
 
 
 @pytest.mark.parametrize(("argo", "variant"), EVERY)
@@ -126,7 +133,8 @@ def test_a_pod_runs_a_step_that_the_command_line_knows() -> None:
         assert container["command"] == ["python", "-m", "steps", template["name"]]
         assert template["name"] in wiring.STEPS
         importlib.import_module(pipeline.module_name(template["name"]))
-        words = [word.replace("{{inputs.parameters.shard}}", "1") for word in container["args"]]
+        filled = {"{{inputs.parameters.shard}}": "1", "{{inputs.parameters.model-digest}}": DIGEST}
+        words = [_with(filled, word) for word in container["args"]]
         options = _parser().parse_args([template["name"], *words])
         assert str(options.service) == template["inputs"]["artifacts"][0]["path"], name
         assert str(options.outputs) == "/tmp/outputs"
@@ -138,6 +146,7 @@ def test_a_pod_is_called_as_a_process_on_a_laptop_is(variant: str) -> None:
     pods = templates(workflow_spec(variant=variant))
     filled = {
         "model-digest": DIGEST,
+        "proved-release": "0a1b2c3d",
         "shard": "all",
         "run-name": "run",
         "run-status": "Failed",
@@ -150,6 +159,12 @@ def test_a_pod_is_called_as_a_process_on_a_laptop_is(variant: str) -> None:
         for name, value in filled.items():
             pod = [re.sub(rf"^--{name}=\{{\{{.+\}}\}}$", lambda _: f"--{name}={value}", argument) for argument in pod]  # noqa: B023  # used at once
         assert (tuple(pods[task.step]["container"]["command"]), tuple(pod)) == (pipeline.command(task), laptop)
+
+
+def _with(values: dict[str, str], word: str) -> str:
+    for tag, value in values.items():
+        word = word.replace(tag, value)
+    return word
 
 
 def _args(pods: dict[str, dict[str, Any]], name: str) -> list[str]:
