@@ -258,7 +258,7 @@ def _store(service: ModelService) -> ModelStore:
         bucket=service.store.bucket,
         credentials=static_credentials(_access_key())
         if credentials.kind == "secret"
-        else role_credentials(service.store.region, ENVIRONMENT),
+        else role_credentials(service.store.region, ENVIRONMENT, credentials.role),
     )
 
 

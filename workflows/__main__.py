@@ -39,14 +39,14 @@ def _render(options: argparse.Namespace) -> int:
     from workflows import render  # noqa: PLC0415  # hera alone costs half a second
 
     if options.service:
-        written = render.write(render.bundle(options.service, options.argo), options.out)
+        lines = render.write_bundle(options.service, options.argo, options.out)
     elif options.check:
         drifted = render.drift(ROOT)
         sys.stderr.writelines(f"{sentence}\n" for sentence in drifted)
         return Exit.BUG if drifted else Exit.DONE
     else:
-        written = render.write_all(ROOT)
-    sys.stdout.writelines(f"{path}\n" for path in written)
+        lines = [str(path) for path in render.write_all(ROOT)]
+    sys.stdout.writelines(f"{line}\n" for line in lines)
     return Exit.DONE
 
 

@@ -69,7 +69,8 @@ def validations(service: ModelService) -> list[dict[str, str]]:
 
 def policy(service: ModelService) -> list[Manifest]:
     """The policy and its binding."""
-    name = f"{account_of_ci(service)}-in-{service.workflow.namespace}"
+    # Neither part holds a dot, so no other service has a policy of this name.
+    name = f"{account_of_ci(service)}.{service.workflow.namespace}"
     user = f"system:serviceaccount:{service.workflow.namespace}:{account_of_ci(service)}"
     rule = {
         "apiGroups": [ARGO],

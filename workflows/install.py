@@ -12,9 +12,11 @@ from workflows import admission, permissions
 from workflows.permissions import EXECUTOR_ROLE, PEOPLE, Manifest
 
 KUSTOMIZATION = Path("kustomization.yaml")
-BASE: Mapping[str, Callable[[ModelService], list[Manifest]]] = {
-    "namespaces.yaml": permissions.namespaces,
+SHARED: Mapping[str, Callable[[ModelService], list[Manifest]]] = {
     "accounts.yaml": permissions.accounts,
+    "cluster-roles.yaml": permissions.cluster_roles,
+}
+OWN: Mapping[str, Callable[[ModelService], list[Manifest]]] = {
     "permissions.yaml": permissions.steps,
     "ci.yaml": permissions.continuous_integration,
     "people.yaml": permissions.people,
@@ -22,9 +24,16 @@ BASE: Mapping[str, Callable[[ModelService], list[Manifest]]] = {
 _HEAD = "# Generated from {origin} by `python -m workflows render`; change that, not this.\n"
 
 
-def base(service: ModelService, origin: str) -> dict[Path, str]:
-    """Namespaces, accounts and roles: file name -> text."""
-    return {Path(name): _documents(origin, make(service)) for name, make in BASE.items()}
+def shared(service: ModelService) -> dict[Path, str]:
+    """What all services of one workflow namespace use, the same bytes for each of them: file name -> text."""
+    origin = f"any document whose workflow.namespace is {service.workflow.namespace}"
+    files = {Path(name): _documents(origin, make(service)) for name, make in SHARED.items()}
+    return files | {KUSTOMIZATION: kustomization(origin, files)}
+
+
+def own(service: ModelService, origin: str) -> dict[Path, str]:
+    """Roles of one service, for the steps, for CI and for people: file name -> text."""
+    return {Path(name): _documents(origin, make(service)) for name, make in OWN.items()}
 
 
 def policy(service: ModelService, origin: str) -> dict[Path, str]:
@@ -72,8 +81,8 @@ def _rows(rows: Iterable[tuple[str, Grant]]) -> str:
 _INTRODUCTION = """# Who may do what
 
 Generated from `steps/platform/rights.py` and `workflows/permissions.py` by `python -m workflows render`, as the roles
-in `manifests/install/base` are; here for the document {service}. Tests hold every step against it: each uses all of
-its rights and no other, and with one of them missing its error names the verb and the resource.
+in `manifests/install` and `manifests/argo` are; here for the document {service}. Tests hold every step against it: each
+uses all of its rights and no other, and with one of them missing its error names the verb and the resource.
 
 Where: *serving* is the namespace of the document, *workflow* is `workflow.namespace`. *By name*: only the objects
 that the document names, such as the release record; it holds for `create` too, since a server-side apply is
@@ -94,7 +103,7 @@ From a laptop, one account runs all steps; it needs the sum, and `get`, `create`
 **Whoever may create a Workflow may run pods under every account of its namespace.** So the namespace of the workflow
 holds nothing else.
 
-*Kubernetes 1.30 and later*: `manifests/install/policy`. The API server takes from CI new Workflows alone, with
+*Kubernetes 1.30 and later*: the folder `policy` of the service. The API server takes from CI new Workflows alone, with
 `workflowTemplateRef` to this template, `arguments`, no other field and no status; parameters in the shape of
 [their table](runs.md#submit); the document as the template on the cluster holds it. A refusal says what is allowed.
 

@@ -1,13 +1,14 @@
 """Who may do what on the cluster, as RBAC objects: the accounts of the steps, CI, people.
 
 `steps.platform.rights` says what a step needs. Here it becomes a Role where the rights hold in a namespace and a
-ClusterRole where they do not. Roles are named by service, so that those of several services add up.
+ClusterRole where they do not. Roles are named by service, so that those of several services add up. Accounts and
+ClusterRoles belong to the namespace of the workflow and do not depend on the service that renders them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from steps.platform.rights import EXECUTOR, STEPS, Grant, Scope, account, grants
+from steps.platform.rights import EXECUTOR, STEPS, Grant, Scope, account, cluster_grants, grants
 from steps.release import writer_lease_name
 from steps.service import ModelService
 from workflows.pods import PODS
@@ -80,16 +81,12 @@ def account_of_ci(service: ModelService) -> str:
     return f"slipway-ci-{service.name}"
 
 
-def namespaces(service: ModelService) -> list[Manifest]:
-    """The namespace of the workflow holds nothing but the accounts of the line: who may create a Workflow in it may run
-    pods under any of them.
-    """
-    labels = {RAM_INJECTION: "on"} if service.store.credentials.kind == "rrsa" else None
-    names = [service.workflow.namespace, *({service.namespace} - {service.workflow.namespace, "default"})]
-    return [
-        _object("v1", "Namespace", name, labels=labels if name == service.workflow.namespace else None)
-        for name in names
-    ]
+def installation(accounts: Iterable[Manifest]) -> str:
+    """What distinguishes the accounts of one installation from those of another: their namespace and their RAM role."""
+    made = [one["metadata"] for one in accounts if one["kind"] == "ServiceAccount"]
+    spaces = ", ".join(sorted({one["namespace"] for one in made}))
+    roles = ", ".join(sorted({role for one in made if (role := one.get("annotations", {}).get(RAM_ROLE))}))
+    return f"namespace {spaces} with {f'RAM role {roles}' if roles else 'no RAM role'}"
 
 
 def accounts(service: ModelService) -> list[Manifest]:
@@ -103,13 +100,19 @@ def accounts(service: ModelService) -> list[Manifest]:
     ]
 
 
+def cluster_roles(service: ModelService) -> list[Manifest]:
+    """What the accounts of the steps may do in no namespace. The document decides nothing here but the accounts."""
+    found: list[Manifest] = []
+    for step in STEPS:
+        name = f"{account(step)}-{service.workflow.namespace}"
+        found += _bound(name, "cluster", account(step), list(cluster_grants(step)), service)
+    return found
+
+
 def steps(service: ModelService) -> list[Manifest]:
     """What the accounts of the steps may do for this service."""
-    suffixes: Mapping[Scope, str] = {
-        "serving": service.name,
-        "workflow": f"{service.name}-runs",  # both namespaces may be one
-        "cluster": f"{service.namespace}-{service.name}",
-    }
+    # Both namespaces may be one. A service has no dot in its name, so no other service makes a role of this name.
+    suffixes: Mapping[Scope, str] = {"serving": service.name, "workflow": f"{service.name}.runs"}
     found: list[Manifest] = []
     for step in STEPS:
         name = account(step)
@@ -194,10 +197,6 @@ def _binding(kind: str, name: str, namespace: str, subjects: Iterable[str], serv
     }
 
 
-def _object(
-    api_version: str, kind: str, name: str, namespace: str = "", labels: Mapping[str, str] | None = None
-) -> Manifest:
-    metadata: Manifest = {"name": name, **({"namespace": namespace} if namespace else {})}
-    if labels:
-        metadata["labels"] = dict(labels)
+def _object(api_version: str, kind: str, name: str, namespace: str = "") -> Manifest:
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata}

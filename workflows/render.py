@@ -2,24 +2,29 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from steps.engine.errors import Blocked
 from steps.engine.plain_text import plain_text
 from steps.service import DocumentError, ModelService, json_schema, load
 from workflows.argo import cron_workflow, event_binding, workflow_template
 from workflows.compat import LINES, for_line, line
-from workflows.install import KUSTOMIZATION, base, kustomization, permissions_page, policy
+from workflows.install import KUSTOMIZATION, kustomization, own, permissions_page, policy, shared
+from workflows.permissions import RAM_INJECTION, accounts, installation
 
 REFERENCE = Path("manifests/services/qwen3-32b.yaml")
 ARGO = Path("manifests/argo")
 INSTALL = Path("manifests/install")
 PERMISSIONS = Path("docs/permissions.md")
 SCHEMA = Path("manifests/schema/model-service.schema.json")
-DEFAULT_LINE = "3.5"  # what ACK ships
+# Below the folder of `render --out`: what services share, and one folder for each service.
+SHARED_FOLDER = Path("install")
+SERVICE_FOLDER = Path("service")
+POLICY_FOLDER = Path("policy")
 MODELINE = re.compile(r"^# yaml-language-server:.*\n", re.MULTILINE)  # its path means nothing inside a cluster
 
 
@@ -39,12 +44,69 @@ def render(service_path: Path, argo_version: str) -> dict[Path, str]:
     return {Path(name): head + _as_yaml(for_line(manifest, wanted)) for name, manifest in manifests.items()}
 
 
-def bundle(service_path: Path, argo_version: str) -> dict[Path, str]:
-    """`render`, and the namespaces, accounts and roles that it needs: `kubectl apply -k` sets it all up."""
+def service_folder(service_path: Path, argo_version: str) -> dict[Path, str]:
+    """The folder of one service: `render` with the roles of this service, and the policy in a folder of its own."""
     origin, service = service_path.name, load(service_path)
-    files = {**base(service, origin), **render(service_path, argo_version)}
+    files = {**own(service, origin), **render(service_path, argo_version)}
     files[KUSTOMIZATION] = kustomization(origin, files)
-    return files | {Path("policy") / path: text for path, text in policy(service, origin).items()}
+    return files | _below(POLICY_FOLDER, policy(service, origin))
+
+
+def bundle(service_path: Path, argo_version: str) -> dict[Path, str]:
+    """The two folders that set a service up. Neither holds a Namespace, nor an object of another service."""
+    service = load(service_path)
+    return _below(SHARED_FOLDER, shared(service)) | _below(
+        SERVICE_FOLDER / service.name, service_folder(service_path, argo_version)
+    )
+
+
+def commands(service: ModelService, folder: Path) -> Iterator[str]:
+    """What a person types to apply `bundle` from `folder`, in this order."""
+    runs, serving = service.workflow.namespace, service.namespace
+    for name in dict.fromkeys((runs, serving)):
+        if name != "default":
+            yield f"kubectl create namespace {name}   # unless it exists; it is in no folder, so no delete removes it"
+    if service.store.credentials.kind == "rrsa":
+        yield f"kubectl label namespace {runs} {RAM_INJECTION}=on"
+    yield f"kubectl apply -k {folder / SHARED_FOLDER}   # once for all services of namespace {runs}"
+    own_folder = folder / SERVICE_FOLDER / service.name
+    yield f"kubectl apply -k {own_folder}"
+    yield f"kubectl apply -k {own_folder / POLICY_FOLDER}   # Kubernetes 1.30 and later"
+    yield f"python -m workflows submit {service.name} -n {runs}"
+
+
+def write_bundle(service_path: Path, argo_version: str, folder: Path) -> list[str]:
+    """Write `bundle` below `folder`; returns the lines for the person: the files that changed, and what to type next.
+
+    Raises DocumentError as `render` does, and Blocked if the folder holds what this would replace.
+    """
+    service, files = load(service_path), bundle(service_path, argo_version)
+    _check_layout(folder)
+    _check_installation(folder / SHARED_FOLDER, service)
+    written = [str(folder / path) for path in write(files, folder)]
+    return [*written, "Next:", *(f"  {command}" for command in commands(service, folder))]
+
+
+def _check_layout(folder: Path) -> None:
+    """Refuses a folder that lists Namespaces: `kubectl delete -k` of it deletes them, and so does pruning later."""
+    found = _read(folder / "namespaces.yaml")
+    if found is not None and "`python -m workflows render`" in found:
+        raise Blocked(
+            f"{folder} was rendered by an older Slipway and lists Namespaces: `kubectl delete -k {folder}` would "
+            "delete them with everything inside, and so would a GitOps tool with pruning when the file disappears",
+            "protect the Namespaces from pruning if such a tool reads this folder (manifests/install/README.md), then "
+            "empty the folder and render again",
+        )
+
+
+def _check_installation(folder: Path, service: ModelService) -> None:
+    text, wanted = _read(folder / "accounts.yaml"), installation(accounts(service))
+    found = wanted if text is None else installation(yaml.safe_load_all(text))
+    if found != wanted:
+        raise Blocked(
+            f"{folder} holds the accounts of {found}, but this document needs those of {wanted}",
+            "render with another --out; services with different RAM roles also need a workflow.namespace each",
+        )
 
 
 def write(files: Mapping[Path, str], folder: Path) -> list[Path]:
@@ -64,29 +126,11 @@ def schema_text() -> str:
 
 def committed(root: Path) -> dict[Path, str]:
     """Every generated file of the repository: path below `root` -> text."""
-    files = {SCHEMA: schema_text()}
+    service = load(root / REFERENCE)
+    files = {SCHEMA: schema_text(), PERMISSIONS: permissions_page(service), **_below(INSTALL, shared(service))}
     for version, wanted in LINES.items():
-        rendered = render(root / REFERENCE, version)
-        files |= {ARGO / wanted.folder / path: text for path, text in rendered.items()}
-        files[ARGO / wanted.folder / KUSTOMIZATION] = kustomization(REFERENCE.name, rendered)
-    return files | _installation(root)
-
-
-def _installation(root: Path) -> dict[Path, str]:
-    """manifests/install, with one overlay for each line of Argo, and the page about permissions."""
-    origin, service = REFERENCE.name, load(root / REFERENCE)
-    parts = base(service, origin)
-    files = {INSTALL / "base" / path: text for path, text in parts.items()}
-    files[INSTALL / "base" / KUSTOMIZATION] = kustomization(origin, parts)
-    files |= {INSTALL / "policy" / path: text for path, text in policy(service, origin).items()}
-    for folder in {wanted.folder for wanted in LINES.values()}:
-        # A kustomization may name another one wherever it lies, but no file outside of its own folder.
-        if folder == line(DEFAULT_LINE).folder:
-            files[INSTALL / KUSTOMIZATION] = kustomization(origin, ("base", f"../argo/{folder}"))
-        else:
-            overlay = kustomization(origin, ("../base", f"../../argo/{folder}"))
-            files[INSTALL / f"argo-{folder}" / KUSTOMIZATION] = overlay
-    return files | {PERMISSIONS: permissions_page(service)}
+        files |= _below(ARGO / wanted.folder, service_folder(root / REFERENCE, version))
+    return files
 
 
 def write_all(root: Path) -> list[Path]:
@@ -106,6 +150,10 @@ def drift(root: Path) -> list[str]:
 def _strays(root: Path) -> list[Path]:
     found = {path.relative_to(root) for folder in (ARGO, INSTALL) for path in (root / folder).rglob("*.yaml")}
     return sorted(found - set(committed(root)))
+
+
+def _below(folder: Path, files: Mapping[Path, str]) -> dict[Path, str]:
+    return {folder / path: text for path, text in files.items()}
 
 
 def _read(path: Path) -> str | None:

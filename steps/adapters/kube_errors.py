@@ -122,7 +122,7 @@ def _not_allowed(attempt: Attempt, words: str) -> Blocked:
 def _no_right(attempt: Attempt, words: str) -> Blocked:
     return Blocked(
         f"not allowed to {attempt}: {words}",
-        f"grant `{attempt.verb}` on `{attempt.resource}` to the account that runs the steps (manifests/install)",
+        f"grant `{attempt.verb}` on `{attempt.resource}` to the account that runs the steps (docs/permissions.md)",
     )
 
 

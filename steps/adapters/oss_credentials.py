@@ -187,12 +187,21 @@ def static_credentials(key: AccessKey) -> StaticCredentials:
     return StaticCredentials(key)
 
 
-def role_credentials(region: str, environment: Mapping[str, str]) -> RoleCredentials:
-    """Keys for the role that the pod's environment names. Raises Blocked if it names none."""
+def role_credentials(region: str, environment: Mapping[str, str], name: str) -> RoleCredentials:
+    """Keys for the role that the pod's environment names. Raises Blocked if it is not the role `name`.
+
+    Services of one workflow namespace share their accounts, so a later install of another document may have changed it.
+    """
     absent = [name for name in (ROLE_ARN, PROVIDER_ARN, TOKEN_FILE) if not environment.get(name, "").strip()]
     if absent:
         raise Blocked(
             f"the document asks for credentials of kind rrsa, but the environment lacks {', '.join(absent)}", _SETUP
+        )
+    if environment[ROLE_ARN].rpartition("/")[2].casefold() != name.casefold():
+        raise Blocked(
+            f"the document names the RAM role {name}, but the account of this pod has {environment[ROLE_ARN]}",
+            "apply the folder `install` of this document again; services with different roles need different "
+            "workflow.namespace",
         )
     endpoint = environment.get(STS_ENDPOINT, "").strip() or f"https://sts-vpc.{region}.aliyuncs.com"
     return RoleCredentials(

@@ -22,7 +22,7 @@ CHECKS = (
     Check(
         "API01",
         "Permissions",
-        "ask the owner of the cluster for the role in manifests/install, or use another kubeconfig",
+        "ask the owner of the cluster to apply both folders of `python -m workflows render`, or use another kubeconfig",
         components.permissions,
     ),
     Check(

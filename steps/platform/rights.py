@@ -1,7 +1,7 @@
 """What each step may do at the API server: the one table.
 
-The roles in manifests/install and docs/permissions.md are generated from it, `check-platform` asks for what it says,
-and tests hold every step against it: each uses all of its rights and no other.
+The roles in manifests/install and manifests/argo, and docs/permissions.md are generated from it, `check-platform` asks
+for what it says, and tests hold every step against it: each uses all of its rights and no other.
 """
 
 from collections.abc import Callable, Mapping
@@ -238,6 +238,11 @@ def user(step: str, service: ModelService) -> str:
 def grants(step: str, service: ModelService) -> tuple[Grant, ...]:
     """What a step itself calls, for this document."""
     return tuple(grant for grant in _STEPS[step] if grant.when(service))
+
+
+def cluster_grants(step: str) -> tuple[Grant, ...]:
+    """What a step calls in no namespace, for any document: services of one workflow namespace share these roles."""
+    return tuple(grant for grant in _STEPS[step] if grant.scope == "cluster")
 
 
 def rights(grant: Grant, service: ModelService, user: str = "") -> tuple[Right, ...]:

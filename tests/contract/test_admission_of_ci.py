@@ -76,7 +76,8 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 def _with_roles(admin: Api, folder: Path, of: ModelService, argo: str) -> Iterator[Installed]:
     space = of.workflow.namespace
-    made = [*permissions.namespaces(of)[:1], *permissions.continuous_integration(of), *admission.policy(of)]
+    runs: Manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space}}
+    made = [runs, *permissions.continuous_integration(of), *admission.policy(of)]
     try:
         for one in made:
             answer = admin("POST", _collection(one), one)

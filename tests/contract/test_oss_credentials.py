@@ -70,7 +70,9 @@ def environment(tmp_path: Path, sts: Sts) -> dict[str, str]:
 
 @pytest.fixture
 def role(environment: dict[str, str], now: Now) -> RoleCredentials:
-    return RoleCredentials(role_credentials("cn-hangzhou", environment).role, clock=now, budget=30, first_pause=0.001)
+    return RoleCredentials(
+        role_credentials("cn-hangzhou", environment, "slipway").role, clock=now, budget=30, first_pause=0.001
+    )
 
 
 @pytest.fixture
@@ -80,7 +82,7 @@ def hasty_role(role: RoleCredentials, now: Now) -> RoleCredentials:
 
 
 def test_a_role_writes_to_the_bucket(bucket: Bucket, environment: dict[str, str], sts: Sts) -> None:
-    oss = store(bucket, role_credentials("cn-hangzhou", environment))
+    oss = store(bucket, role_credentials("cn-hangzhou", environment, "slipway"))
     oss.put("a", b"content")
     assert oss.get("a") == b"content"
     (asked,) = sts.asked
@@ -174,9 +176,9 @@ def test_the_token_is_read_again_for_each_key(role: RoleCredentials, sts: Sts, n
 def test_a_refusal_of_sts_is_not_repeated_and_says_what_to_do(
     environment: dict[str, str], sts: Sts, variable: str, code: str
 ) -> None:
-    environment[variable] = "acs:ram::1:other"
+    environment[variable] = "acs:ram::2:role/slipway"
     with pytest.raises(Blocked, match=code) as error:
-        role_credentials("cn-hangzhou", environment).get_credentials()
+        role_credentials("cn-hangzhou", environment, "slipway").get_credentials()
     assert "trust policy" in error.value.hint
     assert len(sts.asked) == 1
 
@@ -187,7 +189,13 @@ def test_a_refusal_of_sts_is_not_repeated_and_says_what_to_do(
 def test_a_pod_without_rrsa_is_told_how_to_get_it(environment: dict[str, str], variable: str) -> None:
     del environment[variable]
     with pytest.raises(Blocked, match=rf"kind rrsa, but the environment lacks {variable}\. Next: enable RRSA"):
-        role_credentials("cn-hangzhou", environment)
+        role_credentials("cn-hangzhou", environment, "slipway")
+
+
+def test_a_pod_whose_account_has_the_role_of_another_document_is_refused(environment: dict[str, str]) -> None:
+    with pytest.raises(Blocked, match=rf"names the RAM role chat-oss, but the account of this pod has {ROLE}\. Next: "):
+        role_credentials("cn-hangzhou", environment, "chat-oss")
+    role_credentials("cn-hangzhou", environment, "Slipway")  # how an ARN spells a name is no reason to refuse it
 
 
 def test_a_token_file_that_is_gone_is_named(role: RoleCredentials, tmp_path: Path) -> None:
@@ -198,7 +206,10 @@ def test_a_token_file_that_is_gone_is_named(role: RoleCredentials, tmp_path: Pat
 
 def test_sts_of_the_region_is_asked_inside_its_network(environment: dict[str, str]) -> None:
     del environment["SLIPWAY_STS_ENDPOINT"]
-    assert role_credentials("cn-beijing", environment).role.endpoint == "https://sts-vpc.cn-beijing.aliyuncs.com"
+    assert (
+        role_credentials("cn-beijing", environment, "slipway").role.endpoint
+        == "https://sts-vpc.cn-beijing.aliyuncs.com"
+    )
 
 
 def test_no_secret_of_sts_reaches_a_log_or_a_repr(

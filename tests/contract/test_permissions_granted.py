@@ -349,10 +349,10 @@ def _granted_to_ci(service: ModelService) -> list[Right]:
 
 
 def _objects(service: ModelService) -> list[Manifest]:
-    found = [*permissions.namespaces(service), *permissions.accounts(service), *permissions.steps(service)]
+    found = [*permissions.accounts(service), *permissions.cluster_roles(service), *permissions.steps(service)]
     found += [*permissions.continuous_integration(service), *permissions.people(service)]
-    serving = service.namespace  # made by the server of these tests already
-    return [one for one in found if (one["kind"], one["metadata"]["name"]) != ("Namespace", serving)]
+    # The other namespace is made by the server of these tests.
+    return [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": service.workflow.namespace}}, *found]
 
 
 def _roles_of(service: ModelService, name: str) -> list[Manifest]:

@@ -90,7 +90,7 @@ def test_a_transfer_of_hours_has_a_new_key_a_quarter_of_an_hour_before_each_end(
 
     here.moment.at(3, three_quarters_of_an_hour_pass)
     here.moment.at(9, three_quarters_of_an_hour_pass)
-    role = role_credentials("cn-hangzhou", here.environment).role
+    role = role_credentials("cn-hangzhou", here.environment, "slipway").role
     credentials = RoleCredentials(role, clock=lambda: time.time() + here.passed)
     store, release = OssStore(here.found.bucket.url, "cn-hangzhou", BUCKET, credentials), here.found.release()
     converge(MirrorModel(release, here.found.source(), store, FakeClock()), RecordingReport(), FakeClock())

@@ -2,57 +2,149 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
+from steps.engine.errors import Blocked
 from steps.platform.rights import STEPS, account, grants, rights
 from steps.ports import Manifest
+from steps.service import ModelService
 from tests.samples import ROOT, SERVICES, service
+from tests.workflows.folders import Identity, built, document, every_object, identity
 from tests.workflows.rendered import LINES, VARIANTS, sample, templates, workflow_spec
-from workflows import admission, permissions
-from workflows.install import KUSTOMIZATION
-from workflows.render import INSTALL, bundle, write
+from workflows import compat, permissions
+from workflows.install import shared
+from workflows.render import ARGO, INSTALL, bundle, write, write_bundle
 
 SERVICE = service()
 
 
-def built(folder: Path) -> list[Manifest]:
-    """What kustomize would build: a kustomization may name another folder, but files of its own folder only."""
-    found: list[Manifest] = []
-    for resource in yaml.safe_load((folder / KUSTOMIZATION).read_text(encoding="utf-8"))["resources"]:
-        path = folder / resource
-        if path.is_dir():
-            found += built(path)
-            continue
-        assert path.resolve().is_relative_to(folder.resolve()), f"{path} is outside of {folder}"
-        found += list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-    return found
+FOLDERS = (INSTALL, *(ARGO / folder for folder in sorted({line.folder for line in compat.LINES.values()})))
+CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding"}
 
 
-def identity(one: Manifest) -> tuple[str, str, str]:
-    return one["kind"], one["metadata"].get("namespace", ""), one["metadata"]["name"]
-
-
-@pytest.mark.parametrize("folder", [INSTALL, INSTALL / "argo-3.6-4.1"], ids=str)
-def test_one_apply_sets_up_everything_once(folder: Path) -> None:
-    found = [identity(one) for one in built(ROOT / folder)]
+@pytest.mark.parametrize("line", FOLDERS[1:], ids=str)
+def test_two_applies_set_up_everything_once(line: Path) -> None:
+    found = [identity(one) for folder in (INSTALL, line, line / "policy") for one in built(ROOT / folder)]
     assert len(found) == len(set(found))
-    assert {("Namespace", "", "slipway"), ("ServiceAccount", "slipway", "slipway-ci-qwen3-32b")} <= set(found)
+    assert ("ServiceAccount", "slipway", "slipway-ci-qwen3-32b") in found
     for kind in ("WorkflowTemplate", "CronWorkflow", "WorkflowEventBinding"):
         assert (kind, "slipway", "qwen3-32b") in found
 
 
 @pytest.mark.parametrize("argo", LINES)
-def test_a_rendered_document_is_applied_whole(argo: str, tmp_path: Path) -> None:
-    write(bundle(SERVICES / "demo.yaml", argo), tmp_path)
-    kinds = {one["kind"] for one in built(tmp_path)}
-    assert kinds >= {"Namespace", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "WorkflowTemplate"}
-    assert {one["kind"] for one in built(tmp_path / "policy")} == {
-        "ValidatingAdmissionPolicy",
-        "ValidatingAdmissionPolicyBinding",
-    }
+def test_a_rendered_document_is_what_is_committed_for_the_reference(argo: str, tmp_path: Path) -> None:
+    write_bundle(SERVICES / "qwen3-32b.yaml", argo, tmp_path)
+    committed = {"install": INSTALL, "service/qwen3-32b": ARGO / compat.line(argo).folder}
+    for folder, its in committed.items():
+        for path in (tmp_path / folder).rglob("*.yaml"):
+            same = ROOT / its / path.relative_to(tmp_path / folder)
+            assert path.read_text(encoding="utf-8") == same.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=str)
+def test_no_folder_holds_a_namespace_or_a_kind_of_others(folder: Path) -> None:
+    """What a folder holds goes with `kubectl delete -k`, and by pruning when it leaves the folder."""
+    kinds = {one["kind"] for one in every_object(ROOT / folder)}
+    assert kinds
+    assert not kinds & {"Namespace", "CustomResourceDefinition", "Secret", "PersistentVolume", "PersistentVolumeClaim"}
+
+
+OF_ONE_NAMESPACE = {
+    **{name: value for name, value in VARIANTS.items() if name != "role credentials"},
+    "another serving namespace": ("metadata.namespace=models", "metadata.name=other"),
+    "without RDMA": ("serving.fabric=tcp", "metadata.name=plain"),
+    "with messages": ("notify={webhook: {secret: chat, key: url}}", "metadata.name=loud"),
+}
+
+
+@pytest.mark.parametrize("variant", OF_ONE_NAMESPACE)
+def test_every_service_of_a_workflow_namespace_renders_the_same_installation(variant: str) -> None:
+    """So an apply for one service changes nothing under the others."""
+    assert shared(service(*OF_ONE_NAMESPACE[variant])) == shared(SERVICE)
+
+
+PAIRS = {
+    "one serving namespace": (("metadata.name=a",), ("metadata.name=b",)),
+    "names that join alike": (
+        ("metadata.name=c", "metadata.namespace=a-b", "workflow.namespace=w"),
+        ("metadata.name=b-c", "metadata.namespace=a", "workflow.namespace=w"),
+    ),
+    "a service called as the runs of another": (
+        ("metadata.name=a", "metadata.namespace=slipway"),
+        ("metadata.name=a-runs", "metadata.namespace=slipway"),
+    ),
+    "two workflow namespaces that join alike": (
+        ("metadata.name=a-in-b", "workflow.namespace=c"),
+        ("metadata.name=a", "workflow.namespace=b-in-c"),
+    ),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_no_object_of_a_service_is_one_of_another_or_of_the_installation(pair: str, tmp_path: Path) -> None:
+    found: list[Identity] = []
+    for number, overrides in enumerate(PAIRS[pair]):
+        of = service(*overrides)
+        write(bundle(document(tmp_path, of), "4.1"), tmp_path / str(number))
+        own = [identity(one) for one in every_object(tmp_path / str(number) / "service" / of.name)]
+        assert CLUSTER_WIDE.isdisjoint(kind for kind, _, _ in own)
+        found += own
+        found += [identity(one) for one in built(tmp_path / str(number) / "install")] if number == 0 else []
+    assert len(found) == len(set(found))
+
+
+def test_rendering_says_what_to_type_next_namespaces_first(tmp_path: Path) -> None:
+    of = service("metadata.namespace=models", "workflow.namespace=runs", "metadata.name=chat")
+    lines = write_bundle(document(tmp_path, of), "4.1", tmp_path / "out")
+    assert str(tmp_path / "out/service/chat/workflow-template.yaml") in lines
+    typed = [line.partition("   #")[0].strip() for line in lines[lines.index("Next:") + 1 :]]
+    assert typed == [
+        "kubectl create namespace runs",
+        "kubectl create namespace models",
+        f"kubectl apply -k {tmp_path}/out/install",
+        f"kubectl apply -k {tmp_path}/out/service/chat",
+        f"kubectl apply -k {tmp_path}/out/service/chat/policy",
+        "python -m workflows submit chat -n runs",
+    ]
+
+
+def test_a_role_of_the_cloud_needs_a_label_on_the_namespace_which_no_folder_holds(tmp_path: Path) -> None:
+    lines = write_bundle(document(tmp_path, sample("role credentials")), "4.1", tmp_path / "out")
+    assert "  kubectl label namespace slipway pod-identity.alibabacloud.com/injection=on" in lines
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found", "needed"),
+    [
+        (("workflow.namespace=other",), "namespace slipway with no RAM role", "namespace other with no RAM role"),
+        (
+            VARIANTS["role credentials"],
+            "namespace slipway with no RAM role",
+            "namespace slipway with RAM role slipway",
+        ),
+    ],
+    ids=["workflow namespace", "role"],
+)
+def test_an_installation_that_other_services_use_is_not_replaced_in_its_folder(
+    overrides: tuple[str, ...], found: str, needed: str, tmp_path: Path
+) -> None:
+    first, second = service("metadata.name=first"), service(*overrides, "metadata.name=second")
+    write_bundle(document(tmp_path, first), "4.1", tmp_path / "out")
+    before = (tmp_path / "out/install/accounts.yaml").read_text(encoding="utf-8")
+    with pytest.raises(Blocked, match=f"the accounts of {found}, but this document needs those of {needed}. Next: "):
+        write_bundle(document(tmp_path, second), "4.1", tmp_path / "out")
+    assert (tmp_path / "out/install/accounts.yaml").read_text(encoding="utf-8") == before
+    assert not (tmp_path / "out/service/second").exists()
+
+
+def test_a_folder_of_an_older_slipway_is_refused_since_its_namespaces_are_in_it(tmp_path: Path) -> None:
+    head = "# Generated from a.yaml by `python -m workflows render`; change that, not this.\n"
+    (tmp_path / "namespaces.yaml").write_text(head + "kind: Namespace\n", encoding="utf-8")
+    with pytest.raises(Blocked, match=r"lists Namespaces.*Next: protect the Namespaces from pruning"):
+        write_bundle(SERVICES / "qwen3-32b.yaml", "4.1", tmp_path)
+    (tmp_path / "namespaces.yaml").write_text("kind: Namespace\n", encoding="utf-8")  # the person's own
+    assert write_bundle(SERVICES / "qwen3-32b.yaml", "4.1", tmp_path)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -66,7 +158,7 @@ def test_every_pod_has_an_account_that_is_made(variant: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_binding_leads_from_a_made_account_to_a_made_role(variant: str) -> None:
     of = sample(variant)
-    made = [*permissions.accounts(of), *permissions.steps(of), *permissions.continuous_integration(of)]
+    made = [*permissions.accounts(of), *roles_of_steps(of), *permissions.continuous_integration(of)]
     there = {identity(one) for one in made}
     for binding in (one for one in made if "roleRef" in one):
         reference, space = binding["roleRef"], binding["metadata"].get("namespace", "")
@@ -93,7 +185,24 @@ def test_the_roles_grant_the_table_and_no_more(variant: str) -> None:
             for grant in grants(step, of)
             for right in rights(grant, of)
         }
-        assert granted(permissions.steps(of), account(step)) == wanted
+        assert granted(roles_of_steps(of), account(step)) == wanted
+
+
+def roles_of_steps(of: ModelService) -> list[Manifest]:
+    return [*permissions.cluster_roles(of), *permissions.steps(of)]
+
+
+def test_only_looking_at_rdma_devices_is_granted_to_a_service_that_has_no_use_for_it() -> None:
+    """The installation is one for services with and without RDMA."""
+    of = service("serving.fabric=tcp")
+    for step in STEPS:
+        wanted = {right.resource for grant in grants(step, of) for right in rights(grant, of)}
+        more = {
+            (verb, resource)
+            for verb, _, resource, *_ in granted(roles_of_steps(of), account(step))
+            if resource not in wanted
+        }
+        assert more == ({("list", "erdmadevices")} if step == "check-platform" else set())
 
 
 def granted(objects: list[Manifest], subject: str) -> set[tuple[str, str, str, str, str]]:
@@ -110,7 +219,7 @@ def granted(objects: list[Manifest], subject: str) -> set[tuple[str, str, str, s
 
 
 def test_nobody_has_a_wildcard_and_nobody_may_give_rights_away() -> None:
-    rules = [rule for one in built(ROOT / INSTALL) for rule in one.get("rules", ())]
+    rules = [rule for folder in FOLDERS for one in built(ROOT / folder) for rule in one.get("rules", ())]
     assert rules
     for rule in rules:
         assert "*" not in json.dumps(rule)
@@ -121,24 +230,13 @@ def test_nobody_has_a_wildcard_and_nobody_may_give_rights_away() -> None:
 def test_no_role_reads_secrets_but_the_one_of_the_volume_and_by_name() -> None:
     readers = [
         (identity(one)[2], rule.get("resourceNames"))
-        for one in built(ROOT / INSTALL)
+        for folder in FOLDERS[:2]
+        for one in built(ROOT / folder)
         for rule in one.get("rules", ())
         if "secrets" in rule["resources"]
     ]
     steps = ("check-release", "create-volume")
     assert readers == [(f"slipway-{step}-qwen3-32b", ["qwen3-32b-oss"]) for step in steps]
-
-
-def test_two_services_of_one_namespace_do_not_overwrite_each_others_roles() -> None:
-    def per_service(of: Any) -> set[tuple[str, str, str]]:
-        made = [*permissions.steps(of), *permissions.continuous_integration(of), *permissions.people(of)]
-        return {identity(one) for one in (*made, *admission.policy(of))}
-
-    other = service("metadata.name=other", "serving.fabric=tcp")
-    elsewhere = service("metadata.namespace=models")
-    assert not per_service(SERVICE) & per_service(other)
-    clusterwide = {one for one in per_service(SERVICE) & per_service(elsewhere) if not one[1]}
-    assert {kind for kind, _, _ in clusterwide} <= {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
 
 
 def test_a_role_of_the_cloud_is_on_the_accounts_that_reach_the_bucket() -> None:
@@ -160,7 +258,6 @@ def test_a_role_of_the_cloud_is_on_the_accounts_that_reach_the_bucket() -> None:
             "create-volume",
         )
     }
-    assert permissions.namespaces(of)[0]["metadata"]["labels"] == {"pod-identity.alibabacloud.com/injection": "on"}
 
 
 def test_the_page_says_every_right_of_every_account() -> None:

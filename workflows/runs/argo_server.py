@@ -133,7 +133,7 @@ def _refusal(method: str, path: str, answer: requests.Response, found: Mapping[s
         return _no_answer(method, path, f"HTTP {status}: {words}")
     hint = {
         401: "put a valid token into ARGO_TOKEN (kubectl create token slipway-ci-SERVICE -n NAMESPACE --duration=1h)",
-        403: "grant it to the account of the token (manifests/install, account slipway-ci-SERVICE)",
+        403: "grant it to the account of the token (docs/permissions.md, account slipway-ci-SERVICE)",
         404: "check --argo-server and --namespace",
     }.get(status, "read its words; the template may be of another Argo")
     return Blocked(f"Argo Server refuses {method} {path}: HTTP {status}: {words}", hint)
