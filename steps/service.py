@@ -27,6 +27,7 @@ from steps.mistakes import explain, wants_text
 
 API_VERSION = "slipway/v1"
 UNFILLED = "{{workflow.parameters.service}}"  # what a pod finds in place of a document that Argo has forgotten
+OWN_LABELS = "slipway/"  # what the labels by which Slipway selects begin with
 MAX_NAME = 30  # a pod label holds `<name>-<release 8>-prefill-<StatefulSet hash 10>`, at most 63 characters
 
 
@@ -44,7 +45,7 @@ Strings = Annotated[tuple[str, ...], BeforeValidator(lambda found: tuple(found) 
 
 
 def _not_ours(labels: dict[str, str]) -> dict[str, str]:
-    ours = sorted(key for key in labels if key.startswith("slipway/"))
+    ours = sorted(key for key in labels if key.startswith(OWN_LABELS))
     if ours:
         raise PydanticCustomError("reserved", "a label without the prefix slipway/, which decides what is selected")
     return labels
@@ -79,7 +80,10 @@ class Metadata(_Section):
         description=f"Name of the service; every object's name begins with it. At most {MAX_NAME} characters."
     )
     namespace: Name = Field("default", description="Namespace in which the model is served.")
-    labels: Labels = Field(default_factory=dict, description="Labels for every object and pod of this service.")
+    labels: Labels = Field(
+        default_factory=dict,
+        description="Labels for every object of this service and for new pods; changing them restarts none.",
+    )
     annotations: dict[str, str] = Field(default_factory=dict, description="Annotations for every object.")
 
 
