@@ -21,8 +21,10 @@ from pydantic import (
     field_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
+from steps.image_name import ImageName
 from steps.mistakes import explain, wants_text
 
 API_VERSION = "slipway/v1"
@@ -197,10 +199,25 @@ class Router(_Section):
     )
 
 
+def _without_default(schema: JsonDict) -> None:
+    """What a validator derives from other fields has no default that an editor could show."""
+    del schema["default"]
+
+
+_NO_VERSION = "the SGLang version inside the image, such as 0.5.23: the tag of serving.image ({image}) names {found}"
+_OTHER_VERSION = (
+    "{found}, which the tag of serving.image ({image}) names; leave the field out, or, if the tag is wrong, name the "
+    "image by its digest alone"
+)
+
+
 class Serving(_Section):
-    image: str = Field(description="Engine image of prefill and decode; best by digest.", min_length=1)
+    image: str = Field(description="Engine image of prefill and decode; best by tag and digest.", min_length=1)
     version: str = Field(
-        "0.5.23", description="SGLang version inside the image.", pattern=r"^\d+\.\d+\.\d+(\.post\d+)?$"
+        "",
+        description="SGLang version inside the image; default is the one in the tag. Required if the tag has none.",
+        pattern=r"^\d+\.\d+\.\d+(rc\d+|\.post\d+)?$",
+        json_schema_extra=_without_default,
     )
     model_path: str | None = Field(
         None,
@@ -229,6 +246,23 @@ class Serving(_Section):
     resources: Resources = Field(default_factory=Resources, description="CPU and memory of one worker.")
     node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the nodes that may run workers.")
     image_pull_secrets: Strings = Field((), description="Secrets for the image registry, in the serving namespace.")
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _as_the_tag_says(cls, version: object, known: ValidationInfo) -> object:
+        image = known.data.get("image")
+        if image is None:
+            return version or "0.0.0"  # the image is a mistake of its own, and is told as one
+        in_tag = ImageName.of(image).versions
+        if not version:
+            if len(in_tag) == 1:
+                return in_tag[0]
+            raise PydanticCustomError(
+                "no_version", _NO_VERSION, {"image": image, "found": " and ".join(in_tag) or "none"}
+            )
+        if in_tag and version not in in_tag:
+            raise PydanticCustomError("other_version", _OTHER_VERSION, {"image": image, "found": " or ".join(in_tag)})
+        return version
 
 
 class Rollout(_Section):
