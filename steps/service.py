@@ -289,7 +289,9 @@ class Notify(_Section):
 class Workflow(_Section):
     image: str = Field("slipway:0.1.0", description="Image that runs the steps.", min_length=1)
     namespace: Name = Field("slipway", description="Namespace in which the workflow runs.")
-    schedule: str = Field("0 3 * * *", description="When the model is refreshed, as a cron expression.")
+    schedule: str | None = Field(
+        None, description="When the model is refreshed, as a cron expression; default is never.", min_length=1
+    )
     timezone: str = Field("Asia/Shanghai", description="Time zone of the schedule.")
     node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the nodes that may run steps.")
     gpu_nodes: Literal["never", "allow"] = Field(
