@@ -22,6 +22,7 @@ FIELD_MANAGER = "slipway"
 # Counts the changes to how a release is rendered, and to the defaults of what makes one: another rendering is another
 # release, never an edit of a live one.
 RENDERING = 1
+GPU_LEASE = "slipway-gpus"  # in the namespace of the workflow: one run at a time takes GPUs, whichever its service
 MANIFEST_NAME = ".slipway/manifest.json"
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from steps.platform.components import OSS_DRIVER
 from steps.ports import Right
-from steps.release import record_name, volume_secret_name, writer_lease_name
+from steps.release import GPU_LEASE, record_name, volume_secret_name, writer_lease_name
 from steps.service import ModelService
 
 # Where a right holds: `serving` is metadata.namespace of the document, `workflow` its workflow.namespace.
@@ -66,6 +66,17 @@ _GUARD = (
     Grant(("get", "update"), "leases", "be the one writer of the service", "coordination.k8s.io", names=_lease),
     # A lock is created by POST, so that of two writers one is refused; that is authorized without a name.
     Grant(("create",), "leases", "be the one writer of the service", "coordination.k8s.io"),
+)
+_TAKE_GPUS = (
+    Grant(
+        ("get", "update"),
+        "leases",
+        "be the one run that takes GPUs",
+        "coordination.k8s.io",
+        "workflow",
+        names=lambda _: (GPU_LEASE,),
+    ),
+    Grant(("create",), "leases", "be the one run that takes GPUs", "coordination.k8s.io", "workflow"),
 )
 _LOOK_AT_GROUP = (
     Grant(("get",), "statefulsets", "see whether the roles of the group are up", "apps"),
@@ -162,6 +173,7 @@ _STEPS: Mapping[str, tuple[Grant, ...]] = {
         Grant(("get", "create", "patch"), "services", "the Service that leads to this release alone"),
         *_LOOK_AT_GROUP,
         *_GUARD,
+        *_TAKE_GPUS,
     ),
     "smoke-test": (
         Grant(("list",), "pods", "find the workers"),
