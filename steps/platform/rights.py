@@ -117,6 +117,7 @@ _STEPS: Mapping[str, tuple[Grant, ...]] = {
     ),
     "check-platform": (
         Grant(("get",), "namespaces", "is the serving namespace there", names=lambda service: (service.namespace,)),
+        Grant(("get",), "configmaps", "which model serves, whose code is known", names=_record),
         Grant(("list",), "services", "is the name of the Service free"),
         Grant(("list",), "nodes", "free GPUs, their memory, RDMA devices", scope="cluster"),
         Grant(("list",), "pods", "GPUs that are taken", scope="cluster"),
