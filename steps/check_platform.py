@@ -3,16 +3,20 @@
 Read-only. All findings come at once, each with a code, what was found, what is needed and what to do.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, TypeVar
 
 from steps.engine.errors import Blocked
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
-from steps.platform import checks, facts, rights
+from steps.model import Listing, ModelDigest, ModelFile
+from steps.objects import record
+from steps.platform import checks, code, facts, rights
 from steps.platform.components import OSS_DRIVER
-from steps.platform.facts import PlatformFacts
+from steps.platform.facts import CodeOfModel, PlatformFacts
 from steps.platform.findings import Refusal
 from steps.ports import Cluster, Kind, Manifest, ModelSource, ModelStore, Ref, Right
 from steps.release import Release
@@ -46,7 +50,7 @@ class CheckPlatform:
 
     def observe(self) -> PlatformFacts:
         namespace = self.release.service.namespace
-        weights, bucket = self._model()
+        listing, bucket = self._model()
         return PlatformFacts(
             namespace=self._get(Ref(facts.NAMESPACE, namespace)),
             rbg_versions=_look(self._rbg_versions),
@@ -58,8 +62,9 @@ class CheckPlatform:
             csi_driver=self._get(Ref(facts.CSI_DRIVER, OSS_DRIVER)),
             secret=self._secret(),
             services=self._select(facts.SERVICE, namespace),
-            weight_bytes=weights,
+            weight_bytes=listing if isinstance(listing, Refusal) else listing.weight_bytes,
             bucket=bucket,
+            code=_look(lambda: self._code(listing)),
             rights={right: self.cluster.allows(right) for right in self._rights()},
             in_pods=self.own_accounts,
         )
@@ -102,20 +107,51 @@ class CheckPlatform:
             return Refusal("the account of this step reads no Secret; the kubelet hands each step its keys")
         return self._get(Ref(facts.SECRET, service.store.credentials.secret, service.workflow.namespace))
 
-    def _model(self) -> tuple[int | Refusal, str | Refusal]:
-        """Bytes of weights, and what the bucket said. A stored model answers both without asking the hub."""
+    def _model(self) -> tuple[Listing | Refusal, str | Refusal]:
+        """The files, and what the bucket said. A stored model answers both without asking the hub."""
         stored = _look(lambda: manifest.read(self.store, self.release))
         where = f"oss://{self.release.service.store.bucket}/{self.release.prefix}"
         if isinstance(stored, Refusal):
-            return _look(lambda: self.source.listing().weight_bytes), stored
+            return _look(self.source.listing), stored
         if stored is not None:
-            return stored.listing.weight_bytes, f"{where} holds the model"
-        return _look(lambda: self.source.listing().weight_bytes), _look(lambda: self._probe_write(where))
+            return stored.listing, f"{where} holds the model"
+        return _look(self.source.listing), _look(lambda: self._probe_write(where))
+
+    def _code(self, listing: Listing | Refusal) -> CodeOfModel | Refusal:
+        """Compared with the release that the record calls current: the files that its manifest lists."""
+        service = self.release.service
+        current = record.read(self.cluster.get(record.record_ref(service))).current
+        if current is None:
+            return CodeOfModel(known="no release serves yet whose code could be compared")
+        if isinstance(listing, Refusal) or current.model_digest == self.release.model_digest:
+            return listing if isinstance(listing, Refusal) else CodeOfModel()
+        serving = Release(service, ModelDigest(current.model_digest))
+        served = manifest.read(self.store, serving)
+        if served is None:
+            where = f"oss://{service.store.bucket}/{serving.prefix}"
+            return CodeOfModel(known=f"{where} does not hold what serves: the document names another model or bucket")
+        before = partial(self._stored, serving)
+        return CodeOfModel(code.changed_code(served.listing, listing, before, self._as_listed))
+
+    def _stored(self, release: Release, file: ModelFile) -> bytes:
+        return self.store.get(f"{release.prefix}/{file.path}") or b""
+
+    def _as_listed(self, file: ModelFile) -> bytes:
+        """What the bucket or the hub holds; nothing, which is no configuration, if it is not what was listed."""
+        body = bytearray(self._stored(self.release, file))
+        if not _is(file, body):
+            body = bytearray(file.size)
+            self.source.read(file, 0, memoryview(body))
+        return bytes(body) if _is(file, body) else b""
 
     def _probe_write(self, where: str) -> str:
         """Starting an upload and forgetting it proves the right to write, and leaves nothing."""
         self.store.abort_upload(self.store.start_upload(f"{self.release.prefix}/{WRITE_PROBE}"))
         return f"{where} can be written"
+
+
+def _is(file: ModelFile, body: bytearray) -> bool:
+    return hashlib.sha256(body).hexdigest() == file.sha256
 
 
 def _look(read: Callable[[], Fact]) -> Fact | Refusal:

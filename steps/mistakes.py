@@ -47,6 +47,8 @@ def _mistake(details: ErrorDetails, document: type[BaseModel]) -> str:
         return f"{path}.kind: found {details['ctx']['tag']!r}, allowed is: {details['ctx']['expected_tags']}"
     found = details["input"]
     shown = "a section" if isinstance(found, Mapping) else repr(found)
+    if details["type"] == "no_version":
+        shown = "nothing"
     if details["type"] == "extra_forbidden" and section:
         fields = ", ".join(str(field.alias) for field in section.model_fields.values())
         return f"{path}: found {shown}, but there is no such field; allowed are: {fields}"

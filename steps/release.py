@@ -1,11 +1,13 @@
 """A release is the document plus the model digest; every name that a step uses is derived here.
 
 Names are content-addressed. A PV spec is immutable and a CSI mount is keyed by its volumeHandle, so a reused name would
-serve the old model. Replica counts are left out of the release: scaling keeps the group and the pods that are right.
+serve the old model. `model`, `volume` and `serving` make the release; replica counts, labels and fields at their
+default do not: docs/decisions/0009-what-makes-a-release.md.
 """
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +20,10 @@ ROLE_LABEL = "slipway/role"
 HASH_LABEL = "slipway/spec-hash"
 TRIGGER_LABEL = "slipway/trigger"  # of a run: manual, schedule or ci
 FIELD_MANAGER = "slipway"
-# Counts the changes to how a release is rendered: another rendering is another release, never an edit of a live one.
+# Counts the changes to how a release is rendered, and to the defaults of what makes one: another rendering is another
+# release, never an edit of a live one.
 RENDERING = 1
+GPU_LEASE = "slipway-gpus"  # in the namespace of the workflow: one run at a time takes GPUs, whichever its service
 MANIFEST_NAME = ".slipway/manifest.json"
 
 
@@ -74,12 +78,10 @@ class Release:
     @property
     def id(self) -> str:
         """Eight hex digits: which model bytes run with which flags. A prefill never feeds a decode of another id."""
-        serving = self.service.serving.model_dump(by_alias=True, exclude={"service_name": True, **_REPLICAS})
         content = {
             "model": self.model_digest,
             "volume": self.volume_name,
-            "serving": serving,
-            "labels": self.service.metadata.labels,  # they are on the pods, so another label means other pods
+            "serving": _decisions(self.service),
             "rendering": RENDERING,
         }
         return content_hash(content, 8)
@@ -114,7 +116,22 @@ def writer_lease_name(service: ModelService) -> str:
     return f"{service.name}-writer"
 
 
-_REPLICAS = {"prefill": {"replicas"}, "decode": {"replicas"}}
+_ROLES = ("prefill", "decode")
+_NO_RELEASE: Mapping[str, Any] = {"service_name": True, **{role: {"replicas"} for role in _ROLES}}
+
+
+def _decisions(service: ModelService) -> dict[str, Any]:
+    """What `serving` says beyond its defaults; a path or a name that is derived counts as if the document had it.
+
+    A field that a later Slipway adds is at its default in every document of today, so it renames no release.
+    """
+    derived = {"model_path": service.model_path, "served_model_name": service.served_model_name}
+    serving = service.serving.model_copy(update=derived)
+    found = serving.model_dump(by_alias=True, exclude_defaults=True, exclude=_NO_RELEASE)
+    # A variable may name those before it, $(NAME), so their order is kept in the pod and counts here.
+    found["env"] = list(serving.env.items())
+    return {name: value for name, value in found.items() if value or name not in _ROLES}
+
 
 # ossfs 2: keep attributes cached after close, the prefix is immutable. ossfs 1: the walkthrough's options, with a
 # metadata cache for the same reason. https://www.alibabacloud.com/help/en/ack/ack-managed-and-ack-dedicated/user-guide/mount-oss-volumes-through-ossfs-2-0

@@ -21,12 +21,15 @@ from pydantic import (
     field_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
+from steps.image_name import ImageName
 from steps.mistakes import explain, wants_text
 
 API_VERSION = "slipway/v1"
 UNFILLED = "{{workflow.parameters.service}}"  # what a pod finds in place of a document that Argo has forgotten
+OWN_LABELS = "slipway/"  # what the labels by which Slipway selects begin with
 MAX_NAME = 30  # a pod label holds `<name>-<release 8>-prefill-<StatefulSet hash 10>`, at most 63 characters
 
 
@@ -44,7 +47,7 @@ Strings = Annotated[tuple[str, ...], BeforeValidator(lambda found: tuple(found) 
 
 
 def _not_ours(labels: dict[str, str]) -> dict[str, str]:
-    ours = sorted(key for key in labels if key.startswith("slipway/"))
+    ours = sorted(key for key in labels if key.startswith(OWN_LABELS))
     if ours:
         raise PydanticCustomError("reserved", "a label without the prefix slipway/, which decides what is selected")
     return labels
@@ -79,7 +82,10 @@ class Metadata(_Section):
         description=f"Name of the service; every object's name begins with it. At most {MAX_NAME} characters."
     )
     namespace: Name = Field("default", description="Namespace in which the model is served.")
-    labels: Labels = Field(default_factory=dict, description="Labels for every object and pod of this service.")
+    labels: Labels = Field(
+        default_factory=dict,
+        description="Labels for every object of this service and for new pods; changing them restarts none.",
+    )
     annotations: dict[str, str] = Field(default_factory=dict, description="Annotations for every object.")
 
 
@@ -193,10 +199,25 @@ class Router(_Section):
     )
 
 
+def _without_default(schema: JsonDict) -> None:
+    """What a validator derives from other fields has no default that an editor could show."""
+    del schema["default"]
+
+
+_NO_VERSION = "the SGLang version inside the image, such as 0.5.23: the tag of serving.image ({image}) names {found}"
+_OTHER_VERSION = (
+    "{found}, which the tag of serving.image ({image}) names; leave the field out, or, if the tag is wrong, name the "
+    "image by its digest alone"
+)
+
+
 class Serving(_Section):
-    image: str = Field(description="Engine image of prefill and decode; best by digest.", min_length=1)
+    image: str = Field(description="Engine image of prefill and decode; best by tag and digest.", min_length=1)
     version: str = Field(
-        "0.5.23", description="SGLang version inside the image.", pattern=r"^\d+\.\d+\.\d+(\.post\d+)?$"
+        "",
+        description="SGLang version inside the image; default is the one in the tag. Required if the tag has none.",
+        pattern=r"^\d+\.\d+\.\d+(rc\d+|\.post\d+)?$",
+        json_schema_extra=_without_default,
     )
     model_path: str | None = Field(
         None,
@@ -226,6 +247,23 @@ class Serving(_Section):
     node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the nodes that may run workers.")
     image_pull_secrets: Strings = Field((), description="Secrets for the image registry, in the serving namespace.")
 
+    @field_validator("version", mode="before")
+    @classmethod
+    def _as_the_tag_says(cls, version: object, known: ValidationInfo) -> object:
+        image = known.data.get("image")
+        if image is None:
+            return version or "0.0.0"  # the image is a mistake of its own, and is told as one
+        in_tag = ImageName.of(image).versions
+        if not version:
+            if len(in_tag) == 1:
+                return in_tag[0]
+            raise PydanticCustomError(
+                "no_version", _NO_VERSION, {"image": image, "found": " and ".join(in_tag) or "none"}
+            )
+        if in_tag and version not in in_tag:
+            raise PydanticCustomError("other_version", _OTHER_VERSION, {"image": image, "found": " or ".join(in_tag)})
+        return version
+
 
 class Rollout(_Section):
     strategy: Literal["BlueGreen", "Recreate"] = Field(
@@ -251,7 +289,9 @@ class Notify(_Section):
 class Workflow(_Section):
     image: str = Field("slipway:0.1.0", description="Image that runs the steps.", min_length=1)
     namespace: Name = Field("slipway", description="Namespace in which the workflow runs.")
-    schedule: str = Field("0 3 * * *", description="When the model is refreshed, as a cron expression.")
+    schedule: str | None = Field(
+        None, description="When the model is refreshed, as a cron expression; default is never.", min_length=1
+    )
     timezone: str = Field("Asia/Shanghai", description="Time zone of the schedule.")
     node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the nodes that may run steps.")
     gpu_nodes: Literal["never", "allow"] = Field(

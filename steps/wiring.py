@@ -179,7 +179,9 @@ def _roll_out_service(invocation: Invocation) -> Step[Any]:
     from steps.roll_out_service import RollOutService
 
     cluster = _cluster()
-    return _guarded(invocation, RollOutService(_release(invocation), cluster), _lease(invocation, cluster))
+    # The writer first, then the GPUs: in one order everywhere, two runs never wait for each other.
+    step = _guarded(invocation, RollOutService(_release(invocation), cluster), _gpu_lease(invocation, cluster))
+    return _guarded(invocation, step, _lease(invocation, cluster))
 
 
 def _smoke_test(invocation: Invocation) -> Step[Any]:
@@ -282,14 +284,27 @@ def _guarded(invocation: Invocation, step: Step[Facts], lease: "WriterLease") ->
 
 
 def _lease(invocation: Invocation, locks: Locks, *, last: bool = False) -> "WriterLease":
-    """A step of a run writes in the name of the run; one that was started by hand, for itself alone."""
     from steps.objects.writer_lease import Writer, WriterLease
 
-    run = "" if "{{" in invocation.run_name else invocation.run_name
-    stays = bool(run) and not last
+    stays = bool(_run(invocation)) and not last
     seconds = BETWEEN_STEPS + 60 * invocation.service.smoke.deadline_minutes if stays else WITHIN_A_STEP
-    writer = Writer(run or f"a step by hand on {socket.gethostname()}, process {os.getpid()}", seconds, stays)
-    return WriterLease(invocation.service, locks, writer, SystemClock())
+    return WriterLease(invocation.service, locks, Writer(_who(invocation), seconds, stays), SystemClock())
+
+
+def _gpu_lease(invocation: Invocation, locks: Locks) -> "WriterLease":
+    from steps.objects.writer_lease import GpuLease, Writer
+
+    writer = Writer(_who(invocation), WITHIN_A_STEP, stays=False)
+    return GpuLease(invocation.service, locks, writer, SystemClock())
+
+
+def _who(invocation: Invocation) -> str:
+    """A step of a run writes in the name of the run; one that was started by hand, for itself alone."""
+    return _run(invocation) or f"a step by hand on {socket.gethostname()}, process {os.getpid()}"
+
+
+def _run(invocation: Invocation) -> str:
+    return "" if "{{" in invocation.run_name else invocation.run_name
 
 
 def _cluster() -> "KubernetesCluster":

@@ -17,9 +17,9 @@ from workflows.rehearsal.runtime import Address, Container, Dial, Exit
 from workflows.rehearsal.server import Handler, LoopbackServer
 
 PATIENCE = 30.0  # seconds; what is waited for takes far less, but machines are shared
-ABSENT_IMAGE = "registry.example.com/absent:1"
-CRASHING_IMAGE = "registry.example.com/crashing:1"
-NEVER_READY_IMAGE = "registry.example.com/never-ready:1"
+ABSENT_IMAGE = "registry.example.com/absent:0.5.23"
+CRASHING_IMAGE = "registry.example.com/crashing:0.5.23"
+NEVER_READY_IMAGE = "registry.example.com/never-ready:0.5.23"
 ACCESS_KEY = {"akId": "toy-id", "akSecret": "toy-secret"}
 
 

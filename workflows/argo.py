@@ -1,6 +1,7 @@
-"""The line as Argo objects: WorkflowTemplate, CronWorkflow, WorkflowEventBinding, with the fields of Argo 4.
+"""The line as Argo objects, with the fields of Argo 4: WorkflowTemplate, WorkflowEventBinding, and a CronWorkflow where
+the document has a schedule.
 
-`workflows.compat` turns them into what an older line of Argo wants. All three carry the name of the service, so
+`workflows.compat` turns them into what an older line of Argo wants. All of them carry the name of the service, so
 `argo submit --from workflowtemplate/<name>`, the schedule and the event start the very same thing.
 """
 
@@ -96,14 +97,14 @@ def workflow_template(service: ModelService, document: str) -> Manifest:
     return dict(workflow.to_dict())
 
 
-def cron_workflow(service: ModelService) -> Manifest:
+def cron_workflow(service: ModelService, schedule: str) -> Manifest:
     """The schedule. It passes every override, so that a Retry with a changed parameter forgets none of them."""
     cron = CronWorkflow(
         name=service.name,
         namespace=service.workflow.namespace,
         labels=_labels(service),
         annotations=_annotations(service, f"Keep {service.name} at the newest {service.model.id}."),
-        schedules=[service.workflow.schedule],
+        schedules=[schedule],
         timezone=service.workflow.timezone,
         concurrency_policy="Forbid",
         # A controller that was down at three still starts the run when it is back within these seconds.

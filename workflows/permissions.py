@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from steps.platform.rights import EXECUTOR, STEPS, Grant, Scope, account, cluster_grants, grants
-from steps.release import writer_lease_name
+from steps.release import GPU_LEASE, writer_lease_name
 from steps.service import ModelService
 from workflows.pods import PODS
 
@@ -55,6 +55,7 @@ _SEE = (
     Grant(_READ, "events", "see why a worker does not start"),
     Grant(("get",), "pods/log", "read what a worker said"),
     Grant(_READ, "leases", "see which run writes now", "coordination.k8s.io"),
+    Grant(_READ, "leases", "see which run takes GPUs now", "coordination.k8s.io", "workflow"),
 )
 _OPERATE = (
     Grant(
@@ -72,6 +73,14 @@ _OPERATE = (
         "take the service over from a writer that is gone",
         "coordination.k8s.io",
         names=lambda service: (writer_lease_name(service),),
+    ),
+    Grant(
+        ("delete",),
+        "leases",
+        "let another run take GPUs after one that is gone",
+        "coordination.k8s.io",
+        "workflow",
+        names=lambda _: (GPU_LEASE,),
     ),
 )
 PEOPLE: Mapping[str, tuple[Grant, ...]] = {VIEWER: _SEE, OPERATOR: (*_SEE, *_OPERATE)}

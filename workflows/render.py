@@ -35,11 +35,10 @@ def render(service_path: Path, argo_version: str) -> dict[Path, str]:
     """
     wanted = line(argo_version)
     service = load(service_path)
-    manifests = {
-        "workflow-template.yaml": workflow_template(service, _document(service_path, service)),
-        "cron-workflow.yaml": cron_workflow(service),
-        "event-binding.yaml": event_binding(service),
-    }
+    manifests = {"workflow-template.yaml": workflow_template(service, _document(service_path, service))}
+    if service.workflow.schedule:
+        manifests["cron-workflow.yaml"] = cron_workflow(service, service.workflow.schedule)
+    manifests["event-binding.yaml"] = event_binding(service)
     head = f"# Rendered from {service_path.name} by `python -m workflows render`; change that, not this.\n"
     return {Path(name): head + _as_yaml(for_line(manifest, wanted)) for name, manifest in manifests.items()}
 

@@ -12,6 +12,7 @@ from steps.objects.pods import is_ready, name_of
 from steps.objects.role_based_group import WORKERS, adopted_services, role_based_group
 from steps.ports import Cluster, Kind, Manifest, Ref
 from steps.release import HASH_LABEL, RELEASE_LABEL, SERVICE_LABEL, Release
+from steps.service import OWN_LABELS
 
 # Roles of a group that an older operator made as StatefulSets carry this after its conversion to v1alpha2.
 WORKLOAD_TYPE = "rbg.workloads.x-k8s.io/role-workload-type"
@@ -48,10 +49,15 @@ def pod_labels(service_name: str, release_id: str) -> dict[str, str]:
 
 
 def wanted_group(cluster: Cluster, release: Release, operator: GroupOperator) -> Manifest:
-    """The manifest of a release's group, for the operator and the headless Services that this cluster has."""
+    """The manifest of a release's group, for the operator and the headless Services that this cluster has.
+
+    Another label in a template would restart its pods, so the pods of a live group keep the labels that they have.
+    """
+    namespace = release.service.namespace
     names = [f"{release.group}-{role}" for role in WORKERS] if operator.service_prefix else []
-    found = [name for name in names if cluster.get(Ref(SERVICE, name, release.service.namespace))]
-    return role_based_group(release, operator, adopted_services(release.group, found))
+    found = [name for name in names if cluster.get(Ref(SERVICE, name, namespace))]
+    live = cluster.get(Ref(operator.kind, release.group, namespace))
+    return role_based_group(release, operator, adopted_services(release.group, found), labels_of_pods(live))
 
 
 def look_at_group(cluster: Cluster, wanted: Manifest) -> GroupLook:
@@ -66,6 +72,18 @@ def look_at_group(cluster: Cluster, wanted: Manifest) -> GroupLook:
     if live is not None and not amiss and len(pods) == sum(role.replicas for role in roles):
         return GroupLook(live, workloads, pods)
     return GroupLook(live, workloads, pods, _warnings(cluster, live, pods, namespace), _logs(cluster, amiss, namespace))
+
+
+def labels_of_pods(live: Manifest | None) -> dict[str, dict[str, str]]:
+    """Labels in the templates of a live group, by role, without Slipway's own; empty if there is no group."""
+    return {
+        role["name"]: {
+            key: value
+            for key, value in template_of(role)["metadata"].get("labels", {}).items()
+            if not key.startswith(OWN_LABELS)
+        }
+        for role in ((live or {}).get("spec") or {}).get("roles") or []
+    }
 
 
 def template_of(role: Mapping[str, Any]) -> dict[str, Any]:

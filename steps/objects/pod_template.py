@@ -19,7 +19,7 @@ from steps.objects.engine_flags import (
     worker_env,
 )
 from steps.objects.probes import router_probes, worker_probes
-from steps.release import HASH_LABEL, ROLE_LABEL, Release, content_hash
+from steps.release import HASH_LABEL, RELEASE_LABEL, ROLE_LABEL, SERVICE_LABEL, Release, content_hash
 
 PodTemplate = dict[str, Any]
 
@@ -74,14 +74,23 @@ def router_template(release: Release, prefill: Sequence[str], decode: Sequence[s
     return _template(release, "router", {**_pod_defaults(release, ROUTER_GRACE), "containers": [container]}, {})
 
 
+def labelled(template: PodTemplate, labels: Mapping[str, str]) -> PodTemplate:
+    """The template with labels of the document too. They are no part of the hash, since they change no process."""
+    return {**template, "metadata": {"labels": {**labels, **template["metadata"]["labels"]}}}
+
+
 def spec_hash(template: PodTemplate) -> str:
-    """Value of the hash label: the template without that label. Pods that carry it were made from this template."""
+    """Value of the hash label: the template with Slipway's own labels, without that one.
+
+    Pods that carry it were made from this template.
+    """
     labels = {key: value for key, value in template["metadata"]["labels"].items() if key != HASH_LABEL}
     return content_hash({"labels": labels, "spec": template["spec"]}, HASH_LENGTH)
 
 
 def _template(release: Release, role: str, spec: dict[str, Any], labels: Mapping[str, str]) -> PodTemplate:
-    found: PodTemplate = {"metadata": {"labels": {**release.labels, ROLE_LABEL: role, **labels}}, "spec": spec}
+    own = {SERVICE_LABEL: release.service.name, RELEASE_LABEL: release.id, ROLE_LABEL: role, **labels}
+    found: PodTemplate = {"metadata": {"labels": own}, "spec": spec}
     found["metadata"]["labels"][HASH_LABEL] = spec_hash(found)
     return found
 

@@ -3,13 +3,13 @@
 https://github.com/sgl-project/rbg, api/workloads
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, get_args
 
 from steps.objects.engine_flags import WorkerRole
 from steps.objects.group_operator import GroupOperator
 from steps.objects.kinds import V1ALPHA1, owned_metadata
-from steps.objects.pod_template import PodTemplate, router_template, worker_template
+from steps.objects.pod_template import PodTemplate, labelled, router_template, worker_template
 from steps.ports import Manifest
 from steps.release import Release
 
@@ -18,14 +18,22 @@ ROUTER = "router"
 ROLES = (*WORKERS, ROUTER)
 
 
-def role_based_group(release: Release, operator: GroupOperator, adopted: Collection[str] = ()) -> Manifest:
+def role_based_group(
+    release: Release,
+    operator: GroupOperator,
+    adopted: Collection[str] = (),
+    labels: Mapping[str, Mapping[str, str]] | None = None,
+) -> Manifest:
     """The manifest of the group.
 
     `adopted` are roles whose headless Service has no prefix although the operator is new (`adopted_services`).
+    `labels` are the labels that the pods of a live group have, by role; the labels of the document are for new pods.
     """
     urls = {role: worker_urls(release, operator, role, role in adopted) for role in WORKERS}
     templates: dict[str, PodTemplate] = {role: worker_template(release, role) for role in WORKERS}
     templates[ROUTER] = router_template(release, urls["prefill"], urls["decode"])
+    of_pods = labels or dict.fromkeys(ROLES, release.service.metadata.labels)
+    templates = {name: labelled(template, of_pods.get(name, {})) for name, template in templates.items()}
     role = _role_v1alpha1 if operator.api_version == V1ALPHA1 else _role_v1alpha2
     return {
         "apiVersion": operator.kind.api_version,

@@ -8,7 +8,7 @@ https://kubernetes.io/docs/concepts/architecture/leases/
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from steps.engine.clock import Clock
 from steps.engine.converge import Step
@@ -17,7 +17,7 @@ from steps.engine.report import Report
 from steps.objects.converging import Apply, Delete
 from steps.objects.kinds import LEASE, owned_metadata
 from steps.ports import Locks, Manifest, Ref
-from steps.release import writer_lease_name
+from steps.release import GPU_LEASE, writer_lease_name
 from steps.service import ModelService
 
 log = logging.getLogger(__name__)
@@ -50,12 +50,15 @@ class WriterLease:
     writer: Writer
     clock: Clock
 
+    does: ClassVar[str] = "changes this service"  # what its holder does, in the words of a wait
+    for_waits: ClassVar[bool] = False  # it is held too while the step has nothing to change and waits
+
     @property
     def ref(self) -> Ref:
         return Ref(LEASE, writer_lease_name(self.service), self.service.namespace)
 
     def look(self) -> "LeaseLook":
-        return LeaseLook(self.locks.get(self.ref), self.clock.time())
+        return LeaseLook(self.locks.get(self.ref), self.clock.time(), self.does)
 
     def other_writer(self) -> str:
         """Who else writes now, in words for people; empty if nobody does."""
@@ -87,12 +90,27 @@ class WriterLease:
         return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": spec}
 
 
+class GpuLease(WriterLease):
+    """The Lease that all services of a workflow namespace share, for the one run that takes GPUs.
+
+    Without it, services that start in the same minute count the same free GPUs, and each gets some of its pods.
+    """
+
+    does = "takes GPUs"
+    for_waits = True  # until the pods are ready: a step that is tried again finds its group made, and waits
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(LEASE, GPU_LEASE, self.service.workflow.namespace)
+
+
 @dataclass(frozen=True)
 class LeaseLook:
     """The Lease as it was at a moment."""
 
     live: Manifest | None
     now: float  # seconds since 1970
+    does: str
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -117,7 +135,7 @@ class LeaseLook:
         name, namespace = self.live["metadata"]["name"], self.live["metadata"]["namespace"]  # type: ignore[index]  # a holder has a Lease
         since = str(self.spec.get("acquireTime", "an unknown time")).partition(".")[0]
         return (
-            f"{self.holder} changes this service since {since} UTC (Lease {namespace}/{name}), until it ends or shows "
+            f"{self.holder} {self.does} since {since} UTC (Lease {namespace}/{name}), until it ends or shows "
             f"no sign of life for {self._seconds / 60:g} minutes. If it is dead: "
             f"kubectl delete lease {name} -n {namespace}"
         )
@@ -157,13 +175,13 @@ class Guarded(Generic[Facts]):
         inner = self.step.plan(facts.inner)
         if facts.lease.holder == self.lease.writer.name:
             return self._as_holder(facts.lease, inner)
-        if not inner.changes:
+        if not inner.changes and not (inner.waits and self.lease.for_waits):
             return inner  # a run that finds everything as wanted leaves no trace, and waits for nobody
         other = facts.lease.taken_from(self.lease.writer)
         if not other:
             # The step looks and plans again before it acts: until now, somebody else may have written.
             return Plan((self._swap(facts.lease, self.lease.taken(facts.lease)),))
-        if any(isinstance(change.payload, Apply | Delete) for change in inner.changes):
+        if any(isinstance(change.payload, Apply | Delete | Swap) for change in inner.changes):
             return Plan(kept=inner.kept, waits=(other,))
         return inner  # a message to people is no change of the service
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from steps.engine.plan import Plan
-from steps.platform import capacity, components, fabric, step_nodes
+from steps.platform import capacity, code, components, fabric, step_nodes
 from steps.platform.facts import PlatformFacts
 from steps.platform.findings import Finding, as_plan
 from steps.release import Release
@@ -69,6 +69,13 @@ CHECKS = (
         "Bucket",
         "create the bucket, or give the key or role the rights to read and write below store.prefix",
         components.bucket,
+    ),
+    Check(
+        "MOD01",
+        "Code of the model",
+        "read those files at the hub; to approve them, set model.expectedDigest to that digest, and take it out again "
+        "once the release is promoted, if later refreshes are wanted",
+        code.code_of_model,
     ),
     Check(
         "NOD01",

@@ -66,6 +66,14 @@ PARTS: Mapping[Kind, Callable[[Manifest], Manifest]] = {
 
 
 @dataclass(frozen=True)
+class CodeOfModel:
+    """What of the model is code, against what serves."""
+
+    changed: tuple[str, ...] = ()  # paths of files
+    known: str = ""  # why there is nothing to compare
+
+
+@dataclass(frozen=True)
 class PlatformFacts:
     namespace: Manifest | Refusal | None
     rbg_versions: tuple[str, ...] | Refusal  # served API versions of RoleBasedGroup, in order of preference
@@ -79,5 +87,6 @@ class PlatformFacts:
     services: Objects | Refusal  # of the serving namespace
     weight_bytes: int | Refusal
     bucket: str | Refusal  # what was found out about it
+    code: CodeOfModel | Refusal = CodeOfModel()
     rights: Mapping[Right, bool] = field(default_factory=dict)
     in_pods: bool = False  # whether the steps run on nodes of this cluster

@@ -10,7 +10,7 @@ from typing import Literal
 
 from steps.platform.components import OSS_DRIVER
 from steps.ports import Right
-from steps.release import record_name, volume_secret_name, writer_lease_name
+from steps.release import GPU_LEASE, record_name, volume_secret_name, writer_lease_name
 from steps.service import ModelService
 
 # Where a right holds: `serving` is metadata.namespace of the document, `workflow` its workflow.namespace.
@@ -67,6 +67,17 @@ _GUARD = (
     # A lock is created by POST, so that of two writers one is refused; that is authorized without a name.
     Grant(("create",), "leases", "be the one writer of the service", "coordination.k8s.io"),
 )
+_TAKE_GPUS = (
+    Grant(
+        ("get", "update"),
+        "leases",
+        "be the one run that takes GPUs",
+        "coordination.k8s.io",
+        "workflow",
+        names=lambda _: (GPU_LEASE,),
+    ),
+    Grant(("create",), "leases", "be the one run that takes GPUs", "coordination.k8s.io", "workflow"),
+)
 _LOOK_AT_GROUP = (
     Grant(("get",), "statefulsets", "see whether the roles of the group are up", "apps"),
     Grant(("get",), "roleinstancesets", "the same, as newer RBG operators keep them", WORKLOADS),
@@ -106,6 +117,7 @@ _STEPS: Mapping[str, tuple[Grant, ...]] = {
     ),
     "check-platform": (
         Grant(("get",), "namespaces", "is the serving namespace there", names=lambda service: (service.namespace,)),
+        Grant(("get",), "configmaps", "which model serves, whose code is known", names=_record),
         Grant(("list",), "services", "is the name of the Service free"),
         Grant(("list",), "nodes", "free GPUs, their memory, RDMA devices", scope="cluster"),
         Grant(("list",), "pods", "GPUs that are taken", scope="cluster"),
@@ -163,6 +175,7 @@ _STEPS: Mapping[str, tuple[Grant, ...]] = {
         Grant(("get",), "persistentvolumeclaims", "is the claim over the model Bound, before anything starts or stops"),
         *_LOOK_AT_GROUP,
         *_GUARD,
+        *_TAKE_GPUS,
     ),
     "smoke-test": (
         Grant(("list",), "pods", "find the workers"),

@@ -105,7 +105,7 @@ def run(installed: Installed, **spec: Any) -> Manifest:
 def test_a_real_server_takes_every_rendered_object_with_no_unknown_field(variant: str, installed: Installed) -> None:
     space = installed.service.workflow.namespace
     of = service(*VARIANTS[variant], f"workflow.namespace={space}")
-    for made in (workflow_template(of, DOCUMENT), cron_workflow(of), event_binding(of)):
+    for made in (workflow_template(of, DOCUMENT), cron_workflow(of, "0 3 * * *"), event_binding(of)):
         one = {**made, "metadata": {**made["metadata"], "name": f"strict-{made['metadata']['name'][:20]}"}}
         path = installed.path(PLURALS[made["kind"]])
         answer = installed.admin("POST", path, for_line(one, line(installed.argo)), **STRICT)

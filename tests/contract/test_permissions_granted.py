@@ -28,12 +28,12 @@ from steps.objects.read_only import ReadOnlyCluster
 from steps.objects.record import Record
 from steps.objects.role_based_group import role_based_group
 from steps.objects.workflow_run import WORKFLOW
-from steps.objects.writer_lease import Guarded, Writer, WriterLease
+from steps.objects.writer_lease import GpuLease, Guarded, Writer, WriterLease
 from steps.platform import components, facts
 from steps.platform.rights import STEPS, account, grants, rights, rights_of_accounts, user
 from steps.ports import AccessKey, Kind, Manifest, Ref, Right
 from steps.promote_release import PromoteRelease
-from steps.release import Release, writer_lease_name
+from steps.release import Release
 from steps.roll_out_service import RollOutService
 from steps.service import ModelService
 from tests.api_servers import MERGE, REAL, Api, Server, real, until, with_token
@@ -249,8 +249,11 @@ def test_the_steps_work_under_their_accounts_as_far_as_a_server_without_nodes_le
 
     def run(step: str, made_by: Callable[[KubernetesCluster], Step[Any]], clock: Any) -> list[str]:
         cluster, report = installed.as_account(account(step)), RecordingReport()
-        lease = WriterLease(made.service, cluster, Writer("nightly-7", 3600, stays=False), clock)
-        converge(Guarded(made_by(cluster), lease), report, clock)
+        writer = Writer("nightly-7", 3600, stays=False)
+        wanted: Any = made_by(cluster)
+        if step == "roll-out-service":
+            wanted = Guarded(wanted, GpuLease(made.service, cluster, writer, clock))
+        converge(Guarded(wanted, WriterLease(made.service, cluster, writer, clock)), report, clock)
         return [line.partition("/")[0] for line in report.of("changed")]
 
     assert run("create-volume", lambda cluster: CreateVolume(made, cluster, KEY, stored(made)), SystemClock()) == [
@@ -294,7 +297,7 @@ def _do(installed: Installed, cluster: KubernetesCluster, right: Right) -> None:
     kind = KINDS[right.resource]
     ref = Ref(kind, right.name or "absent", right.namespace if kind != facts.NAMESPACE else "")
     if kind == LEASE:
-        _swap(installed, cluster, right.verb)
+        _swap(installed, cluster, right)
     elif right.verb == "get":
         cluster.get(ref)
     elif right.verb == "list":
@@ -305,17 +308,17 @@ def _do(installed: Installed, cluster: KubernetesCluster, right: Right) -> None:
         cluster.preview(_manifest(installed.release, right))
 
 
-def _swap(installed: Installed, cluster: KubernetesCluster, verb: str) -> None:
-    ref = Ref(LEASE, writer_lease_name(installed.service), installed.service.namespace)
-    admin = WriterLease(installed.service, installed.server.cluster(), Writer("admin", 60, stays=True), SystemClock())
-    if verb == "get":
-        cluster.get(ref)
+def _swap(installed: Installed, cluster: KubernetesCluster, right: Right) -> None:
+    kind = WriterLease if right.namespace == installed.service.namespace else GpuLease
+    admin = kind(installed.service, installed.server.cluster(), Writer("admin", 60, stays=True), SystemClock())
+    if right.verb == "get":
+        cluster.get(admin.ref)
         return
-    live = installed.server.cluster().get(ref)
-    if verb == "update" and live is None:
+    live = installed.server.cluster().get(admin.ref)
+    if right.verb == "update" and live is None:
         admin.locks.swap(admin.given_back(admin.look()))
-    if verb == "create" and live is not None:
-        installed.server.cluster().delete(ref, live["metadata"]["uid"])
+    if right.verb == "create" and live is not None:
+        installed.server.cluster().delete(admin.ref, live["metadata"]["uid"])
     cluster.swap(admin.given_back(admin.look()))  # nobody holds it, so no other test waits for it
 
 

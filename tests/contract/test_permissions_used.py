@@ -26,7 +26,7 @@ from steps.objects import services, volume
 from steps.objects.group_look import WORKLOAD_TYPE
 from steps.objects.kinds import POD, V1ALPHA1
 from steps.objects.read_only import ReadOnlyCluster
-from steps.objects.writer_lease import Guarded, Writer, WriterLease
+from steps.objects.writer_lease import GpuLease, Guarded, Writer, WriterLease
 from steps.platform.rights import STEPS, grants, rights
 from steps.ports import Kind, NotServing, Ref, Right
 from steps.promote_release import PromoteRelease
@@ -133,7 +133,10 @@ class World:
     def run(self, stage: Stage) -> None:
         lease = WriterLease(OLD.service, self.cluster, Writer("nightly-7", 3600, stays=False), self.live.clock)
         step: Step[Any] = stage.step()
-        converge(Guarded(step, lease) if self.guarded(step) else step, RecordingReport(), self.live.clock)
+        if self.guarded(step):
+            gpus = GpuLease(OLD.service, self.cluster, Writer("nightly-7", 120, stays=False), self.live.clock)
+            step = Guarded(Guarded(step, gpus) if isinstance(step, RollOutService) else step, lease)
+        converge(step, RecordingReport(), self.live.clock)
 
     @staticmethod
     def guarded(step: Step[Any]) -> bool:

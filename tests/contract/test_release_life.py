@@ -109,6 +109,21 @@ def test_scaling_keeps_every_worker_and_replaces_the_router(live: LiveCluster) -
     assert uids(live, "router") != router
 
 
+def test_another_label_reaches_every_object_and_restarts_no_pod(live: LiveCluster) -> None:
+    red, blue = (release(f"metadata.labels={{team: {team}}}", digest=OLD.model_digest) for team in ("red", "blue"))
+    live.serve(red)
+    roles = ("prefill", "decode", "router")
+    before = [uids(live, role) for role in roles]
+    live.serve(blue)
+    live.settle(lambda: True)
+    assert [uids(live, role) for role in roles] == before
+    labels = {pod["metadata"]["labels"]["team"] for pod in pods(live, "prefill").values()}
+    traffic = live.port.get(services.traffic_service_ref(OLD.service))
+    assert traffic is not None
+    assert (labels, traffic["metadata"]["labels"]["team"]) == ({"red"}, "blue")
+    assert live.names("RoleBasedGroup") == [OLD.group]
+
+
 def test_the_gate_does_not_open_for_the_pods_of_an_older_template(live: LiveCluster) -> None:
     """The operator calls the group Ready at its new generation while its only router is still the old one."""
     live.serve(OLD)

@@ -13,8 +13,10 @@ from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
 from steps.objects.converging import Apply
 from steps.objects.kinds import LEASE
-from steps.objects.writer_lease import Guarded, Writer, WriterLease
+from steps.objects.writer_lease import GpuLease, Guarded, Writer, WriterLease
 from steps.ports import Manifest, Ref
+from steps.release import GPU_LEASE
+from steps.service import ModelService
 from tests.api_servers import Server
 from tests.fakes import FakeClock, RecordingReport
 from tests.samples import service
@@ -64,7 +66,14 @@ class World:
     report: RecordingReport = field(default_factory=RecordingReport)
 
     def lease(self, writer: Writer) -> WriterLease:
-        return WriterLease(service(f"metadata.namespace={self.namespace}"), self.cluster, writer, self.clock)
+        return WriterLease(self.service, self.cluster, writer, self.clock)
+
+    def gpus(self, writer: Writer) -> GpuLease:
+        return GpuLease(self.service, self.cluster, writer, self.clock)
+
+    @property
+    def service(self) -> ModelService:
+        return service(f"metadata.namespace={self.namespace}", f"workflow.namespace={self.namespace}")
 
     def run(self, step: Any, writer: Writer) -> Outcome:
         return converge(Guarded(step, self.lease(writer)), self.report, self.clock)
@@ -81,7 +90,8 @@ class World:
 @pytest.fixture
 def world(server: Server, api: Any) -> Iterator[World]:
     yield World(connect(server.kubeconfig), server.namespace)
-    api("DELETE", "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/qwen3-32b-writer")
+    for name in ("qwen3-32b-writer", GPU_LEASE):
+        api("DELETE", f"/apis/coordination.k8s.io/v1/namespaces/{{namespace}}/leases/{name}")
 
 
 def test_a_step_writes_only_as_the_holder_and_keeps_the_lease_for_the_steps_after_it(world: World) -> None:
@@ -224,6 +234,26 @@ def test_a_message_to_people_waits_for_nobody(world: World) -> None:
     step = Step(["message"], payload="a message")
     world.run(step, LAST)
     assert (step.written, world.holder) == (["message"], "other")
+
+
+def test_gpus_are_held_while_pods_are_waited_for_also_by_another_attempt_of_the_step(world: World) -> None:
+    """The pod of the step was killed after it had made the group: there is nothing to change, and much to wait for."""
+    waiting = Step([], waits=("pods",))
+    with pytest.raises(DeadlineExceeded, match="still waiting for: pods"):
+        converge(Guarded(waiting, world.gpus(LAST)), world.report, world.clock)
+    assert world.gpus(LAPTOP).other_writer().startswith("nightly-7 takes GPUs since ")
+    late = Step(["group"])
+    converge(Guarded(late, world.gpus(LAPTOP)), world.report, world.clock)  # a dead holder is waited for two minutes
+    assert late.written == ["group"]
+    assert not world.gpus(NIGHTLY).other_writer()
+
+
+def test_gpus_are_not_taken_by_a_run_that_must_wait_for_another_writer(world: World) -> None:
+    """Or two runs could wait for each other, each with one of the two."""
+    world.run(Step(["group"]), Writer("other", HOUR, stays=True))
+    with pytest.raises(DeadlineExceeded, match="other changes this service"):
+        world.run(Guarded(Step(["group"]), world.gpus(LAST)), NIGHTLY)
+    assert world.cluster.get(world.gpus(LAST).ref) is None
 
 
 def _killed_after(step: Step, name: str) -> Any:

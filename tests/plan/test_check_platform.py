@@ -206,7 +206,7 @@ def test_a_release_that_already_runs_needs_no_more_gpus() -> None:
 @pytest.mark.parametrize(("strategy", "fits"), [("Recreate", True), ("BlueGreen", False)])
 def test_only_recreate_counts_the_gpus_of_the_release_that_it_replaces(strategy: str, fits: bool) -> None:
     wanted = release(f"rollout.strategy={strategy}")
-    old = release("serving.version=0.5.22")
+    old = release("serving.image=sglang:0.5.22")
     pods = tuple(pod(on, 6, **labels_of(old, "prefill")) for on in ("gpu-a", "gpu-b"))
     assert plan(wanted, healthy(pods=pods)).converged is fits
 

@@ -156,7 +156,7 @@ def test_a_temporary_key_brings_its_token() -> None:
 
 
 def test_releases_of_one_model_share_a_volume_that_names_none_of_them() -> None:
-    other = release("serving.image=registry.example.com/other:1")
+    other = release("serving.image=registry.example.com/other:0.5.23")
     assert other.id != RELEASE.id
     assert volume.persistent_volume(other, "1Ti") == VOLUME
     assert RELEASE_LABEL not in VOLUME["metadata"]["labels"]

@@ -1,80 +1,247 @@
 """Names are content: what is served another way is another release, and what only scales is the same one."""
 
+import json
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from pydantic import BaseModel, Field
 
-from steps.release import content_hash, record_name
-from steps.service import MAX_NAME, Serving
-from tests.samples import release
+from steps.model import ModelDigest
+from steps.objects.group_look import labels_of_pods, template_of
+from steps.objects.group_operator import GroupOperator
+from steps.objects.kinds import V1ALPHA1
+from steps.objects.role_based_group import role_based_group
+from steps.ports import Manifest
+from steps.release import HASH_LABEL, RENDERING, Release, content_hash, record_name
+from steps.service import MAX_NAME, ModelService, SecretKey, Serving, Volume, parse
+from tests.samples import DIGEST, release
 
-OTHER_DIGEST = "sha256:" + "6" * 64
+OTHER_DIGEST = ModelDigest("sha256:" + "6" * 64)
+OPERATOR = GroupOperator(V1ALPHA1, "s-")
+MINIMAL = """
+apiVersion: slipway/v1
+kind: ModelService
+metadata: {name: chat}
+model: {id: Qwen/Qwen3-32B}
+store: {bucket: llm-models, region: cn-hangzhou}
+serving:
+  image: registry.example.com/llm/sglang-erdma:0.5.23
+  prefill: {replicas: 2}
+  decode: {replicas: 1}
+"""
+# Every field of the document, with another value for it.
+NO_RELEASE = {
+    "metadata.labels": "{team: llm}",
+    "metadata.annotations": "{a: b}",
+    "model.revision": "v2",  # the digest says what is served, not the name of the branch
+    "model.expectedDigest": OTHER_DIGEST,
+    "model.endpoint": "http://127.0.0.1:9000",
+    "model.token": "{secret: a, key: b}",
+    "store.credentials": "{kind: secret, secret: other}",
+    "transfer.mode": "streamed",
+    "transfer.shards": "1",
+    "transfer.workers": "3",
+    "transfer.partSizeMib": "32",
+    "transfer.scratch.size": "1Ti",
+    "transfer.scratch.storageClass": "essd",
+    "transfer.deadlineMinutes": "5",
+    "volume.capacity": "1Ti",
+    "volume.deadlineMinutes": "5",
+    "serving.serviceName": "other",
+    "serving.prefill.replicas": "3",
+    "serving.decode.replicas": "4",
+    "rollout.strategy": "Recreate",
+    "rollout.deadlineMinutes": "5",
+    "smoke.prompt": "Hello",
+    "smoke.maxTokens": "7",
+    "smoke.deadlineMinutes": "5",
+    "notify": "{webhook: {secret: a, key: b}}",
+    "workflow.image": "slipway:9",
+    "workflow.namespace": "runs",
+    "workflow.schedule": "1 2 * * *",
+    "workflow.timezone": "UTC",
+    "workflow.nodeSelector": "{pool: cpu}",
+    "workflow.gpuNodes": "allow",
+    "workflow.skipUnchanged": "false",
+    "workflow.labels": "{team: llm}",
+    "workflow.annotations": "{a: b}",
+}
+RELEASE = {
+    "metadata.name": "other",
+    "metadata.namespace": "llm",
+    "model.id": "Qwen/Qwen3-14B",
+    # Where the files are, and how a node mounts them: attributes of the volume, which cannot be changed in place.
+    "store.bucket": "other-bucket",
+    "store.region": "cn-beijing",
+    "store.endpoint": "http://127.0.0.1:9000",
+    "store.prefix": "other",
+    "volume.name": "weights",
+    "volume.client": "ossfs",
+    "volume.options": "-o ro",
+    "serving.image": "registry.example.com/llm/sglang:0.5.23",
+    "serving.version": "0.5.24",  # of an image that is named by its digest alone
+    "serving.modelPath": "/models/other",
+    "serving.servedModelName": "qwen",
+    "serving.port": "9000",
+    "serving.bootstrapPort": "34001",
+    "serving.tensorParallel": "4",
+    "serving.prefill.args": "[--chunked-prefill-size=4096]",
+    "serving.decode.args": "[--max-running-requests=64]",
+    "serving.router.image": "lmsysorg/sgl-model-gateway:v0.3.3",
+    "serving.router.policy": "random",
+    "serving.fabric": "tcp",
+    "serving.rdmaDevice": "erdma_1",
+    "serving.contextLength": "8192",
+    "serving.args": "[--log-level=debug]",
+    "serving.env": "{A: b}",
+    "serving.resources.cpu": "8",
+    "serving.resources.memory": "8Gi",
+    "serving.resources.sharedMemory": "8Gi",
+    "serving.nodeSelector": "{pool: gpu}",
+    "serving.imagePullSecrets": "[registry]",
+}
+REPLICAS = {"serving.prefill.replicas", "serving.decode.replicas"}
 
-SAME = [
-    "serving.prefill.replicas=3",
-    "serving.decode.replicas=4",
-    "serving.serviceName=other",
-    "model.revision=v2",  # the digest says what is served, not the name of the branch
-    "rollout.strategy=Recreate",
-    "rollout.deadlineMinutes=5",
-    "transfer.mode=streamed",
-    "smoke.prompt=Hello",
-    "notify={webhook: {secret: a, key: b}}",
-    "workflow.image=slipway:9",
-    "metadata.annotations={a: b}",
-    "volume.capacity=1Ti",
-    "store.credentials={kind: secret, secret: other}",
-]
 
-OTHER = [
-    "metadata.namespace=llm",
-    "metadata.labels={team: llm}",
-    "store.bucket=other-bucket",
-    "store.region=cn-beijing",
-    "store.endpoint=http://127.0.0.1:9000",
-    "store.prefix=other",
-    "store.credentials={kind: rrsa, role: a}",
-    "volume.client=ossfs",
-    "volume.options=-o ro",
-    "volume.name=weights",
-    "serving.image=registry.example.com/llm/sglang-erdma:0.5.24",
-    "serving.version=0.5.24",
-    "serving.modelPath=/models/other",
-    "serving.servedModelName=qwen",
-    "serving.port=9000",
-    "serving.bootstrapPort=34001",
-    "serving.tensorParallel=4",
-    "serving.prefill.args=[--chunked-prefill-size=4096]",
-    "serving.decode.args=[--max-running-requests=64]",
-    "serving.router.image=lmsysorg/sgl-model-gateway:v0.3.3",
-    "serving.router.policy=random",
-    "serving.fabric=tcp",
-    "serving.rdmaDevice=erdma_1",
-    "serving.contextLength=8192",
-    "serving.args=[--log-level=debug]",
-    "serving.env={A: b}",
-    "serving.resources.cpu=8",
-    "serving.nodeSelector={pool: gpu}",
-    "serving.imagePullSecrets=[registry]",
-]
+class LaterVolume(Volume):
+    claim: str | None = None
 
 
-@pytest.mark.parametrize("override", SAME)
-def test_what_does_not_change_what_a_pod_serves_is_the_same_release(override: str) -> None:
-    assert release(override).id == release().id
-    assert release(override).group == release().group
+class LaterServing(Serving):
+    auth: SecretKey | None = None
+    taints: dict[str, str] = Field(default_factory=dict)
+    grace: int = 7
 
 
-@pytest.mark.parametrize("override", OTHER)
-def test_what_is_served_another_way_is_another_release(override: str) -> None:
-    assert release(override).id != release().id
+class Later(ModelService):
+    """The document of a Slipway to come."""
+
+    volume: LaterVolume = Field(default_factory=LaterVolume)
+    serving: LaterServing
 
 
-def test_every_field_of_serving_is_decided_on_here() -> None:
-    decided = {
-        override.split(".")[1].partition("=")[0] for override in (*SAME, *OTHER) if override.startswith("serving.")
-    }
-    assert decided == {field.alias for field in Serving.model_fields.values()}
+def chat(*overrides: str, kind: type[ModelService] = ModelService) -> Release:
+    """A release of the smallest document there is."""
+    return Release(kind.model_validate(parse(MINIMAL, "chat.yaml", overrides).model_dump()), DIGEST)
+
+
+def fields(section: type[BaseModel], path: str = "") -> Iterator[str]:
+    """Paths of all fields of the document; a section that may be absent, or of several kinds, is one field."""
+    for field in section.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from fields(field.annotation, f"{path}{field.alias}.")
+        else:
+            yield f"{path}{field.alias}"
+
+
+def group(wanted: Release, live: Manifest | None = None) -> Manifest:
+    return role_based_group(wanted, OPERATOR, (), labels_of_pods(live))
+
+
+def pods(manifest: Manifest) -> list[Any]:
+    """What the operator would start or restart pods for."""
+    return [role if role["name"] != "router" else template_of(role)["spec"] for role in manifest["spec"]["roles"]]
+
+
+def test_every_field_of_the_document_is_decided_on_here() -> None:
+    assert {*NO_RELEASE, *RELEASE} == set(fields(ModelService)) - {"apiVersion", "kind"}
+
+
+@pytest.mark.parametrize("path", sorted(NO_RELEASE.keys() - REPLICAS))
+def test_what_makes_no_release_restarts_no_pod(path: str) -> None:
+    before, after = chat(), chat(f"{path}={NO_RELEASE[path]}")
+    assert after.id == before.id
+    assert group(after, live=group(before))["spec"] == group(before)["spec"]
+
+
+@pytest.mark.parametrize("path", sorted(REPLICAS))
+def test_a_replica_count_restarts_no_worker(path: str) -> None:
+    before, after = chat(), chat(f"{path}={NO_RELEASE[path]}")
+    assert after.id == before.id
+    templates = [[template_of(role) for role in group(found)["spec"]["roles"][:2]] for found in (before, after)]
+    assert templates[0] == templates[1]
+
+
+@pytest.mark.parametrize("path", sorted(RELEASE))
+def test_what_is_served_another_way_is_another_release(path: str) -> None:
+    image = [f"serving.image=sglang@sha256:{'1' * 64}", "serving.version=0.5.23"] if path == "serving.version" else []
+    assert chat(*image, f"{path}={RELEASE[path]}").id != chat(*image).id
+
+
+def test_other_files_and_other_credentials_of_the_volume_are_another_release() -> None:
+    role = chat("store.credentials={kind: rrsa, role: a}")
+    assert len({chat().id, role.id, Release(chat().service, OTHER_DIGEST).id}) == 3
+
+
+@pytest.mark.parametrize("path", sorted({*NO_RELEASE, *RELEASE}))
+def test_a_default_that_is_written_down_is_the_same_release(path: str) -> None:
+    found: Any = chat().service.model_dump(by_alias=True, mode="json")
+    for key in path.split("."):
+        found = found[key]
+    if path == "serving.modelPath":
+        found = chat().service.model_path
+    written = chat(f"{path}={json.dumps(found)}")
+    assert written.id == chat().id
+    assert group(written) == group(chat())
+
+
+def test_a_field_that_a_later_slipway_adds_renames_nothing_until_it_is_set() -> None:
+    assert chat(kind=Later).id == chat().id
+    service = chat(kind=Later).service
+    set_now = service.serving.model_copy(update={"grace": 8})
+    assert Release(service.model_copy(update={"serving": set_now}), DIGEST).id != chat().id
+
+
+def test_a_default_changes_only_together_with_the_number_of_the_rendering() -> None:
+    """A field at its default does not count in the id, so another default would restart pods under an old name."""
+    serving = chat().service.serving.model_dump(exclude={"image", "version", "service_name", "prefill", "decode"})
+    assert (RENDERING, chat().service.volume.client, serving) == (
+        1,
+        "ossfs2",
+        {
+            "model_path": None,
+            "served_model_name": None,
+            "port": 8000,
+            "bootstrap_port": 34000,
+            "tensor_parallel": 2,
+            "router": {"image": "lmsysorg/sgl-model-gateway:v0.3.2", "policy": "round_robin"},
+            "fabric": "erdma",
+            "rdma_device": "erdma_0",
+            "context_length": None,
+            "args": (),
+            "env": {},
+            "resources": {"cpu": "12", "memory": "48Gi", "shared_memory": "15Gi"},
+            "node_selector": {},
+            "image_pull_secrets": (),
+        },
+    )
+
+
+def test_the_order_of_variables_is_part_of_the_release() -> None:
+    """The kubelet fills $(NAME) from the variables before it, so another order is another pod."""
+    one, other = (chat(f"serving.env={env}") for env in ("{A: a, B: $(A)}", "{B: $(A), A: a}"))
+    assert one.id != other.id
+    assert group(one)["spec"] != group(other)["spec"]
+
+
+def test_new_pods_carry_the_labels_of_the_document_and_those_of_a_live_group_keep_theirs() -> None:
+    red, blue = chat("metadata.labels={team: red, tier: a}"), chat("metadata.labels={team: blue}")
+    for role in group(red)["spec"]["roles"]:
+        assert template_of(role)["metadata"]["labels"].items() >= {"team": "red", "tier": "a"}.items()
+    after = group(blue, live=group(red))
+    assert after["metadata"]["labels"]["team"] == "blue"
+    assert pods(after) == pods(group(red))
+    assert group(blue, live=group(chat()))["spec"] == group(chat())["spec"]
+
+
+def test_labels_cannot_hide_that_a_pod_is_of_another_template() -> None:
+    hashes = [
+        [template_of(role)["metadata"]["labels"][HASH_LABEL] for role in group(found)["spec"]["roles"]]
+        for found in (chat(), chat("metadata.labels={team: red}"))
+    ]
+    assert hashes[0] == hashes[1]
 
 
 def test_other_bytes_are_another_release_another_volume_and_another_prefix() -> None:
@@ -91,7 +258,7 @@ def test_two_services_never_share_a_volume_and_share_the_bytes() -> None:
 
 
 def test_a_new_image_keeps_the_volume() -> None:
-    assert release("serving.image=other:1").volume_name == release().volume_name
+    assert release("serving.image=other:0.5.23").volume_name == release().volume_name
 
 
 def test_a_manifest_lies_in_the_prefix_that_it_completes() -> None:

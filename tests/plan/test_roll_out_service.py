@@ -13,9 +13,9 @@ from steps.roll_out_service import Facts, plan
 from tests.group_world import OPERATOR, absent, as_wanted, deleted, group_of, live, ready_group
 from tests.samples import release
 
-NEW = release("serving.image=registry.example.com/llm/sglang:next")
+NEW = release("serving.image=registry.example.com/llm/sglang:0.5.24")
 OLD = release()
-RECREATE = release("serving.image=registry.example.com/llm/sglang:next", "rollout.strategy=Recreate")
+RECREATE = release("serving.image=registry.example.com/llm/sglang:0.5.24", "rollout.strategy=Recreate")
 
 
 def facts(wanted: Release, **changes: Any) -> Facts:
@@ -122,7 +122,7 @@ def test_without_its_volume_a_release_neither_starts_nor_stops_another(
     strategy: Release, claim: Manifest | None, words: str
 ) -> None:
     """A claim that no pod can mount keeps them waiting for ever, and with `Recreate` nothing serves meanwhile."""
-    stray = live(group_of(release("serving.image=registry.example.com/llm/sglang:stray")))
+    stray = live(group_of(release("serving.image=registry.example.com/llm/sglang:0.5.23-stray")))
     found = plan(strategy, facts(strategy, claim=claim, groups=(live(group_of(OLD)), stray), recorded=OLD.id))
     assert (found.changes, found.waits) == ((), ())
     (fault,) = found.faults
@@ -136,7 +136,7 @@ def test_another_services_object_is_named_with_its_owner() -> None:
 
 
 def test_blue_green_removes_what_a_killed_run_left_behind() -> None:
-    stray = release("serving.image=registry.example.com/llm/sglang:stray")
+    stray = release("serving.image=registry.example.com/llm/sglang:0.5.25")
     groups = tuple(live(group_of(found)) for found in (OLD, stray, NEW))
     found = plan(NEW, facts(NEW, groups=groups, recorded=OLD.id, traffic=traffic_to(OLD)))
     deletes = [change for change in found.changes if change.action == "delete"]

@@ -102,7 +102,7 @@ def test_the_next_start_finds_the_release_served(tmp_path: Path, running: Embedd
 def test_an_image_that_cannot_be_pulled_stops_the_rollout_with_its_reason(
     tmp_path: Path, running: EmbeddedCluster
 ) -> None:
-    demo = wanted(tmp_path, "serving.image=registry.example.com/does-not-exist:1")
+    demo = wanted(tmp_path, "serving.image=registry.example.com/does-not-exist:0.5.23")
     with pytest.raises(Blocked, match="does-not-exist"):
         roll_out(demo, connect(running.kubeconfig))
 

@@ -175,9 +175,9 @@ def test_ctrl_c_in_the_middle_of_a_fork_is_heard(state: Path) -> None:
 
 
 def test_a_release_that_cannot_come_up_ends_the_run_and_leaves_nothing_behind(state: Path) -> None:
-    code, said = run(state, "--set=serving.image=registry.example.com/does-not-exist:1")
+    code, said = run(state, "--set=serving.image=registry.example.com/does-not-exist:0.5.23")
     assert code == 11, said
-    assert "does-not-exist:1" in said
+    assert "does-not-exist:0.5.23" in said
     assert "Next: correct serving.image" in said
     assert recaps(said)["roll-out-service"][1] > 0  # one for each role, as far as its pods have said it by then
     assert recaps(said)["finish-run"] == (recaps(said)["finish-run"][0], 0)

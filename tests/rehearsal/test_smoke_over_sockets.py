@@ -135,7 +135,7 @@ def test_workers_that_are_not_alike_are_refused_before_the_first_request(
 
 def test_another_version_than_the_document_says_is_refused(start: Start) -> None:
     with pytest.raises(Blocked, match=r"decode-0: the SGLang version is '0.5.23', expected '0.5.22'"):
-        smoke(start(None, "serving.version=0.5.22"))
+        smoke(start(None, "serving.image=registry.example.com/llm/sglang:0.5.22"))
 
 
 def test_workers_that_still_start_are_waited_for(tmp_path: Path) -> None:

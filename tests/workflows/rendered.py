@@ -46,7 +46,7 @@ def objects(argo: str = "4.1", variant: str = "reference") -> dict[str, dict[str
 def _objects(argo: str, variant: str) -> dict[str, dict[str, Any]]:
     of = sample(variant)
     document = (SERVICES / "qwen3-32b.yaml").read_text(encoding="utf-8")
-    built = [workflow_template(of, document), cron_workflow(of), event_binding(of)]
+    built = [workflow_template(of, document), cron_workflow(of, str(of.workflow.schedule)), event_binding(of)]
     return {found["kind"]: yaml.safe_load(yaml.safe_dump(for_line(found, line(argo)))) for found in built}
 
 

@@ -84,6 +84,17 @@ WRONG = [
     ("serving.modelPath=models/qwen", "serving.modelPath", "'models/qwen'", "pattern"),
     ("serving.fabric=infiniband", "serving.fabric", "'infiniband'", "'erdma' or 'tcp'"),
     ("serving.image=''", "serving.image", "''", "at least 1 character"),
+    (
+        "serving.image=sglang:latest",
+        "serving.version",
+        "nothing",
+        "the tag of serving.image (sglang:latest) names none",
+    ),
+    (f"serving.image=a.b:5000/sglang@sha256:{'1' * 64}", "serving.version", "nothing", "such as 0.5.23"),
+    ("serving.image=sglang:2026.11.23", "serving.version", "nothing", "names none"),
+    ("serving.image=sglang:0.5.24-torch-2.9.0", "serving.version", "nothing", "names 0.5.24 and 2.9.0"),
+    ("serving.version=0.5.24", "serving.version", "'0.5.24'", "0.5.23, which the tag of serving.image"),
+    ("serving.version=latest", "serving.version", "'latest'", "0.5.23, which the tag of serving.image"),
     ("rollout.strategy=RollingUpdate", "rollout.strategy", "'RollingUpdate'", "'BlueGreen' or 'Recreate'"),
     ("rollout.deadlineMinutes=0", "rollout.deadlineMinutes", "0", "greater than or equal to 1"),
     ("notify={}", "notify.webhook", "nothing", "required"),
@@ -103,6 +114,36 @@ def test_a_mistake_names_the_field_what_was_found_and_what_is_allowed(
     (line,) = (line for line in str(refused.value).splitlines() if line.strip().startswith(f"{path}"))
     assert f"found {found}" in line
     assert allowed in line
+
+
+@pytest.mark.parametrize(
+    ("image", "version"),
+    [
+        ("lmsysorg/sglang:v0.5.23-cu126", "0.5.23"),
+        ("sglang-erdma:0.5.24", "0.5.24"),
+        ("host:5000/x:0.5.23", "0.5.23"),
+        (f"registry.example.com/llm/sglang:0.5.24@sha256:{'1' * 64}", "0.5.24"),
+        ("lmsysorg/sglang:v0.4.6.post5-cu124", "0.4.6.post5"),
+        ("lmsysorg/sglang:v0.5.3rc0-cu126", "0.5.3rc0"),
+        ("sglang:0.5.24-rc1", "0.5.24rc1"),
+        ("sglang:cuda12.8.1-v0.5.24", "0.5.24"),
+    ],
+)
+def test_the_version_of_the_engine_is_read_from_the_tag(image: str, version: str) -> None:
+    assert service(f"serving.image={image}").serving.version == version
+    assert service(f"serving.image={image}", f"serving.version={version}").serving.version == version
+
+
+def test_a_version_is_said_where_the_tag_does_not_say_it() -> None:
+    for image in ("sglang:latest", f"host:5000/sglang@sha256:{'1' * 64}", "nvcr.io/nvidia/sglang:25.10-py3"):
+        assert service(f"serving.image={image}", "serving.version=0.5.24").serving.version == "0.5.24"
+    two = service("serving.image=sglang:0.5.24-torch-2.9.0", "serving.version=0.5.24")
+    assert two.serving.version == "0.5.24"
+
+
+def test_an_image_that_is_wrong_is_one_mistake() -> None:
+    with pytest.raises(DocumentError, match="has 1 mistake"):
+        service("serving.image=[1]")
 
 
 def test_all_mistakes_are_told_at_once() -> None:

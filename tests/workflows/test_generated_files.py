@@ -8,9 +8,11 @@ import yaml
 from steps.service import DocumentError, parse
 from tests.samples import ROOT, SERVICES
 from workflows.compat import LINES
-from workflows.render import ARGO, REFERENCE, SCHEMA, drift, render, write, write_all
+from workflows.install import KUSTOMIZATION
+from workflows.render import ARGO, REFERENCE, SCHEMA, bundle, drift, render, write, write_all
 
-FILES = {Path("workflow-template.yaml"), Path("cron-workflow.yaml"), Path("event-binding.yaml")}
+CRON = Path("cron-workflow.yaml")
+FILES = {Path("workflow-template.yaml"), CRON, Path("event-binding.yaml")}
 REFERENCE_FILE = SERVICES / "qwen3-32b.yaml"
 
 
@@ -51,9 +53,7 @@ def test_an_edited_an_absent_and_a_stray_file_are_drift_and_are_repaired(copy_of
 
 def test_a_changed_document_is_drift(copy_of_root: Path) -> None:
     document = copy_of_root / REFERENCE
-    document.write_text(
-        document.read_text(encoding="utf-8") + "workflow: {timezone: Europe/Berlin}\n", encoding="utf-8"
-    )
+    document.write_text(document.read_text(encoding="utf-8").replace("0 3 * * *", "0 4 * * *"), encoding="utf-8")
     assert any("cron-workflow.yaml" in sentence for sentence in drift(copy_of_root))
 
 
@@ -78,7 +78,15 @@ def test_lines_that_share_a_folder_get_the_same_bytes() -> None:
 
 def test_every_committed_document_renders(tmp_path: Path) -> None:
     for document in SERVICES.glob("*.yaml"):
-        assert set(write(render(document, "3.5"), tmp_path / document.stem)) == FILES
+        assert set(write(render(document, "3.5"), tmp_path / document.stem)) >= FILES - {CRON}
+
+
+@pytest.mark.parametrize("version", LINES)
+def test_a_document_without_a_schedule_renders_none(version: str) -> None:
+    files = bundle(SERVICES / "demo.yaml", version)
+    assert CRON not in files
+    assert CRON.name not in files[KUSTOMIZATION]
+    assert not any("kind: CronWorkflow" in text for text in files.values())
 
 
 def test_the_document_arrives_in_the_pod_as_it_is_in_its_file() -> None:
