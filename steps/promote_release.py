@@ -14,7 +14,7 @@ from steps.objects import group_operator, record, services
 from steps.objects.converging import Apply, Look, apply_changes, look, plan_objects
 from steps.objects.group_look import GroupLook, look_at_group, wanted_group
 from steps.objects.group_operator import GroupOperator
-from steps.objects.kinds import PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM
+from steps.objects.kinds import CONFIG_MAP, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM
 from steps.objects.readiness import gate
 from steps.objects.record import Entry, Record
 from steps.objects.retirement import NO_RELEASE, deletions, groups_and_services, owned, superseded, superseded_volumes
@@ -38,6 +38,13 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Recording(Apply):
+    """Payload of the change of the record. Written twice by one step it is the same change, whatever its counter."""
+
+    manifest: Manifest = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
 class Outputs:
     endpoint: str
     release: str
@@ -49,6 +56,7 @@ class PromoteRelease:
     release: Release
     cluster: Cluster
     clock: Clock = field(default_factory=SystemClock, compare=False, repr=False)
+    run: str = ""  # that promotes, by the name under which it holds the Lease of the writer
 
     @property
     def deadline(self) -> float:
@@ -82,7 +90,8 @@ class PromoteRelease:
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
         moment = datetime.fromtimestamp(self.clock.time(), UTC).isoformat(timespec="seconds")
-        apply_changes(self.cluster, [_stamped(change, moment) for change in changes], report)
+        live = self.cluster.get(record.record_ref(self.release.service))
+        apply_changes(self.cluster, [_stamped(change, moment, live) for change in changes], report)
 
     def outputs(self, facts: Facts) -> Outputs:
         previous = facts.record.previous
@@ -95,7 +104,7 @@ class PromoteRelease:
     def _looks(self, wanted: Manifest, found: Record) -> tuple[Look, ...]:
         traffic = services.traffic_service(self.release)
         entry = Entry.of(self.release, [wanted, services.release_service(self.release), traffic])
-        content = record.record(self.release.service, record.promoted(found, entry))
+        content = record.record(self.release.service, record.promoted(found, entry, self.run))
         return tuple(look(self.cluster, manifest) for manifest in (traffic, content))
 
 
@@ -111,7 +120,9 @@ def plan(release: Release, facts: Facts) -> Plan:
     ready = gate(facts.wanted, facts.group)
     if not ready.converged:
         return ready
-    return ready + plan_objects(facts.looks) + Plan(retired(release, facts))
+    objects = plan_objects(facts.looks)
+    changes = tuple(_recording(change, facts.record) for change in objects.changes)
+    return ready + replace(objects, changes=changes) + Plan(retired(release, facts))
 
 
 def retired(release: Release, facts: Facts) -> tuple[Change, ...]:
@@ -134,10 +145,16 @@ def endpoint(service: ModelService) -> str:
     return f"http://{serving.service_name}.{service.namespace}.svc:{serving.port}/v1"
 
 
-def _stamped(change: Change, moment: str) -> Change:
-    if not isinstance(change.payload, Apply):
+def _recording(change: Change, found: Record) -> Change:
+    if change.payload.manifest["kind"] != CONFIG_MAP.kind:
         return change
-    return replace(change, payload=Apply(record.stamped(change.payload.manifest, moment)))
+    return replace(change, reason=found.broken or change.reason, payload=Recording(change.payload.manifest))
+
+
+def _stamped(change: Change, moment: str, live: Manifest | None) -> Change:
+    if not isinstance(change.payload, Recording):
+        return change
+    return replace(change, payload=Recording(record.stamped(change.payload.manifest, moment, live)))
 
 
 def _next_record(release: Release, facts: Facts) -> Record:

@@ -12,6 +12,7 @@ from steps.engine.errors import Blocked, DeadlineExceeded
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
 from steps.objects.converging import Apply
+from steps.objects.intent import Intent
 from steps.objects.kinds import LEASE
 from steps.objects.writer_lease import Guarded, Writer, WriterLease
 from steps.ports import Manifest, Ref
@@ -67,7 +68,7 @@ class World:
         return WriterLease(service(f"metadata.namespace={self.namespace}"), self.cluster, writer, self.clock)
 
     def run(self, step: Any, writer: Writer) -> Outcome:
-        return converge(Guarded(step, self.lease(writer)), self.report, self.clock)
+        return converge(Guarded(step, self.lease(writer), Intent(writer.name, None)), self.report, self.clock)
 
     @property
     def live(self) -> Manifest | None:

@@ -42,7 +42,7 @@ ROLE = {  # what the webhook of RRSA puts into a pod
 }
 
 # Without them the run must stop: an empty digest would pin nothing, and an empty state would be no reason to go on.
-CONSUMED = {("resolve-model", "model-digest"), ("check-release", "state")}
+CONSUMED = {("resolve-model", "model-digest"), ("resolve-model", "record-counter"), ("check-release", "state")}
 EVERY = [(argo, variant) for argo in LINES for variant in VARIANTS]
 
 
@@ -126,7 +126,9 @@ def test_a_pod_runs_a_step_that_the_command_line_knows() -> None:
         assert container["command"] == ["python", "-m", "steps", template["name"]]
         assert template["name"] in wiring.STEPS
         importlib.import_module(pipeline.module_name(template["name"]))
-        words = [word.replace("{{inputs.parameters.shard}}", "1") for word in container["args"]]
+        words = [
+            re.sub(r"=\{\{inputs\.parameters\.(shard|record-counter)\}\}$", "=1", word) for word in container["args"]
+        ]
         options = _parser().parse_args([template["name"], *words])
         assert str(options.service) == template["inputs"]["artifacts"][0]["path"], name
         assert str(options.outputs) == "/tmp/outputs"
@@ -138,6 +140,7 @@ def test_a_pod_is_called_as_a_process_on_a_laptop_is(variant: str) -> None:
     pods = templates(workflow_spec(variant=variant))
     filled = {
         "model-digest": DIGEST,
+        "record-counter": "7",
         "shard": "all",
         "run-name": "run",
         "run-status": "Failed",
