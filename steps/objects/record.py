@@ -127,9 +127,8 @@ def stamped(manifest: Manifest, moment: str, live: Manifest | None) -> Manifest:
     returned as it is.
 
     Raises TransientError if the counter of `live` is not the one that the promotion raised. The API server refuses
-    (409) an apply with another resourceVersion than that of the object; it has no such condition for an object that is
-    absent, so of two first promotions only the Lease lets one through.
-    https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
+    (409) an apply with another resourceVersion than that of the object, and compares nothing where the object is absent
+    (tests/contract/test_cluster_contract.py): of two first promotions only the Lease lets one through.
     """
     data, metadata = manifest["data"], manifest["metadata"]
     if data.get(PROMOTED_AT) != NOW:
