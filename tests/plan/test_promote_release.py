@@ -186,6 +186,18 @@ def test_an_annotation_of_the_document_does_not_drive_out_the_notified_run() -> 
     assert written["metadata"]["annotations"] == {"owner": "search", "slipway/notified-run": "nightly-7"}
 
 
+def test_a_broken_record_is_named_where_it_is_written_anew() -> None:
+    broken = Record(entry(OLD), broken="the release record X cannot be read: y", counter=7)
+    changes = plan(NEW, facts(record=broken)).changes
+    assert [change.reason for change in changes if change.target.startswith("ConfigMap")] == [broken.broken]
+
+
+def test_a_record_that_somebody_undoes_is_the_same_change_again_although_its_counter_is_another() -> None:
+    first, again = (plan(NEW, facts(record=record_of(OLD, counter=counter))).changes[1] for counter in (7, 8))
+    assert first.payload.manifest["data"]["counter"] != again.payload.manifest["data"]["counter"]
+    assert first == again
+
+
 def test_clients_are_told_one_address() -> None:
     assert endpoint(service()) == "http://sglang-pd.default.svc:8000/v1"
 
