@@ -73,6 +73,7 @@ def _run(options: argparse.Namespace, report: StreamReport, clock: SystemClock) 
             run_name=options.run_name,
             run_status=options.run_status,
             run_failures=options.run_failures,
+            record_counter=options.record_counter,
             shard=options.shard,
             check=options.check,
         ),
@@ -119,6 +120,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--run-status", default="", help="finish-run: Succeeded, Failed or Error")
     parser.add_argument(
         "--run-failures", default="", metavar="JSON", help="finish-run: what Argo calls workflow.failures"
+    )
+    parser.add_argument(
+        "--record-counter",
+        type=int,
+        metavar="NUMBER",
+        help="counter of the release record that resolve-model read: the step changes nothing once another run has "
+        "raised it; default: no matter which release was promoted last",
     )
     parser.add_argument("--check", action="store_true", help="say what would be done, and change nothing")
     parser.add_argument("--diff", action="store_true", help="show each object before and after")

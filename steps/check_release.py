@@ -1,9 +1,9 @@
 """check-release: is exactly this release, whole and proved, what serves already? Then the rest of the line is left out.
 
 It asks the very steps that the line would go through, each with a view of the cluster that cannot write: what would you
-do? Only if all of them have nothing to do, nothing to wait for and no fault, and the release has just answered and
-moved KV cache, it is `current`. Whatever else is found is `stale`, and no failure of this step: the line goes on as
-ever, and the task whose business it is tells it properly.
+do? Only if all of them have nothing to do, nothing to wait for and no fault, the release has just answered and moved KV
+cache, and no other run promoted a release since this run began, it is `current`. Whatever else is found is `stale`, and
+no failure of this step: the line goes on as ever, and the task whose business it is tells it properly.
 """
 
 from collections.abc import Callable, Mapping
@@ -58,6 +58,7 @@ class Outputs:
 class CheckRelease:
     release: Release
     parts: tuple[Part, ...]
+    overtaken: Callable[[], str] = lambda: ""  # by which other run this one was overtaken, as a sentence
     _built: dict[str, Step[Any]] = field(default_factory=dict, init=False, compare=False, repr=False)
     _looks: dict[str, int] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -79,7 +80,10 @@ class CheckRelease:
             kept += plan.kept
             if not plan.converged:
                 return self._found(part, plan, kept)
-        return Facts(kept=kept, outputs=outputs)
+        try:
+            return Facts(self.overtaken(), kept=kept, outputs=outputs)
+        except StepError as error:
+            return Facts(str(error), kept=kept)
 
     def plan(self, facts: Facts) -> Plan:
         return plan(self.release, facts)

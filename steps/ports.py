@@ -86,7 +86,10 @@ class Cluster(Protocol):
         ...
 
     def apply(self, wanted: Manifest) -> None:
-        """Server-side apply with our field manager; the document wins over manual edits of what it declares."""
+        """Server-side apply with our field manager; the document wins over manual edits of what it declares.
+
+        With a resourceVersion in it, raises TransientError if the object is there and of another version.
+        """
         ...
 
     def delete(self, ref: Ref, uid: str) -> None:

@@ -16,7 +16,7 @@ from steps.objects import group_operator, record, services
 from steps.objects.converging import Apply, Look, apply_changes, look, plan_objects
 from steps.objects.group_look import GroupLook, look_at_group, wanted_group
 from steps.objects.group_operator import GroupOperator
-from steps.objects.kinds import PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM
+from steps.objects.kinds import CONFIG_MAP, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM
 from steps.objects.readiness import gate
 from steps.objects.record import Entry, Record
 from steps.objects.retirement import NO_RELEASE, deletions, groups_and_services, owned, superseded, superseded_volumes
@@ -41,6 +41,13 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Recording(Apply):
+    """Payload of the change of the record. Written twice by one step it is the same change, whatever its counter."""
+
+    manifest: Manifest = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
 class Outputs:
     endpoint: str
     release: str
@@ -53,6 +60,7 @@ class PromoteRelease:
     cluster: Cluster
     clock: Clock = field(default_factory=SystemClock, compare=False, repr=False)
     proved: str = ""  # id of the release that smoke-test proved in this run
+    run: str = ""  # that promotes, by the name under which it holds the Lease of the writer
 
     @property
     def deadline(self) -> float:
@@ -87,7 +95,8 @@ class PromoteRelease:
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
         moment = datetime.fromtimestamp(self.clock.time(), UTC).isoformat(timespec="seconds")
-        apply_changes(self.cluster, [_stamped(change, moment) for change in changes], report)
+        live = self.cluster.get(record.record_ref(self.release.service))
+        apply_changes(self.cluster, [_stamped(change, moment, live) for change in changes], report)
 
     def outputs(self, facts: Facts) -> Outputs:
         previous = facts.record.previous
@@ -100,7 +109,7 @@ class PromoteRelease:
     def _looks(self, wanted: Manifest, found: Record) -> tuple[Look, ...]:
         traffic = services.traffic_service(self.release)
         entry = Entry.of(self.release, [wanted, services.release_service(self.release), traffic])
-        content = record.record(self.release.service, record.promoted(found, entry))
+        content = record.record(self.release.service, record.promoted(found, entry, self.run))
         return tuple(look(self.cluster, manifest) for manifest in (traffic, content))
 
 
@@ -120,7 +129,8 @@ def plan(release: Release, facts: Facts) -> Plan:
     ready = gate(facts.wanted, facts.group)
     if not ready.converged:
         return ready
-    return ready + objects + Plan(retired(release, facts))
+    changes = tuple(_recording(change, facts.record) for change in objects.changes)
+    return ready + replace(objects, changes=changes) + Plan(retired(release, facts))
 
 
 def _unproved(release: Release, proved: str) -> str:
@@ -151,10 +161,16 @@ def endpoint(service: ModelService) -> str:
     return f"http://{serving.service_name}.{service.namespace}.svc:{serving.port}/v1"
 
 
-def _stamped(change: Change, moment: str) -> Change:
-    if not isinstance(change.payload, Apply):
+def _recording(change: Change, found: Record) -> Change:
+    if change.payload.manifest["kind"] != CONFIG_MAP.kind:
         return change
-    return replace(change, payload=Apply(record.stamped(change.payload.manifest, moment)))
+    return replace(change, reason=found.broken or change.reason, payload=Recording(change.payload.manifest))
+
+
+def _stamped(change: Change, moment: str, live: Manifest | None) -> Change:
+    if not isinstance(change.payload, Recording):
+        return change
+    return replace(change, payload=Recording(record.stamped(change.payload.manifest, moment, live)))
 
 
 def _next_record(release: Release, facts: Facts) -> Record:

@@ -1,18 +1,21 @@
 """Pin the model: list its files at the hub, and let one digest stand for all of them.
 
-Every name of the release derives from the document and this digest. The step reads only.
+Every name of the release derives from the document and this digest. The step also reads the counter of the release
+record, by which later tasks see whether another run promoted a release in the meantime. It changes nothing.
 """
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from steps.engine.errors import Blocked
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report, size
 from steps.model import Listing, ModelDigest
-from steps.ports import ModelSource
+from steps.objects import record
+from steps.objects.record import Record
+from steps.ports import Cluster, ModelSource
 from steps.service import ModelService
 
 CONFIG: Final = "config.json"
@@ -23,6 +26,7 @@ _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)\.(safetenso
 @dataclass(frozen=True)
 class Facts:
     listing: Listing
+    record: Record = field(default_factory=Record)
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,14 @@ class Outputs:
     model_bytes: int
     weight_bytes: int  # what an engine loads into GPU memory
     file_count: int
+    record_counter: int  # of the release record; 0 if there is none
 
 
 @dataclass(frozen=True)
 class ResolveModel:
     service: ModelService
     source: ModelSource
+    cluster: Cluster
 
     @property
     def deadline(self) -> float:
@@ -44,7 +50,8 @@ class ResolveModel:
         return 0.0
 
     def observe(self) -> Facts:
-        return Facts(self.source.listing())
+        found = record.read(self.cluster.get(record.record_ref(self.service)))
+        return Facts(self.source.listing(), found)  # the record first: what is promoted from now on is newer
 
     def plan(self, facts: Facts) -> Plan:
         return plan(self.service, facts)
@@ -54,7 +61,7 @@ class ResolveModel:
 
     def outputs(self, facts: Facts) -> Outputs:
         listing = facts.listing
-        return Outputs(listing.digest, listing.size, listing.weight_bytes, len(listing.files))
+        return Outputs(listing.digest, listing.size, listing.weight_bytes, len(listing.files), facts.record.counter)
 
 
 def plan(service: ModelService, facts: Facts) -> Plan:
@@ -66,7 +73,9 @@ def plan(service: ModelService, facts: Facts) -> Plan:
     if faults:
         return Plan(faults=faults)
     files = "1 file" if len(listing.files) == 1 else f"{len(listing.files)} files"
-    return Plan(kept=(f"{model}: {files}, {size(listing.size)}", f"model digest {listing.digest}"))
+    broken = record.mending(service, facts.record)
+    kept = (f"{model}: {files}, {size(listing.size)}", f"model digest {listing.digest}", broken)
+    return Plan(kept=tuple(filter(None, kept)))
 
 
 def _wrong_digest(service: ModelService, listing: Listing, model: str) -> tuple[str, ...]:

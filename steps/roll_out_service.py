@@ -30,6 +30,7 @@ class Facts:
     groups: tuple[Manifest, ...] = ()  # groups of all releases of this service
     older_pods: tuple[Manifest, ...] = ()  # pods of its other releases
     recorded: str = ""  # id of the release that the record calls current
+    unread: str = ""  # why that is not known, as a sentence for people; empty if it is
     claim: Manifest | None = None  # through which the pods read the model
     looks: tuple[Look, ...] = ()  # group and Service as wanted, accepted by the server; empty if there is a fault
     group: GroupLook = field(default_factory=lambda: GroupLook(None))
@@ -59,14 +60,15 @@ class RollOutService:
             return Facts(None)
         service = self.release.service
         names = (Ref(operator.kind, self.release.group, service.namespace), services.release_service_ref(self.release))
-        current = record.read(self.cluster.get(record.record_ref(service))).current
+        found = record.read(self.cluster.get(record.record_ref(service)))
         facts = Facts(
             operator,
             traffic=self.cluster.get(services.traffic_service_ref(service)),
             same_name=tuple(found for found in map(self.cluster.get, names) if found),
             groups=owned(self.cluster, operator.kind, service),
             older_pods=self._older_pods(),
-            recorded=current.release if current else "",
+            recorded=found.current.release if found.current else "",
+            unread="" if found.current else record.mending(service, found),
             claim=self.cluster.get(volume.claim_ref(self.release)),
         )
         return facts if obstacles(self.release, facts) else self._look_closer(facts, operator)
@@ -108,10 +110,11 @@ def plan(release: Release, facts: Facts) -> Plan:
     waits = in_the_way(release, facts)
     if waits:
         return Plan(removals, waits=tuple(waits))
-    objects = Plan(removals) + plan_objects(facts.looks)
+    objects = Plan(removals, kept=(facts.unread,) if facts.unread else ()) + plan_objects(facts.looks)
     if objects.changes or objects.waits:
         return objects
-    return objects + settled(facts.looks[0].wanted, facts.group, facts.before)
+    found = objects + settled(facts.looks[0].wanted, facts.group, facts.before)
+    return replace(found, waits=(*found.waits, *_no_room(release, facts))) if found.waits else found
 
 
 def foreign_objects(release: Release, facts: Facts) -> list[str]:
@@ -130,8 +133,10 @@ def to_remove(release: Release, facts: Facts) -> list[Manifest]:
     """Groups that hold GPUs for nothing.
 
     With `Recreate` that is every other group. With `BlueGreen` it is what a run left behind that was killed before it
-    could clean up: neither recorded nor serving.
+    could clean up: neither recorded nor serving. While the record cannot be read, every group may be the recorded one.
     """
+    if facts.unread:
+        return []
     keep = {release.id}
     if release.service.rollout.strategy == "BlueGreen":
         keep |= {facts.recorded, services.serving_release(facts.traffic)}
@@ -140,7 +145,7 @@ def to_remove(release: Release, facts: Facts) -> list[Manifest]:
 
 def in_the_way(release: Release, facts: Facts) -> list[str]:
     """What `Recreate` must see gone before the new group starts: its pods would not find GPUs."""
-    if release.service.rollout.strategy == "BlueGreen":
+    if release.service.rollout.strategy == "BlueGreen" or facts.unread:
         return []
     others = [group for group in facts.groups if labels_of(group).get(RELEASE_LABEL) != release.id]
     names = [str(Ref.of(group)) for group in others] or [f"pod {name_of(pod)}" for pod in facts.older_pods]
@@ -148,6 +153,12 @@ def in_the_way(release: Release, facts: Facts) -> list[str]:
         return []
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return [f"{names[0]}{more} to be gone; then {release.group} is created in its place"]
+
+
+def _no_room(release: Release, facts: Facts) -> tuple[str, ...]:
+    if release.service.rollout.strategy == "BlueGreen" or not facts.unread:
+        return ()
+    return (f"Recreate stops no running release, because none could be put back: {facts.unread}",)
 
 
 def _why_removed(release: Release) -> str:

@@ -22,6 +22,7 @@ from steps.service import ModelService
 
 if TYPE_CHECKING:
     from steps.adapters.kubernetes import KubernetesCluster
+    from steps.objects.intent import Intent
     from steps.objects.writer_lease import WriterLease
     from steps.ports import Inference
     from steps.transfer.manifest import ModelManifest
@@ -59,6 +60,7 @@ class Invocation:
     run_name: str = ""
     run_status: str = ""
     run_failures: str = ""
+    record_counter: int | None = None  # of the release record when the run began; None: a step by hand
     shard: int | None = None  # of the transfer, from 0; None: all files and the manifest
     check: bool = False  # nothing will be changed
 
@@ -91,7 +93,7 @@ def build(step: str, invocation: Invocation) -> Step[Any]:
 def _resolve_model(invocation: Invocation) -> Step[Any]:
     from steps.resolve_model import ResolveModel
 
-    return ResolveModel(invocation.service, _source(invocation.service))
+    return ResolveModel(invocation.service, _source(invocation.service), _cluster())
 
 
 def _check_release(invocation: Invocation) -> Step[Any]:
@@ -99,13 +101,14 @@ def _check_release(invocation: Invocation) -> Step[Any]:
     from steps.check_release import CheckRelease, Part
     from steps.create_volume import CreateVolume
     from steps.mirror_model import MirrorModel
+    from steps.objects import record
     from steps.objects.read_only import ReadOnlyCluster
     from steps.promote_release import PromoteRelease
     from steps.roll_out_service import RollOutService
     from steps.smoke_test import SmokeTest
 
     service, release = invocation.service, _release(invocation)
-    cluster = ReadOnlyCluster(_cluster())
+    cluster, intent = ReadOnlyCluster(_cluster()), _intent(invocation)
     parts = (
         # Both ways leave the same files behind, and with their manifest in the bucket nothing else is asked.
         Part(_LAST_OF_TRANSFER[service.transfer.mode], lambda: MirrorModel(release, _source(service), _store(service))),
@@ -116,7 +119,7 @@ def _check_release(invocation: Invocation) -> Step[Any]:
         # Last, since it is the dearest, and its answer is worth nothing once one of the others has something to do.
         Part("smoke-test", lambda: SmokeTest(release, cluster, _inference()), looks=LOOKS_AT_ANSWERS),
     )
-    return CheckRelease(release, parts)
+    return CheckRelease(release, parts, lambda: intent.overtaken(record.read(cluster.get(record.record_ref(service)))))
 
 
 def _check_platform(invocation: Invocation) -> Step[Any]:
@@ -194,7 +197,7 @@ def _promote_release(invocation: Invocation) -> Step[Any]:
     from steps.promote_release import PromoteRelease
 
     cluster = _cluster()
-    step = PromoteRelease(_release(invocation), cluster, proved=invocation.proved_release)
+    step = PromoteRelease(_release(invocation), cluster, proved=invocation.proved_release, run=_writer_name(invocation))
     return _guarded(invocation, step, _lease(invocation, cluster))
 
 
@@ -280,30 +283,36 @@ def _access_key() -> AccessKey:
 def _guarded(invocation: Invocation, step: Step[Facts], lease: "WriterLease") -> Step[Any]:
     from steps.objects.writer_lease import Guarded
 
-    return step if invocation.check else Guarded(step, lease)
+    return step if invocation.check else Guarded(step, lease, _intent(invocation))
 
 
 def _lease(invocation: Invocation, locks: Locks, *, last: bool = False) -> "WriterLease":
     from steps.objects.writer_lease import Writer, WriterLease
 
-    stays = bool(_run(invocation)) and not last
+    stays = bool(_run_name(invocation)) and not last
     seconds = BETWEEN_STEPS + 60 * invocation.service.smoke.deadline_minutes if stays else WITHIN_A_STEP
-    return WriterLease(invocation.service, locks, Writer(_who(invocation), seconds, stays), SystemClock())
+    writer = Writer(_writer_name(invocation), seconds, stays)
+    return WriterLease(invocation.service, locks, writer, SystemClock())
 
 
 def _gpu_lease(invocation: Invocation, locks: Locks) -> "WriterLease":
     from steps.objects.writer_lease import GpuLease, Writer
 
-    writer = Writer(_who(invocation), WITHIN_A_STEP, stays=False)
+    writer = Writer(_writer_name(invocation), WITHIN_A_STEP, stays=False)
     return GpuLease(invocation.service, locks, writer, SystemClock())
 
 
-def _who(invocation: Invocation) -> str:
-    """A step of a run writes in the name of the run; one that was started by hand, for itself alone."""
-    return _run(invocation) or f"a step by hand on {socket.gethostname()}, process {os.getpid()}"
+def _intent(invocation: Invocation) -> "Intent":
+    from steps.objects.intent import Intent
+
+    return Intent(_writer_name(invocation), invocation.record_counter)
 
 
-def _run(invocation: Invocation) -> str:
+def _writer_name(invocation: Invocation) -> str:
+    return _run_name(invocation) or f"a step by hand on {socket.gethostname()}, process {os.getpid()}"
+
+
+def _run_name(invocation: Invocation) -> str:
     return "" if "{{" in invocation.run_name else invocation.run_name
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from steps.engine.plan import Change
 from steps.engine.report import Progress
+from steps.model import Listing, ModelFile
+from steps.ports import Manifest, Ref
 from steps.release import Release
 from steps.transfer.manifest import ModelManifest, compose
 
@@ -60,3 +62,28 @@ class RecordingReport:
 
     def of(self, word: str) -> list[str]:
         return [text for kind, text in self.lines if kind == word]
+
+
+@dataclass(frozen=True)
+class ListedSource:
+    """A hub of which only the listing is asked for."""
+
+    found: Listing
+
+    def listing(self) -> Listing:
+        return self.found
+
+    def read(self, file: ModelFile, start: int, buffer: memoryview) -> int:
+        raise AssertionError("a model is pinned without reading a byte of it")
+
+
+@dataclass(frozen=True)
+class HoldingOne:
+    """A cluster of which only one object is asked for."""
+
+    live: Manifest | None
+    ref: Ref | None = None
+
+    def get(self, ref: Ref) -> Manifest | None:
+        assert ref == (self.ref or ref)
+        return self.live

@@ -90,9 +90,9 @@ authorized with the name of what it would create. Names that end with a hash of 
 beforehand.
 
 Every step has its own account, and beside the rows below the role @EXECUTOR@ on `workflowtaskresults.argoproj.io` in
-the namespace of the workflow, for Argo's executor. `slipway-resolve-model`, `slipway-download-model`,
-`slipway-upload-model`, `slipway-mirror-model` and `slipway-verify-model` have nothing else: their keys come from the
-kubelet as environment variables. The value of a Secret is read by `slipway-create-volume` alone, of the one Secret
+the namespace of the workflow, for Argo's executor. `slipway-download-model`, `slipway-upload-model`,
+`slipway-mirror-model` and `slipway-verify-model` have nothing else: their keys come from the kubelet as environment
+variables. The value of a Secret is read by `slipway-create-volume` alone, of the one Secret
 that it writes, and by `slipway-check-release`, which compares that one with the key that it was given.
 
 `preflight` asks for all of it with `SubjectAccessReview`, as API01 of [the checks](checks.md), before any byte moves.

@@ -29,11 +29,24 @@ from steps.engine.outputs import RECAP_FILE, file_name
 from steps.model import ModelDigest
 from steps.release import Release
 from steps.service import ModelService, load
-from workflows.pipeline import CHECK, FINISH, SHARD, STATE, Output, Places, Task, arguments, command, tasks
+from workflows.pipeline import (
+    CHECK,
+    FINISH,
+    RECORD_COUNTER,
+    SHARD,
+    STATE,
+    Output,
+    Places,
+    Task,
+    arguments,
+    command,
+    tasks,
+)
 from workflows.rehearsal.launch import Addresses, embedded_services, only_run
 
 ROOT = Path(__file__).parents[1]
 RUN_NAME = "run-name"  # file in the state folder
+COUNTER = "record-counter"  # file in the state folder: of the release record, when the run of that name began
 _STOPPING = {signal.SIGINT, signal.SIGTERM}
 ATTEMPTS = 3  # as often as Argo tries a step that got no answer
 
@@ -128,6 +141,7 @@ def _run_tasks(run: _Run) -> list[Recap]:
             break
     recaps += _run_task(run, FINISH, _result_of(run, recaps))
     if not recaps[-1].code:
+        (run.state / COUNTER).unlink(missing_ok=True)
         (run.state / RUN_NAME).unlink(missing_ok=True)
     return recaps
 
@@ -214,7 +228,15 @@ def _result_of(run: _Run, recaps: list[Recap]) -> dict[str, str]:
 
 
 def _value(run: _Run, source: Output) -> str:
-    return run.said(source.task, source.field)
+    """A run that goes on means what it meant when it began, however often it reads the record again."""
+    if source != RECORD_COUNTER:
+        return run.said(source.task, source.field)
+    path = run.state / COUNTER
+    kept = path.read_text(encoding="utf-8") if path.exists() else ""
+    if not kept:
+        kept = run.said(source.task, source.field)
+        path.write_text(kept, encoding="utf-8")
+    return kept
 
 
 def _services_arguments(options: Options) -> list[str]:

@@ -108,6 +108,9 @@ SHARD = "shard"  # option of a step that shares its work
 
 _DIGEST = {"model-digest": Output("resolve-model", "model_digest")}
 _MORE = {"promote-release": {"proved-release": Output("smoke-test", "proved_release")}}
+RECORD_COUNTER = Output("resolve-model", "record_counter")
+# What tells a step whether another run promoted a release since this one began.
+_INTENT = {"record-counter": RECORD_COUNTER}
 
 # Steps that change the service, in the name of the run: no other run may do so before this one has ended.
 WRITING = frozenset({"create-volume", "roll-out-service", "promote-release", "finish-run"})
@@ -118,7 +121,8 @@ CHECK = Task(
     "check-release",
     "Is exactly this release, whole and proved, what serves already? Then the rest is left out",
     ("resolve-model",),
-    _DIGEST,
+    _DIGEST | _INTENT,
+    ("run-name",),
 )
 # What a task that is left out looks at. An output that is missing stops the run, so it never means "left out".
 STATE = Output("check-release", "state")
@@ -188,8 +192,9 @@ def tasks(service: ModelService) -> tuple[Task, ...]:
     )
     line = [RESOLVE, CHECK, PREFLIGHT, *transfer]
     for name, step, does in rest:
-        about_run = ("run-name",) if step in WRITING else ()
-        options = _DIGEST | _MORE.get(step, {})
+        options, about_run = (
+            (_DIGEST | _MORE.get(step, {}) | _INTENT, ("run-name",)) if step in WRITING else (_DIGEST, ())
+        )
         line.append(Task(name, step, does, (line[-1].name,), options, about_run, unless_current=True))
     return tuple(line)
 

@@ -176,7 +176,13 @@ class KubernetesCluster:
             force_conflicts="true",
             **options,
         )
-        return self._object(_attempt("patch", resource, ref), call) or {}
+        pinned = (
+            "resourceVersion" in wanted["metadata"]
+        )  # what is newer than that version stays so, however often asked
+        found = self._object(_attempt("patch", resource, ref), call, absent=is_conflict if pinned else None)
+        if found is None:
+            raise TransientError(f"{ref} was written by another client since it was read", "run it again")
+        return found
 
     def _lives(self, ref: Ref, uid: str) -> bool:
         live = self.get(ref)

@@ -1,18 +1,23 @@
 """The release record: a ConfigMap that says which release takes the traffic, and how it looked when it was proved.
 
-It is what a failed rollout is put back from, so it holds whole manifests, never a recipe to render them again.
+It is what a failed rollout is put back from, so it holds whole manifests, never a recipe to render them again. Its
+counter tells a run whether another run promoted a release in the meantime (`steps.objects.intent`).
+
+A reader ignores fields that it does not know and defaults those that are absent, whatever `schema` says: the record of
+an older or newer Slipway can be read. tests/plan/records holds one of each schema.
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from steps.engine.errors import Blocked
-from steps.objects.kinds import CONFIG_MAP, owned_metadata
+from steps.engine.errors import TransientError
+from steps.objects.kinds import CONFIG_MAP, ROLE_BASED_GROUP, owned_metadata
 from steps.ports import Manifest, Ref
 from steps.release import Release, record_name
 from steps.service import ModelService
 
+SCHEMA = "1"
 NOTIFIED_RUN = "slipway/notified-run"  # annotation: the run that people were told about
 PROMOTED_AT = "promotedAt"
 NOW = "(the time of the promotion)"  # stands in a plan for what only the doing knows
@@ -47,6 +52,10 @@ class Record:
     previous: Entry | None = None
     promoted_at: str = ""
     notified_run: str = ""
+    counter: int = 0  # raised by one with each promotion that changes `current`
+    run: str = ""  # that raised it, by the name under which it holds the Lease of the writer
+    broken: str = ""  # what of the ConfigMap cannot be read, as a clause; the rest of this record is what can be
+    source: Manifest | None = field(default=None, compare=False, repr=False)  # the ConfigMap that it was read from
 
     @property
     def volumes(self) -> frozenset[str]:
@@ -58,61 +67,130 @@ def record_ref(service: ModelService) -> Ref:
     return Ref(CONFIG_MAP, record_name(service), service.namespace)
 
 
-def promoted(record: Record, entry: Entry) -> Record:
-    """The record after a promotion: the same record if nothing about the current release changed.
+def promoted(record: Record, entry: Entry, run: str = "") -> Record:
+    """The record after a promotion by `run`: the same record if nothing about the current release changed.
 
-    A release that was scaled stays current, so what was there before it stays `previous`.
+    A release that was scaled stays current, so what was there before it stays `previous`. A broken record is replaced.
     """
-    if record.current == entry:
+    if record.current == entry and not record.broken:
         return record
     was_other = record.current is not None and record.current.release != entry.release
-    return replace(record, current=entry, previous=record.current if was_other else record.previous, promoted_at=NOW)
+    previous = record.current if was_other else record.previous
+    return Record(entry, previous, NOW, record.notified_run, record.counter + 1, run)
 
 
 def read(live: Manifest | None) -> Record:
-    """The record in a ConfigMap; empty if there is none yet. Raises Blocked for one that cannot be read."""
+    """The record in a ConfigMap; empty if there is none yet. Never raises: what cannot be read is named in `broken`."""
     if live is None:
         return Record()
     data, annotations = live.get("data") or {}, live["metadata"].get("annotations") or {}
-    try:
-        return Record(
-            current=_entry(data.get("current")),
-            previous=_entry(data.get("previous")),
-            promoted_at=data.get(PROMOTED_AT, ""),
-            notified_run=annotations.get(NOTIFIED_RUN, ""),
-        )
-    except (ValueError, TypeError, LookupError) as error:
-        ref = Ref.of(live)
-        raise Blocked(
-            f"the release record {ref} cannot be read: {error}",
-            f"restore it, or delete it (kubectl delete configmap {ref.name} -n {ref.namespace}): the next run then "
-            "writes it anew, but a failed run before that has nothing to be put back from",
-        ) from error
+    faults: list[str] = []
+    current, previous = (_entry(data, name, faults) for name in ("current", "previous"))
+    counter = _counter(data, faults)
+    schema = data.get("schema", SCHEMA)
+    newer = "" if schema == SCHEMA else f" (it has the schema {schema}, and this Slipway writes {SCHEMA})"
+    return Record(
+        current=current,
+        previous=previous,
+        promoted_at=data.get(PROMOTED_AT, ""),
+        notified_run=annotations.get(NOTIFIED_RUN, ""),
+        counter=counter,
+        run=data.get("run", ""),
+        broken=f"the release record {Ref.of(live)} cannot be read: {'; '.join(faults)}{newer}" if faults else "",
+        source=live,
+    )
+
+
+def mending(service: ModelService, record: Record) -> str:
+    """A broken record as a sentence for people: what is broken, and how to restore it; empty for a sound one."""
+    if not record.broken:
+        return ""
+    ref = record_ref(service)
+    return (
+        f"{record.broken}. Next: nothing for this run, since promote-release writes it anew; to have a way back before "
+        f"that, restore its data from a backup (kubectl edit configmap {ref.name} -n {ref.namespace})"
+    )
 
 
 def record(service: ModelService, content: Record) -> Manifest:
+    """The ConfigMap. A record that was read and holds the same still keeps its data, with fields of another schema."""
     metadata = owned_metadata(service, record_name(service), service.namespace)
     if content.notified_run:
         metadata["annotations"] = {**metadata.get("annotations", {}), NOTIFIED_RUN: content.notified_run}
-    entries = {"current": content.current, "previous": content.previous}
-    data = {name: _text(entry) for name, entry in entries.items() if entry}
-    if content.promoted_at:
-        data[PROMOTED_AT] = content.promoted_at
+    same = content.source is not None and replace(read(content.source), notified_run=content.notified_run) == content
+    data = (content.source or {}).get("data") or {} if same else _data(content)
     return {"apiVersion": CONFIG_MAP.api_version, "kind": CONFIG_MAP.kind, "metadata": metadata, "data": data}
 
 
-def stamped(manifest: Manifest, moment: str) -> Manifest:
-    """The record with the time of its promotion in it, if it is one that still has to be stamped."""
-    data = manifest.get("data") or {}
-    return {**manifest, "data": {**data, PROMOTED_AT: moment}} if data.get(PROMOTED_AT) == NOW else manifest
+def stamped(manifest: Manifest, moment: str, live: Manifest | None) -> Manifest:
+    """The record of a promotion, to be applied to `live` and to no later version of it. A record without a promotion is
+    returned as it is.
+
+    Raises TransientError if the counter of `live` is not the one that the promotion raised. The API server refuses
+    (409) an apply with another resourceVersion than that of the object, and compares nothing where the object is absent
+    (tests/contract/test_cluster_contract.py): of two first promotions only the Lease lets one through.
+    """
+    data, metadata = manifest["data"], manifest["metadata"]
+    if data.get(PROMOTED_AT) != NOW:
+        return manifest
+    found = read(live).counter
+    if found != int(data["counter"]) - 1:
+        raise TransientError(
+            f"{Ref.of(manifest)} was written by another run just now: its counter is {found}, and this promotion "
+            f"would raise it to {data['counter']}",
+            "run it again",
+        )
+    version = {"resourceVersion": live["metadata"]["resourceVersion"]} if live else {}
+    return {**manifest, "metadata": {**metadata, **version}, "data": {**data, PROMOTED_AT: moment}}
 
 
-def _text(entry: Entry) -> str:
-    return json.dumps(asdict(entry), sort_keys=True, indent=1)
+def _data(content: Record) -> dict[str, str]:
+    entries = {"current": content.current, "previous": content.previous}
+    written = {name: json.dumps(asdict(entry), sort_keys=True, indent=1) for name, entry in entries.items() if entry}
+    texts = {PROMOTED_AT: content.promoted_at, "run": content.run}
+    said = {name: text for name, text in texts.items() if text}
+    return {"schema": SCHEMA, "counter": str(content.counter), **written, **said}
 
 
-def _entry(text: str | None) -> Entry | None:
-    if not text:
+def _counter(data: dict[str, str], faults: list[str]) -> int:
+    text = data.get("counter", "0")
+    if text.isascii() and text.isdecimal() and len(text) <= len(str(2**63)):
+        return int(text)
+    faults.append(f"data.counter is {text[:80]!r}, expected is a whole number")
+    return 0
+
+
+def _entry(data: dict[str, str], name: str, faults: list[str]) -> Entry | None:
+    try:
+        return _parsed(data[name]) if data.get(name) else None
+    except (ValueError, RecursionError) as error:  # of JSON that ends too early, and that is nested without end
+        faults.append(f"data.{name}: {error}")
         return None
-    found: dict[str, Any] = json.loads(text)
-    return Entry(**{**found, "objects": tuple(found["objects"])})
+
+
+def _parsed(text: str) -> Entry:
+    """Raises ValueError with what is wrong. Only the release and its objects are indispensable for a way back."""
+    found = json.loads(text)
+    objects = found.get("objects") if isinstance(found, dict) else None
+    if not isinstance(objects, list) or not objects or not all(map(_is_object, objects)) or not _is_group(objects[0]):
+        raise ValueError("the objects of the release are missing, a RoleBasedGroup first")
+    texts = {name: found.get(name, "") for name in ("release", "group", "model_digest", "image", "volume")}
+    strange = (name for name, value in texts.items() if not isinstance(value, str))
+    wrong = next(strange, "" if texts["release"] else "release")
+    if wrong:
+        raise ValueError(f"{wrong} is {texts[wrong]!r}, expected is a text")
+    texts["group"] = texts["group"] or objects[0]["metadata"]["name"]
+    return Entry(**texts, objects=tuple(objects))
+
+
+def _is_object(found: Any) -> bool:
+    if not isinstance(found, dict) or not isinstance(found.get("metadata"), dict):
+        return False
+    metadata = found["metadata"]
+    names = (found.get("apiVersion"), found.get("kind"), metadata.get("name"), metadata.get("namespace", ""))
+    return all(isinstance(name, str) for name in names)
+
+
+def _is_group(found: Manifest) -> bool:
+    spec = found.get("spec")
+    return found["kind"] == ROLE_BASED_GROUP and isinstance(spec, dict) and isinstance(spec.get("roles"), list)

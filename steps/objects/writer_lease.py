@@ -14,7 +14,9 @@ from steps.engine.clock import Clock
 from steps.engine.converge import Step
 from steps.engine.plan import Action, Change, Plan
 from steps.engine.report import Report
+from steps.objects import record
 from steps.objects.converging import Apply, Delete
+from steps.objects.intent import Intent
 from steps.objects.kinds import LEASE, owned_metadata
 from steps.ports import Locks, Manifest, Ref
 from steps.release import GPU_LEASE, writer_lease_name
@@ -153,15 +155,20 @@ class LeaseLook:
 @dataclass(frozen=True)
 class GuardedFacts(Generic[Facts]):
     lease: LeaseLook
+    overtaken: str  # which other run promoted a release after this one began; empty if none did
     inner: Facts
 
 
 @dataclass(frozen=True)
 class Guarded(Generic[Facts]):
-    """A step that changes the service only while it is the one writer. What it reads, it reads without the Lease."""
+    """A step that changes the service only while it is the one writer, and while no other run overtook its own.
+
+    What it reads, it reads without the Lease.
+    """
 
     step: Step[Facts]
     lease: WriterLease
+    intent: Intent
 
     @property
     def deadline(self) -> float:
@@ -169,10 +176,12 @@ class Guarded(Generic[Facts]):
 
     def observe(self) -> GuardedFacts[Facts]:
         lease = self.lease.look()  # first, so that what the step saw was seen while the Lease was held
-        return GuardedFacts(lease, self.step.observe())
+        return GuardedFacts(lease, self._overtaken(), self.step.observe())
 
     def plan(self, facts: GuardedFacts[Facts]) -> Plan:
         inner = self.step.plan(facts.inner)
+        if facts.overtaken and (_writes(inner) or inner.faults):
+            return self._refused(facts, inner)
         if facts.lease.holder == self.lease.writer.name:
             return self._as_holder(facts.lease, inner)
         if not inner.changes and not (inner.waits and self.lease.for_waits):
@@ -181,9 +190,9 @@ class Guarded(Generic[Facts]):
         if not other:
             # The step looks and plans again before it acts: until now, somebody else may have written.
             return Plan((self._swap(facts.lease, self.lease.taken(facts.lease)),))
-        if any(isinstance(change.payload, Apply | Delete | Swap) for change in inner.changes):
+        if _writes(inner):
             return Plan(kept=inner.kept, waits=(other,))
-        return inner  # a message to people is no change of the service
+        return inner
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
         if not isinstance(changes[0].payload, Swap):
@@ -197,6 +206,17 @@ class Guarded(Generic[Facts]):
     def outputs(self, facts: GuardedFacts[Facts]) -> Any:
         return self.step.outputs(facts.inner)
 
+    def _overtaken(self) -> str:
+        """Read after the Lease: while that is held, the answer stays."""
+        if self.intent.counter is None:
+            return ""
+        return self.intent.overtaken(record.read(self.lease.locks.get(record.record_ref(self.lease.service))))
+
+    def _refused(self, facts: GuardedFacts[Facts], inner: Plan) -> Plan:
+        if facts.lease.holder == self.lease.writer.name:
+            return Plan((self._swap(facts.lease, self.lease.given_back(facts.lease)),))
+        return Plan(kept=inner.kept, faults=(facts.overtaken, *inner.faults))
+
     def _as_holder(self, lease: LeaseLook, inner: Plan) -> Plan:
         over = not inner.changes and not inner.waits
         if over and not self.lease.writer.stays:
@@ -209,6 +229,11 @@ class Guarded(Generic[Facts]):
         holder = manifest["spec"].get("holderIdentity", "nobody")
         action: Action = "create" if lease.live is None else "update"
         return Change(action, str(self.lease.ref), f"held by {holder}", Swap(manifest))
+
+
+def _writes(plan: Plan) -> bool:
+    """A message to people is no change of the service."""
+    return any(isinstance(change.payload, Apply | Delete | Swap) for change in plan.changes)
 
 
 def _moment(seconds: float) -> str:

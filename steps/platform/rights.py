@@ -87,7 +87,7 @@ _LOOK_AT_GROUP = (
 )
 
 _STEPS: Mapping[str, tuple[Grant, ...]] = {
-    "resolve-model": (),
+    "resolve-model": (_RECORD_READ,),
     # It asks the steps below what they would do, and writes nothing.
     "check-release": (
         Grant(
@@ -166,6 +166,7 @@ _STEPS: Mapping[str, tuple[Grant, ...]] = {
             "the volume over the model; one whose claim is gone is made anew",
             scope="cluster",
         ),
+        _RECORD_READ,
         *_GUARD,
     ),
     "roll-out-service": (

@@ -23,7 +23,6 @@ from steps.model import Listing, ModelFile
 from steps.objects import record, services, volume
 from steps.objects.kinds import V1ALPHA1
 from steps.objects.read_only import ReadOnlyCluster
-from steps.objects.record import Record
 from steps.ports import Cluster, Kind, Manifest, Ref
 from steps.promote_release import PromoteRelease
 from steps.release import Release
@@ -64,14 +63,16 @@ class World:
     release: Release
     environment: dict[str, str]
 
-    def build(self, step: str, *overrides: str) -> Step[Any]:
+    def build(self, step: str, *overrides: str, run: str = "nightly-7", counter: int | None = None) -> Step[Any]:
         service = release(*DECIDED, *overrides, name="demo").service
-        return wiring.build(step, wiring.Invocation(service, self.release.model_digest, run_name="nightly-7"))
+        digest = self.release.model_digest
+        return wiring.build(step, wiring.Invocation(service, digest, run_name=run, record_counter=counter))
 
-    def ask(self, *overrides: str) -> Outputs:
+    def ask(self, *overrides: str, run: str = "nightly-7", counter: int | None = None) -> Outputs:
         """What check-release says; it leaves every object as it was."""
         before = self.live.objects()
-        found: Outputs = converge(self.build("check-release", *overrides), RecordingReport(), SystemClock()).outputs
+        step = self.build("check-release", *overrides, run=run, counter=counter)
+        found: Outputs = converge(step, RecordingReport(), SystemClock()).outputs
         assert self.live.objects() == before
         return found
 
@@ -155,6 +156,23 @@ def test_a_release_that_serves_is_current_and_proved_by_what_it_answered_now(wor
     assert found.endpoint == "http://sglang-pd.default.svc:8000/v1"
 
 
+def test_a_run_that_another_one_overtook_finds_nothing_current_and_each_of_its_steps_is_refused(world: World) -> None:
+    assert world.ask(counter=0).state == CURRENT  # it promoted itself
+    found = world.ask(run="nightly-6", counter=0)
+    assert found.state == STALE
+    assert found.reason.startswith(f"nightly-7 promoted release {world.release.id} at ")
+    before = world.live.objects()
+    for step, override in (
+        ("create-volume", "metadata.annotations={}"),
+        ("roll-out-service", "serving.prefill.replicas=3"),
+        ("roll-out-service", "serving.contextLength=1024"),
+        ("promote-release", "metadata.annotations={}"),
+    ):
+        with pytest.raises(Blocked, match="nightly-7 promoted release"):
+            converge(world.build(step, override, run="nightly-6", counter=0), RecordingReport(), SystemClock())
+    assert world.live.objects() == before
+
+
 def test_every_step_that_may_be_left_out_is_asked_in_the_order_of_the_line_and_the_answer_comes_last(
     world: World,
 ) -> None:
@@ -181,11 +199,10 @@ def scale_down(world: World) -> None:
 
 def kill_promotion(world: World) -> None:
     """The traffic has moved, and the record still names the release before."""
-    live = world.live.port.get(world.record)
-    current = record.read(live).current
-    assert current is not None
-    older = replace(current, release="0ld00000", group="demo-0ld00000")
-    world.live.port.apply(record.record(world.release.service, Record(older)))
+    found = record.read(world.live.port.get(world.record))
+    assert found.current is not None
+    older = replace(found.current, release="0ld00000", group="demo-0ld00000")
+    world.live.port.apply(record.record(world.release.service, replace(found, current=older)))
 
 
 def leave_an_old_release(world: World) -> None:
@@ -219,7 +236,7 @@ CASES: dict[str, tuple[Callable[[World], None], str, Callable[[World], None]]] =
     ),
     "a promotion that was killed": (
         kill_promotion,
-        "promote-release would update ConfigMap/default/demo-release (data.current differs",
+        "promote-release would update ConfigMap/default/demo-release (data.counter: ",
         nothing,
     ),
     "a promotion that was never recorded": (

@@ -7,7 +7,7 @@ import pytest
 
 from steps.adapters import kubernetes
 from steps.adapters.kubernetes import KubernetesCluster, connect
-from steps.engine.errors import Blocked
+from steps.engine.errors import Blocked, TransientError
 from steps.ports import Kind, Manifest, Ref, Right
 from steps.release import FIELD_MANAGER
 from tests.api_servers import (
@@ -97,6 +97,24 @@ def test_the_document_wins_over_a_manual_edit(server: Server, cluster: Kubernete
     assert cluster.preview(wanted)["data"] == {"a": "ours"}
     cluster.apply(wanted)
     assert present(cluster, wanted)["data"] == {"a": "ours"}
+
+
+def test_an_apply_that_names_a_version_replaces_no_other(server: Server, cluster: KubernetesCluster, api: Api) -> None:
+    wanted = placed(server, config_map("pinned", {"a": "1"}))
+    cluster.apply(wanted)
+    read = present(cluster, wanted)["metadata"]["resourceVersion"]
+
+    def pinned(value: str) -> Manifest:
+        return {**wanted, "metadata": {**wanted["metadata"], "resourceVersion": read}, "data": {"a": value}}
+
+    cluster.apply(pinned("2"))
+    assert present(cluster, wanted)["data"] == {"a": "2"}
+    with pytest.raises(TransientError, match="pinned was written by another client since it was read"):
+        cluster.apply(pinned("3"))
+    assert present(cluster, wanted)["data"] == {"a": "2"}
+    api("DELETE", f"{MAPS}/pinned")
+    cluster.apply(pinned("4"))  # an object that is absent has no version to compare
+    assert present(cluster, wanted)["data"] == {"a": "4"}
 
 
 def test_a_missing_namespace_blocks_and_is_named(cluster: KubernetesCluster) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from steps.adapters.kubernetes import connect
 from steps.engine.converge import converge
+from steps.objects.intent import Intent
 from steps.objects.kinds import LEASE, POD, V1ALPHA1
 from steps.objects.writer_lease import GpuLease, Guarded, Writer, WriterLease
 from steps.ports import Kind, Ref
@@ -37,9 +38,10 @@ class Run(threading.Thread):
         super().__init__(daemon=True)
         self.report = RecordingReport()
         writer, taker = Writer(name, 3600, stays=True), Writer(name, 120, stays=False)
+        intent = Intent(name, None)
         locks = connect(live.embedded.kubeconfig)
-        queued = Guarded(live.rollout(made), GpuLease(made.service, locks, taker, live.clock))
-        self.step = Guarded(queued, WriterLease(made.service, locks, writer, live.clock))
+        queued = Guarded(live.rollout(made), GpuLease(made.service, locks, taker, live.clock), intent)
+        self.step = Guarded(queued, WriterLease(made.service, locks, writer, live.clock), intent)
         self.clock = live.clock
         self.start()
 

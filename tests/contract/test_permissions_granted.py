@@ -23,6 +23,7 @@ from steps.engine.errors import Blocked, DeadlineExceeded, Exit
 from steps.finish_run import FinishRun, RunResult
 from steps.objects import record, services, volume
 from steps.objects.group_operator import GroupOperator
+from steps.objects.intent import Intent
 from steps.objects.kinds import LEASE, V1ALPHA1
 from steps.objects.read_only import ReadOnlyCluster
 from steps.objects.record import Record
@@ -250,10 +251,11 @@ def test_the_steps_work_under_their_accounts_as_far_as_a_server_without_nodes_le
     def run(step: str, made_by: Callable[[KubernetesCluster], Step[Any]], clock: Any) -> list[str]:
         cluster, report = installed.as_account(account(step)), RecordingReport()
         writer = Writer("nightly-7", 3600, stays=False)
+        intent = Intent("nightly-7", None)
         wanted: Any = made_by(cluster)
         if step == "roll-out-service":
-            wanted = Guarded(wanted, GpuLease(made.service, cluster, writer, clock))
-        converge(Guarded(wanted, WriterLease(made.service, cluster, writer, clock)), report, clock)
+            wanted = Guarded(wanted, GpuLease(made.service, cluster, writer, clock), intent)
+        converge(Guarded(wanted, WriterLease(made.service, cluster, writer, clock), intent), report, clock)
         return [line.partition("/")[0] for line in report.of("changed")]
 
     assert run("create-volume", lambda cluster: CreateVolume(made, cluster, KEY, stored(made)), SystemClock()) == [

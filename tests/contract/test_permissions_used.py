@@ -22,8 +22,10 @@ from steps.create_volume import CreateVolume
 from steps.engine.converge import Step, converge
 from steps.engine.errors import Blocked, StepError
 from steps.finish_run import FinishRun, RunResult
+from steps.model import Listing, ModelFile
 from steps.objects import services, volume
 from steps.objects.group_look import WORKLOAD_TYPE
+from steps.objects.intent import Intent
 from steps.objects.kinds import POD, V1ALPHA1
 from steps.objects.read_only import ReadOnlyCluster
 from steps.objects.writer_lease import GpuLease, Guarded, Writer, WriterLease
@@ -31,10 +33,11 @@ from steps.platform.rights import STEPS, grants, rights
 from steps.ports import Kind, NotServing, Ref, Right
 from steps.promote_release import PromoteRelease
 from steps.release import Release
+from steps.resolve_model import ResolveModel
 from steps.roll_out_service import RollOutService
 from steps.smoke_test import SmokeTest
 from tests.argo_world import definition
-from tests.fakes import FakeClock, RecordingReport, stored
+from tests.fakes import FakeClock, ListedSource, RecordingReport, stored
 from tests.live_cluster import KEY, LiveCluster, live_cluster
 from tests.samples import release
 from workflows.pipeline import WRITING
@@ -48,6 +51,7 @@ DECIDED = ("notify={webhook: {secret: webhook, key: url}}", "smoke.deadlineMinut
 OLDEST, OLD, NEW, CANDIDATE = (release(*DECIDED, digest="sha256:" + digit * 64) for digit in "1234")
 # What every authenticated caller may do: https://kubernetes.io/docs/reference/access-authn-authz/rbac/#discovery-roles
 EVERYBODY = ("create", "selfsubjectaccessreviews")
+LISTED = ListedSource(Listing.of(ModelFile(path, 1, "a" * 64) for path in ("config.json", "model.safetensors")))
 CRASHED: dict[str, Any] = {
     "conditions": [{"type": "Ready", "status": "False"}],
     "containerStatuses": [
@@ -134,8 +138,9 @@ class World:
         lease = WriterLease(OLD.service, self.cluster, Writer("nightly-7", 3600, stays=False), self.live.clock)
         step: Step[Any] = stage.step()
         if self.guarded(step):
+            intent = Intent("nightly-7", 0 if isinstance(step, CreateVolume) else None)
             gpus = GpuLease(OLD.service, self.cluster, Writer("nightly-7", 120, stays=False), self.live.clock)
-            step = Guarded(Guarded(step, gpus) if isinstance(step, RollOutService) else step, lease)
+            step = Guarded(Guarded(step, gpus, intent) if isinstance(step, RollOutService) else step, lease, intent)
         converge(step, RecordingReport(), self.live.clock)
 
     @staticmethod
@@ -240,6 +245,13 @@ class Insisting:
         return facts
 
 
+def resolve_model(world: World) -> list[Stage]:
+    def step() -> ResolveModel:
+        return ResolveModel(OLD.service, LISTED, world.cluster)
+
+    return [Stage(lambda: None, step, ("get configmaps",))]
+
+
 def check_release(world: World) -> list[Stage]:
     view = ReadOnlyCluster(world.cluster)
 
@@ -267,7 +279,7 @@ def create_volume(world: World) -> list[Stage]:
     objects = ("secrets", "persistentvolumes", "persistentvolumeclaims")
     previews = tuple(f"{verb} {kind}" for kind in objects for verb in ("get", "patch", "create"))
     return [
-        Stage(lambda: None, step, (*previews, *LEASE, "update leases")),
+        Stage(lambda: None, step, ("get configmaps", *previews, *LEASE, "update leases")),
         Stage(lambda: world.lose_claim(OLD), step, ("delete persistentvolumes",)),
     ]
 
@@ -347,6 +359,7 @@ def finish_run(world: World) -> list[Stage]:
 
 
 SCENARIOS: dict[str, Callable[[World], list[Stage]]] = {
+    "resolve-model": resolve_model,
     "check-release": check_release,
     "create-volume": create_volume,
     "roll-out-service": roll_out_service,
@@ -415,7 +428,7 @@ def _in_a_race(step: str) -> set[Right]:
 
 def test_the_platform_check_uses_exactly_its_rights_and_says_what_it_could_not_look_at(tmp_path: Path) -> None:
     with world(tmp_path, "check-platform") as here:
-        step = CheckPlatform(OLD, here.cluster, _Stored(), _Listed(), own_accounts=True)  # type: ignore[arg-type]
+        step = CheckPlatform(OLD, here.cluster, _Stored(), LISTED, own_accounts=True)  # type: ignore[arg-type]
         found = step.observe()
         assert here.gate.strange == []
         assert sorted(map(str, set(here.gate.rights) - here.gate.used)) == []
@@ -450,11 +463,3 @@ class _Stored:
 
     def abort_upload(self, upload: str) -> None:
         pass
-
-
-class _Listed:
-    class _Listing:
-        weight_bytes = 1
-
-    def listing(self) -> _Listing:
-        return self._Listing()

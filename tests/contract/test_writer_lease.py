@@ -12,6 +12,7 @@ from steps.engine.errors import Blocked, DeadlineExceeded
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
 from steps.objects.converging import Apply
+from steps.objects.intent import Intent
 from steps.objects.kinds import LEASE
 from steps.objects.writer_lease import GpuLease, Guarded, Writer, WriterLease
 from steps.ports import Manifest, Ref
@@ -76,7 +77,7 @@ class World:
         return service(f"metadata.namespace={self.namespace}", f"workflow.namespace={self.namespace}")
 
     def run(self, step: Any, writer: Writer) -> Outcome:
-        return converge(Guarded(step, self.lease(writer)), self.report, self.clock)
+        return converge(Guarded(step, self.lease(writer), Intent(writer.name, None)), self.report, self.clock)
 
     @property
     def live(self) -> Manifest | None:
@@ -240,10 +241,12 @@ def test_gpus_are_held_while_pods_are_waited_for_also_by_another_attempt_of_the_
     """The pod of the step was killed after it had made the group: there is nothing to change, and much to wait for."""
     waiting = Step([], waits=("pods",))
     with pytest.raises(DeadlineExceeded, match="still waiting for: pods"):
-        converge(Guarded(waiting, world.gpus(LAST)), world.report, world.clock)
+        converge(Guarded(waiting, world.gpus(LAST), Intent("nightly-7", None)), world.report, world.clock)
     assert world.gpus(LAPTOP).other_writer().startswith("nightly-7 takes GPUs since ")
     late = Step(["group"])
-    converge(Guarded(late, world.gpus(LAPTOP)), world.report, world.clock)  # a dead holder is waited for two minutes
+    converge(
+        Guarded(late, world.gpus(LAPTOP), Intent("nightly-7", None)), world.report, world.clock
+    )  # a dead holder is waited for two minutes
     assert late.written == ["group"]
     assert not world.gpus(NIGHTLY).other_writer()
 
@@ -252,7 +255,7 @@ def test_gpus_are_not_taken_by_a_run_that_must_wait_for_another_writer(world: Wo
     """Or two runs could wait for each other, each with one of the two."""
     world.run(Step(["group"]), Writer("other", HOUR, stays=True))
     with pytest.raises(DeadlineExceeded, match="other changes this service"):
-        world.run(Guarded(Step(["group"]), world.gpus(LAST)), NIGHTLY)
+        world.run(Guarded(Step(["group"]), world.gpus(LAST), Intent("nightly-7", None)), NIGHTLY)
     assert world.cluster.get(world.gpus(LAST).ref) is None
 
 

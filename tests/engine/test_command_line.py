@@ -269,15 +269,19 @@ def test_a_traceback_is_no_template_of_argo() -> None:
 def test_a_step_that_is_asked_to_stop_ends_with_seventy_five_and_its_recap(
     signals: tuple[signal.Signals, ...], tmp_path: Path
 ) -> None:
-    log = tmp_path / "log"
+    log, kubeconfig = tmp_path / "log", tmp_path / "kubeconfig"
     log.touch()
-    with socket.create_server(("127.0.0.1", 0)) as silent_hub:
-        silent_hub.settimeout(60)
-        hub = f"http://127.0.0.1:{silent_hub.getsockname()[1]}"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        server = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        kubeconfig.write_text(
+            f"{{clusters: [{{name: a, cluster: {{server: '{server}'}}}}], users: [{{name: a, user: {{}}}}], "
+            "contexts: [{name: a, context: {cluster: a, user: a}}], current-context: a}"
+        )
         outputs = ("--outputs", str(tmp_path / "out"))
-        environment = {"SLIPWAY_MODELSCOPE_ENDPOINT": hub, "SLIPWAY_TERMINATION_LOG": str(log)}
+        environment = {"KUBECONFIG": str(kubeconfig), "SLIPWAY_TERMINATION_LOG": str(log)}
         with _steps("resolve-model", "--service", DOCUMENT, *outputs, **environment) as process:
-            connection, _ = silent_hub.accept()  # the step has asked, and nobody answers
+            connection, _ = silent.accept()  # the step has asked, and no answer comes
             for number in signals:
                 process.send_signal(number)
             out, err = process.communicate(timeout=60)

@@ -68,13 +68,13 @@ class Line:
         self.steps[step] = Scripted(list(plans))
         return self
 
-    def ask(self, *overrides: str) -> tuple[RecordingReport, Outputs]:
+    def ask(self, *overrides: str, overtaken: Callable[[], str] = lambda: "") -> tuple[RecordingReport, Outputs]:
         def built(name: str) -> Callable[[], Any]:
             return lambda: self.steps[name]
 
         parts = tuple(Part(name, built(name), looks=8 if name == "smoke-test" else 1) for name in self.steps)
         report = RecordingReport()
-        return report, converge(CheckRelease(release(*overrides), parts), report, FakeClock()).outputs
+        return report, converge(CheckRelease(release(*overrides), parts, overtaken), report, FakeClock()).outputs
 
 
 def test_a_line_at_rest_is_current_and_says_what_serves() -> None:
@@ -142,6 +142,19 @@ def test_behind_the_first_reason_nothing_is_asked() -> None:
         "promote-release": 0,
         "smoke-test": 0,
     }
+
+
+def test_a_run_that_was_overtaken_is_never_current() -> None:
+    _, outputs = Line().ask(overtaken=lambda: "nightly-8 promoted release x")
+    assert outputs == Outputs("stale", "nightly-8 promoted release x", "", "", "")
+
+
+def test_a_run_that_cannot_learn_whether_it_was_overtaken_is_not_current_either() -> None:
+    def no_answer() -> str:
+        raise ERRORS["no answer"]
+
+    _, outputs = Line().ask(overtaken=no_answer)
+    assert (outputs.state, outputs.reason) == ("stale", str(ERRORS["no answer"]))
 
 
 @pytest.mark.parametrize("looks", [1, 3, 7])

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from steps.engine.errors import Blocked
 from steps.objects import record, services, volume
 from steps.objects.converging import Look
 from steps.objects.record import NOW, PROMOTED_AT, Entry, Record
@@ -24,7 +23,7 @@ def entry(of: Release) -> Entry:
     return Entry.of(of, [group_of(of), services.release_service(of), services.traffic_service(of)])
 
 
-def record_of(current: Release | None, previous: Release | None = None, **more: str) -> Record:
+def record_of(current: Release | None, previous: Release | None = None, **more: Any) -> Record:
     return Record(entry(current) if current else None, entry(previous) if previous else None, **more)
 
 
@@ -177,11 +176,11 @@ def test_scaling_keeps_the_release_before() -> None:
 
 def test_the_time_of_a_promotion_is_written_once() -> None:
     promoted = record.record(service(), record.promoted(record_of(OLD), entry(NEW)))
-    stamped = record.stamped(promoted, "2026-11-20T08:00:00+00:00")
+    stamped = record.stamped(promoted, "2026-11-20T08:00:00+00:00", None)
     assert stamped["data"][PROMOTED_AT] == "2026-11-20T08:00:00+00:00"
     again = record.record(service(), record.promoted(record.read(live(stamped)), entry(NEW)))
     assert again == stamped
-    assert record.stamped(again, "2026-12-24T18:00:00+00:00") == stamped
+    assert record.stamped(again, "2026-12-24T18:00:00+00:00", live(stamped)) == stamped
 
 
 def test_a_record_can_be_read_back_with_whole_manifests() -> None:
@@ -203,13 +202,16 @@ def test_an_annotation_of_the_document_does_not_drive_out_the_notified_run() -> 
     assert written["metadata"]["annotations"] == {"owner": "search", "slipway/notified-run": "nightly-7"}
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"release": "x"}', "7"])
-def test_a_spoilt_record_is_refused_with_what_to_do(text: str) -> None:
-    spoilt = live(record.record(service(), Record()))
-    spoilt["data"] = {"current": text}
-    with pytest.raises(Blocked, match="cannot be read") as caught:
-        record.read(spoilt)
-    assert "kubectl delete configmap qwen3-32b-release -n default" in caught.value.hint
+def test_a_broken_record_is_named_where_it_is_written_anew() -> None:
+    broken = Record(entry(OLD), broken="the release record X cannot be read: y", counter=7)
+    changes = plan(NEW, facts(record=broken)).changes
+    assert [change.reason for change in changes if change.target.startswith("ConfigMap")] == [broken.broken]
+
+
+def test_a_record_that_somebody_undoes_is_the_same_change_again_although_its_counter_is_another() -> None:
+    first, again = (plan(NEW, facts(record=record_of(OLD, counter=counter))).changes[1] for counter in (7, 8))
+    assert first.payload.manifest["data"]["counter"] != again.payload.manifest["data"]["counter"]
+    assert first == again
 
 
 def test_clients_are_told_one_address() -> None:

@@ -1,5 +1,5 @@
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -7,8 +7,12 @@ from steps import resolve_model
 from steps.engine.converge import check, converge
 from steps.engine.errors import Blocked
 from steps.model import Listing, ModelFile
+from steps.objects import record
+from steps.objects.record import Record
+from steps.ports import Manifest
 from steps.resolve_model import Facts, Outputs, ResolveModel
-from tests.fakes import FakeClock, RecordingReport
+from tests.fakes import FakeClock, HoldingOne, ListedSource, RecordingReport
+from tests.group_world import live
 from tests.hubs import MODEL, serving, source_of
 from tests.samples import service
 
@@ -71,33 +75,40 @@ def test_a_series_in_another_folder_or_of_another_length_is_a_series_of_its_own(
     assert faults_of(found) == ()
 
 
-@dataclass(frozen=True)
-class ListedSource:
-    found: Listing
-
-    def listing(self) -> Listing:
-        return self.found
-
-    def read(self, file: ModelFile, start: int, buffer: memoryview) -> int:
-        raise AssertionError("a model is pinned without reading a byte of it")
+def holding(live: Manifest | None) -> Any:
+    return HoldingOne(live, record.record_ref(service()))
 
 
-def test_the_outputs_are_what_the_next_tasks_need() -> None:
-    outcome = converge(ResolveModel(service(), ListedSource(WHOLE)), RecordingReport(), FakeClock())
+NO_RECORD: Any = HoldingOne(None)
+PROMOTED = holding(live(record.record(service(), Record(counter=7, run="nightly-6"))))
+
+
+@pytest.mark.parametrize(("cluster", "counter"), [(holding(None), 0), (PROMOTED, 7)])
+def test_the_outputs_are_what_the_next_tasks_need(cluster: Any, counter: int) -> None:
+    outcome = converge(ResolveModel(service(), ListedSource(WHOLE), cluster), RecordingReport(), FakeClock())
     assert outcome.changes == ()
-    assert outcome.outputs == Outputs(WHOLE.digest, 12_000_001_000, 12_000_000_000, 4)
+    assert outcome.outputs == Outputs(WHOLE.digest, 12_000_001_000, 12_000_000_000, 4, counter)
+
+
+def test_a_record_that_cannot_be_read_is_named_and_stops_no_run() -> None:
+    spoilt = live(record.record(service(), Record(counter=7)))
+    spoilt["data"]["current"] = "{"
+    report = RecordingReport()
+    outcome = converge(ResolveModel(service(), ListedSource(WHOLE), holding(spoilt)), report, FakeClock())
+    assert outcome.outputs.record_counter == 7
+    assert "ConfigMap/default/qwen3-32b-release cannot be read: data.current: " in report.of("ok")[-1]
 
 
 def test_a_fault_blocks_the_line_before_any_byte_moves() -> None:
     report = RecordingReport()
     with pytest.raises(Blocked, match="has no weights"):
-        check(ResolveModel(service(), ListedSource(listing("config.json"))), report)
+        check(ResolveModel(service(), ListedSource(listing("config.json")), NO_RECORD), report)
     assert len(report.of("failed")) == 1
 
 
 def test_an_edited_file_at_the_hub_is_another_model(tmp_path: Path) -> None:
     with serving(tmp_path) as hub:
-        step = ResolveModel(service(f"model.id={MODEL}"), source_of(hub))
+        step = ResolveModel(service(f"model.id={MODEL}"), source_of(hub), NO_RECORD)
         first, again = (converge(step, RecordingReport(), FakeClock()).outputs for _ in range(2))
         (tmp_path / MODEL / "README.md").write_text("edited", encoding="utf-8")
         edited = converge(step, RecordingReport(), FakeClock()).outputs

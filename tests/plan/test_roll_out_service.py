@@ -176,6 +176,30 @@ def test_blue_green_does_not_wait_for_old_pods() -> None:
     assert plan(NEW, serving(NEW, groups=(live(group_of(OLD)),), older_pods=pods, recorded=OLD.id)).converged
 
 
+BROKEN = "the release record ConfigMap/default/qwen3-32b-release cannot be read: data.current: x. Next: restore it"
+
+
+@pytest.mark.parametrize("wanted", [NEW, RECREATE])
+@pytest.mark.parametrize("traffic", [traffic_to(OLD), None])
+def test_while_the_record_cannot_be_read_no_group_is_removed_by_either_strategy(
+    wanted: Release, traffic: Manifest | None
+) -> None:
+    """Nothing could put it back, and without the record nothing says which group is the proved one."""
+    groups, pods = (live(group_of(OLD)),), ready_group(group_of(OLD)).pods
+    found = plan(wanted, facts(wanted, groups=groups, older_pods=pods, traffic=traffic, unread=BROKEN))
+    assert [action for action, _ in targets(found.changes)] == ["create", "create"]
+    done = plan(wanted, serving(wanted, groups=groups, older_pods=pods, traffic=traffic, unread=BROKEN))
+    assert done.converged
+    assert BROKEN in done.kept
+
+
+def test_a_recreate_that_waits_for_gpus_says_that_the_record_is_in_its_way() -> None:
+    waiting = serving(RECREATE, groups=(live(group_of(OLD)),), before=frozenset(), unread=BROKEN)
+    found = plan(RECREATE, waiting)
+    assert found.waits[-1] == f"Recreate stops no running release, because none could be put back: {BROKEN}"
+    assert len(plan(NEW, serving(NEW, before=frozenset(), unread=BROKEN)).waits) == len(found.waits) - 1
+
+
 def test_the_service_of_a_release_leads_to_its_router_alone() -> None:
     one, other = services.release_service(OLD), services.release_service(NEW)
     assert one["spec"]["selector"] == {

@@ -17,7 +17,7 @@ from steps.resolve_model import ResolveModel
 from steps.transfer.bucket import STATE_FOLDER
 from steps.transfer.shards import Shard
 from steps.upload_model import UploadModel
-from tests.fakes import FakeClock, RecordingReport
+from tests.fakes import FakeClock, HoldingOne, RecordingReport
 from tests.transfer.commands import Moment, kill_at, settle, start, wait
 from tests.transfer.test_end_to_end import KINDS, Services, services
 from workflows.rehearsal.bucket import Key
@@ -104,7 +104,8 @@ def test_a_refresh_without_a_change_moves_no_byte_and_asks_at_most_five_times(tm
         }
         found.hub.requests.clear()
         found.bucket.requests.clear()
-        steps: list[Step[Any]] = [ResolveModel(release.service, found.source()), *line[way]]
+        no_record: Any = HoldingOne(None)
+        steps: list[Step[Any]] = [ResolveModel(release.service, found.source(), no_record), *line[way]]
         for one in steps:
             outcome = converge(one, RecordingReport(), FakeClock())
             assert outcome.changes == ()

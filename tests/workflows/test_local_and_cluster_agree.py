@@ -15,7 +15,7 @@ from steps.objects.workflow_run import SIGN
 from tests.samples import DIGEST, SERVICES
 from tests.workflows.rendered import LINES, VARIANTS, dag_tasks, sample, templates, workflow_spec
 from workflows import local
-from workflows.pipeline import FINISH
+from workflows.pipeline import FINISH, WRITING
 from workflows.templates import PLACES
 
 PROVED = "0a1b2c3d"
@@ -27,14 +27,19 @@ class Recorder:
 
     started: ClassVar[list[list[str]]] = []
     state: ClassVar[str] = STALE  # what check-release says
+    counter: ClassVar[str] = "7"  # of the release record, as resolve-model finds it
+    killed_in: ClassVar[str] = ""  # the step whose start is the end of the run
 
     def __init__(self, words: list[str], **_: Any) -> None:
+        if words[3] == self.killed_in:
+            raise ZeroDivisionError
         self.started.append(words)
         outputs = Path(next(word for word in words if word.startswith("--outputs=")).partition("=")[2])
         outputs.mkdir(parents=True, exist_ok=True)
         (outputs / "recap.json").write_text('{"ok": 1, "changed": 0, "failed": 0, "reason": "", "seconds": 0}')
         (outputs / "model-digest").write_text(DIGEST)
         (outputs / "proved-release").write_text(PROVED)
+        (outputs / "record-counter").write_text(self.counter)
         (outputs / "state").write_text(self.state)
 
     def wait(self) -> int:
@@ -101,9 +106,15 @@ def _needed(task: dict[str, Any]) -> list[str]:
 
 
 def _words(template: dict[str, Any], task: dict[str, Any], item: str) -> list[str]:
-    digest = f"{{{{tasks.resolve-model.outputs.parameters.{file_name('model_digest')}}}}}"
-    proved = f"{{{{tasks.smoke-test.outputs.parameters.{file_name('proved_release')}}}}}"
-    values = {"{{item}}": item, digest: DIGEST, proved: PROVED}
+    said = {
+        ("resolve-model", "model_digest"): DIGEST,
+        ("resolve-model", "record_counter"): Recorder.counter,
+        ("smoke-test", "proved_release"): PROVED,
+    }
+    tags = {
+        f"{{{{tasks.{task}.outputs.parameters.{file_name(field)}}}}}": value for (task, field), value in said.items()
+    }
+    values = {"{{item}}": item, **tags}
     parameters = (task.get("arguments") or {}).get("parameters") or ()
     filled = {
         f"{{{{inputs.parameters.{found['name']}}}}}": values.get(found["value"], found["value"]) for found in parameters
@@ -157,3 +168,31 @@ def test_overrides_reach_every_process_and_every_pod(tmp_path: Path, monkeypatch
         for pod in templates(workflow_spec()).values()
     ]
     assert all(found == sets[0] and len(found) == 5 for found in sets)
+
+
+def counters(started: list[list[str]]) -> dict[str, str]:
+    """--record-counter of each step that is told one."""
+    found = {words[3]: word.partition("=")[2] for words in started for word in words if "--record-counter=" in word}
+    assert set(found) >= WRITING - {FINISH.step}
+    return found
+
+
+@pytest.mark.parametrize("argo", LINES)
+def test_every_step_that_changes_the_service_is_told_the_counter_that_the_first_task_read(
+    argo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert set(counters(on_the_cluster(argo, "reference")).values()) == {"7"}
+    assert set(counters(on_a_laptop(tmp_path, "reference", monkeypatch)).values()) == {"7"}
+
+
+def test_a_local_run_that_was_killed_goes_on_with_the_counter_that_it_began_with_and_the_next_one_reads_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in Argo, where Retry keeps the outputs of tasks that succeeded."""
+    with monkeypatch.context() as killed:
+        killed.setattr(Recorder, "killed_in", "roll-out-service")
+        with pytest.raises(ZeroDivisionError):
+            on_a_laptop(tmp_path, "reference", killed)
+    monkeypatch.setattr(Recorder, "counter", "8")  # another run promoted a release meanwhile
+    assert set(counters(on_a_laptop(tmp_path, "reference", monkeypatch)).values()) == {"7"}
+    assert set(counters(on_a_laptop(tmp_path, "reference", monkeypatch)).values()) == {"8"}

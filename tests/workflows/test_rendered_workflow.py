@@ -43,7 +43,12 @@ ROLE = {  # what the webhook of RRSA puts into a pod
 
 # Without them the run must stop: an empty digest would pin nothing, an empty state would be no reason to go on, and an
 # empty release would be none that was proved.
-CONSUMED = {("resolve-model", "model-digest"), ("check-release", "state"), ("smoke-test", "proved-release")}
+CONSUMED = {
+    ("resolve-model", "model-digest"),
+    ("resolve-model", "record-counter"),
+    ("check-release", "state"),
+    ("smoke-test", "proved-release"),
+}
 EVERY = [(argo, variant) for argo in LINES for variant in VARIANTS]
 
 
@@ -134,6 +139,7 @@ def test_a_pod_runs_a_step_that_the_command_line_knows() -> None:
         assert template["name"] in wiring.STEPS
         importlib.import_module(pipeline.module_name(template["name"]))
         filled = {"{{inputs.parameters.shard}}": "1", "{{inputs.parameters.model-digest}}": DIGEST}
+        filled["{{inputs.parameters.record-counter}}"] = "1"
         words = [_with(filled, word) for word in container["args"]]
         options = _parser().parse_args([template["name"], *words])
         assert str(options.service) == template["inputs"]["artifacts"][0]["path"], name
@@ -147,6 +153,7 @@ def test_a_pod_is_called_as_a_process_on_a_laptop_is(variant: str) -> None:
     filled = {
         "model-digest": DIGEST,
         "proved-release": "0a1b2c3d",
+        "record-counter": "7",
         "shard": "all",
         "run-name": "run",
         "run-status": "Failed",

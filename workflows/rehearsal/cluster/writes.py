@@ -145,7 +145,7 @@ class Writes:
             revision = wanted["metadata"].pop("resourceVersion", None)
             if live is None and target.subresource:
                 raise not_found(resource, target.name)
-            if revision and (live is None or revision != live["metadata"]["resourceVersion"]):
+            if revision and live and revision != live["metadata"]["resourceVersion"]:
                 raise stale(resource, target.name)
             content = apply(copied(live) if live else None, wanted, shape, applier, force=options.force)
             if live:
