@@ -2,7 +2,7 @@
 
 It asks the very steps that the line would go through, each with a view of the cluster that cannot write: what would you
 do? Only if all of them have nothing to do, nothing to wait for and no fault, the release has just answered and moved KV
-cache, and no other run promoted a release since this run began, it is `current`. Whatever else is found is `stale`, and
+cache, and no other run promoted a release since this run began, it is `current`. All else that is found is `stale`, and
 no failure of this step: the line goes on as ever, and the task whose business it is tells it properly.
 """
 

@@ -42,7 +42,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Recording(Apply):
-    """Payload of the change of the record. Written twice by one step it is the same change, whatever its counter."""
+    """Payload of the change of the record. Two of one step are the same change, although their counters differ."""
 
     manifest: Manifest = field(repr=False, compare=False)
 

@@ -3,8 +3,8 @@
 It is what a failed rollout is put back from, so it holds whole manifests, never a recipe to render them again. Its
 counter tells a run whether another run promoted a release in the meantime (`steps.objects.intent`).
 
-A reader ignores fields that it does not know and defaults those that are absent, whatever `schema` says: the record of
-an older or newer Slipway can be read. tests/plan/records holds one of each schema.
+A reader ignores fields that it does not know and defaults those that are absent, for every value of `schema`: the
+record of an older or newer Slipway can be read. tests/plan/records holds one of each schema.
 """
 
 import json

@@ -114,7 +114,7 @@ def test_an_older_run_changes_nothing_and_names_the_run_that_won(overtaken: Live
 
 
 def test_an_older_run_that_still_holds_the_lease_gives_it_back(overtaken: LiveCluster) -> None:
-    """Whoever wrote the record did not ask for the Lease; the run that lost must not keep others from working."""
+    """The record was written without the Lease; the run that lost must not keep others from working."""
     lease = WriterLease(FIRST.service, locks(overtaken), Writer("older", 3600, stays=True), overtaken.clock)
     assert lease.locks.swap(lease.taken(lease.look()))
     before = {name: one for name, one in overtaken.objects().items() if "/Lease/" not in name}
@@ -188,7 +188,7 @@ def test_a_run_that_promoted_itself_and_is_tried_again_goes_on(live: LiveCluster
 
 
 class OvertakenWithin:
-    """Another run promotes at the very moment in which this one moves the traffic, whatever the Lease says."""
+    """Another run promotes at the very moment in which this one moves the traffic, without the Lease."""
 
     def __init__(self, live: LiveCluster, between: Callable[[], None]) -> None:
         self._port, self._between = live.port, between

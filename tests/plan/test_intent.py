@@ -19,7 +19,7 @@ NEWER = Record(ENTRY, promoted_at="2026-11-20T08:00:00+00:00", counter=5, run="n
         (Intent("a step by hand on laptop, process 7", None), NEWER),  # a decision of a person about what is there now
     ],
 )
-def test_a_run_goes_on_while_nobody_else_promoted(intent: Intent, found: Record) -> None:
+def test_a_run_goes_on_while_no_other_run_promoted(intent: Intent, found: Record) -> None:
     assert intent.overtaken(found) == ""
 
 

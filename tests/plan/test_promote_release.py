@@ -208,7 +208,7 @@ def test_a_broken_record_is_named_where_it_is_written_anew() -> None:
     assert [change.reason for change in changes if change.target.startswith("ConfigMap")] == [broken.broken]
 
 
-def test_a_record_that_somebody_undoes_is_the_same_change_again_although_its_counter_is_another() -> None:
+def test_a_record_that_another_client_undoes_is_the_same_change_again_although_its_counter_is_another() -> None:
     first, again = (plan(NEW, facts(record=record_of(OLD, counter=counter))).changes[1] for counter in (7, 8))
     assert first.payload.manifest["data"]["counter"] != again.payload.manifest["data"]["counter"]
     assert first == again

@@ -1,4 +1,4 @@
-"""The release record: read whatever Slipway wrote it, raised by each promotion, and named where it is broken."""
+"""The release record: read with every schema, raised by each promotion, and named where it is broken."""
 
 import json
 from pathlib import Path
