@@ -22,6 +22,7 @@ from workflows.rehearsal.cluster.seed import Seed
 PATIENT = "rollout.deadlineMinutes=10000"  # of virtual time, which passes while the cluster is at rest
 ONE = release("metadata.name=one", "serving.serviceName=one", PATIENT)
 TWO = release("metadata.name=two", "serving.serviceName=two", PATIENT)
+GPU = "nvidia.com/gpu"
 WORKERS = 3  # of two GPUs each; the node has eight
 
 
@@ -62,21 +63,39 @@ def holder(live: LiveCluster) -> Any:
     return ((live.port.get(Ref(LEASE, GPU_LEASE, "slipway")) or {}).get("spec") or {}).get("holderIdentity", "")
 
 
+def occupant(live: LiveCluster) -> Ref:
+    """A pod of another owner that has all GPUs of the node."""
+    (node,) = [
+        node for node in live.port.select(Kind("v1", "Node")) if "nvidia.com/gpu" in node["status"]["allocatable"]
+    ]
+    gpus = {"nvidia.com/gpu": node["status"]["allocatable"]["nvidia.com/gpu"]}
+    container = {"name": "train", "image": "train", "resources": {"requests": gpus, "limits": gpus}}
+    spec = {"nodeName": node["metadata"]["name"], "containers": [container]}
+    made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "train", "namespace": "default"}, "spec": spec}
+    live.port.apply(made)
+    return Ref.of(made)
+
+
+def remove(live: LiveCluster, ref: Ref) -> None:
+    live.port.delete(ref, (live.port.get(ref) or {})["metadata"]["uid"])
+
+
 def test_the_second_service_waits_for_the_run_that_takes_gpus_and_then_takes_its_own(live: LiveCluster) -> None:
-    first = Run(live, ONE, "one-1790000000")  # without its volume no pod of it is placed yet
-    live.settle(lambda: groups(live) == [ONE.group])
+    live.run(live.volume(ONE))
     live.run(live.volume(TWO))
+    others = occupant(live)
+    first = Run(live, ONE, "one-1790000000")  # no pod of it finds a GPU yet
+    live.settle(lambda: groups(live) == [ONE.group])
     second = Run(live, TWO, "two-1790000000")
     live.settle(lambda: bool(second.report.of("waiting")))
     assert second.report.of("waiting")[0].startswith("one-1790000000 takes GPUs since ")
     assert f"kubectl delete lease {GPU_LEASE} -n slipway" in second.report.of("waiting")[0]
     assert (groups(live), placed(live, TWO)) == ([ONE.group], 0)
-    live.run(live.volume(ONE))
+    remove(live, others)
     first.join(60)
     assert not first.is_alive()
     assert placed(live, ONE) == WORKERS
     live.settle(lambda: groups(live) == sorted([ONE.group, TWO.group]) and holder(live) == "two-1790000000")
-    group = Ref(Kind(V1ALPHA1, "RoleBasedGroup"), ONE.group, "default")
-    live.port.delete(group, (live.port.get(group) or {})["metadata"]["uid"])
+    remove(live, Ref(Kind(V1ALPHA1, "RoleBasedGroup"), ONE.group, "default"))
     second.join(60)
     assert (second.is_alive(), placed(live, TWO), holder(live)) == (False, WORKERS, "")

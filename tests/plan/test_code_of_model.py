@@ -15,7 +15,7 @@ from steps.release import Release
 from steps.transfer import manifest
 from steps.transfer.hashing import crc
 from steps.transfer.manifest import ManifestFile
-from tests.group_world import live
+from tests.group_world import group_of, live
 from tests.samples import release
 from tests.transfer.memory_ports import MemorySource, MemoryStore, listing_of
 
@@ -39,7 +39,7 @@ class Recorded:
         service = (self.current or release()).service
         if self.current is None or ref != record.record_ref(service):
             return None
-        return live(record.record(service, Record(Entry.of(self.current, []))))
+        return live(record.record(service, Record(Entry.of(self.current, [group_of(self.current)]))))
 
     def select(
         self, kind: Kind, namespace: str = "", labels: Mapping[str, str] | None = None, part: Any = None
