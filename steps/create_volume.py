@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
 from steps.objects import volume
-from steps.objects.converging import Look, apply_changes, deletion, look, plan_objects
+from steps.objects.converging import Look, apply_changes, deletion, foreign_objects, look, plan_objects
 from steps.ports import AccessKey, Cluster, Manifest
 from steps.release import Release
 
@@ -15,6 +15,7 @@ class Facts:
     volume: Manifest | None
     claim: Manifest | None
     looks: tuple[Look, ...]  # empty if what is there contradicts the wish; the server would refuse a preview
+    foreign: tuple[str, ...] = ()  # objects of these names that belong to another owner
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class CreateVolume:
     def observe(self) -> Facts:
         live_volume = self.cluster.get(volume.volume_ref(self.release))
         live_claim = self.cluster.get(volume.claim_ref(self.release))
-        if volume.conflicts(self.release, live_volume, live_claim) or volume.stale(self.release, live_volume):
-            return Facts(live_volume, live_claim, ())
+        foreign = foreign_objects(self.cluster, self._wanted(live_claim))
+        if foreign or volume.conflicts(self.release, live_claim) or volume.stale(self.release, live_volume):
+            return Facts(live_volume, live_claim, (), foreign)
         return Facts(live_volume, live_claim, tuple(look(self.cluster, wanted) for wanted in self._wanted(live_claim)))
 
     def plan(self, facts: Facts) -> Plan:
@@ -59,9 +61,9 @@ class CreateVolume:
 
 
 def plan(release: Release, facts: Facts) -> Plan:
-    faults = volume.conflicts(release, facts.volume, facts.claim)
+    faults = facts.foreign or tuple(volume.conflicts(release, facts.claim))
     if faults:
-        return Plan(faults=tuple(faults))
+        return Plan(faults=faults)
     stale = volume.stale(release, facts.volume)
     if stale and facts.volume is not None:
         return Plan((deletion(facts.volume, stale),), waits=("then volume and claim are made anew",))

@@ -28,11 +28,10 @@ DEADLINE = 600.0  # seconds; the release was proved a moment ago, so there is li
 @dataclass(frozen=True)
 class Facts:
     operator: GroupOperator | None
-    traffic: Manifest | None = None  # the Service that clients use
     wanted: Manifest = field(default_factory=dict)  # the group that is promoted
     group: GroupLook = field(default_factory=lambda: GroupLook(None))
     record: Record = field(default_factory=Record)
-    looks: tuple[Look, ...] = ()  # traffic Service and record as wanted; empty if the Service is somebody else's
+    looks: tuple[Look, ...] = ()  # traffic Service and record as wanted
     groups_and_services: tuple[Manifest, ...] = ()
     volumes: tuple[Manifest, ...] = ()
 
@@ -60,15 +59,13 @@ class PromoteRelease:
             return Facts(None)
         service = self.release.service
         wanted = wanted_group(self.cluster, self.release, operator)
-        traffic = self.cluster.get(services.traffic_service_ref(service))
         found = record.read(self.cluster.get(record.record_ref(service)))
         return Facts(
             operator,
-            traffic,
             wanted,
             look_at_group(self.cluster, wanted),
             found,
-            self._looks(wanted, found) if not services.foreign_owner(service, traffic) else (),
+            self._looks(wanted, found),
             groups_and_services(self.cluster, service, operator.kind),
             tuple(
                 volume
@@ -102,16 +99,15 @@ class PromoteRelease:
 def plan(release: Release, facts: Facts) -> Plan:
     if facts.operator is None:
         return Plan(faults=(group_operator.ABSENT,))
-    service = release.service
-    foreign = services.foreign_owner(service, facts.traffic)
-    if foreign:
-        return Plan(faults=(foreign,))
+    objects = plan_objects(facts.looks)
+    if objects.faults:
+        return Plan(faults=objects.faults)
     if facts.group.group is None:
         return Plan(faults=(f"{Ref.of(facts.wanted)} does not exist, so it cannot be promoted. Next: {NO_RELEASE}",))
     ready = gate(facts.wanted, facts.group)
     if not ready.converged:
         return ready
-    return ready + plan_objects(facts.looks) + Plan(retired(release, facts))
+    return ready + objects + Plan(retired(release, facts))
 
 
 def retired(release: Release, facts: Facts) -> tuple[Change, ...]:

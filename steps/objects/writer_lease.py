@@ -14,8 +14,8 @@ from steps.engine.clock import Clock
 from steps.engine.converge import Step
 from steps.engine.plan import Action, Change, Plan
 from steps.engine.report import Report
-from steps.objects.converging import Apply, Delete
 from steps.objects.kinds import LEASE, owned_metadata
+from steps.objects.ownership import foreign_owner, owner
 from steps.ports import Locks, Manifest, Ref
 from steps.release import writer_lease_name
 from steps.service import ModelService
@@ -32,6 +32,7 @@ class Writer:
     name: str  # of the run; every step of it, and every retry, is the same writer
     seconds: int  # after so long without a renewal, somebody else may take over
     stays: bool  # other steps of the run come after this one, so the Lease is kept for them
+    stays_with_faults: bool = False  # kept after a fault, too: it tells the exit handler that the run wrote
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,14 @@ class WriterLease:
         """Who else writes now, in words for people; empty if nobody does."""
         return self.look().taken_from(self.writer)
 
+    def wrote(self) -> bool:
+        """Whether our writer was the last one to take the Lease and has not given it back, also if its time is over."""
+        return self.look().last_holder == self.writer.name
+
     def taken(self, look: "LeaseLook") -> Manifest:
         """The Lease in our hands, from now on."""
         spec, now = look.spec, _moment(look.now)
-        again = look.holder == self.writer.name
+        again = look.last_holder == self.writer.name
         return self._with(
             look,
             {
@@ -100,10 +105,14 @@ class LeaseLook:
         return found
 
     @property
+    def last_holder(self) -> str:
+        """Who took it last, in time or not; empty once it was given back."""
+        return str(self.spec.get("holderIdentity") or "")
+
+    @property
     def holder(self) -> str:
         """Empty if nobody holds it, also if whoever did has not renewed it in time."""
-        name = str(self.spec.get("holderIdentity") or "")
-        return name if name and self.now < self._renewed + self._seconds else ""
+        return self.last_holder if self.now < self._renewed + self._seconds else ""
 
     @property
     def worn(self) -> bool:
@@ -155,7 +164,10 @@ class Guarded(Generic[Facts]):
 
     def plan(self, facts: GuardedFacts[Facts]) -> Plan:
         inner = self.step.plan(facts.inner)
-        if facts.lease.holder == self.lease.writer.name:
+        foreign = foreign_owner(owner(self.lease.service), facts.lease.live)
+        if foreign:
+            return Plan(kept=inner.kept, faults=(foreign,)) if inner.changes else inner
+        if facts.lease.last_holder == self.lease.writer.name:  # out of time, it is renewed before anything else
             return self._as_holder(facts.lease, inner)
         if not inner.changes:
             return inner  # a run that finds everything as wanted leaves no trace, and waits for nobody
@@ -163,9 +175,7 @@ class Guarded(Generic[Facts]):
         if not other:
             # The step looks and plans again before it acts: until now, somebody else may have written.
             return Plan((self._swap(facts.lease, self.lease.taken(facts.lease)),))
-        if any(isinstance(change.payload, Apply | Delete) for change in inner.changes):
-            return Plan(kept=inner.kept, waits=(other,))
-        return inner  # a message to people is no change of the service
+        return Plan(kept=inner.kept, waits=(other,))
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
         if not isinstance(changes[0].payload, Swap):
@@ -181,7 +191,8 @@ class Guarded(Generic[Facts]):
 
     def _as_holder(self, lease: LeaseLook, inner: Plan) -> Plan:
         over = not inner.changes and not inner.waits
-        if over and not self.lease.writer.stays:
+        stays = self.lease.writer.stays or (inner.faults and self.lease.writer.stays_with_faults)
+        if over and not stays:
             return Plan((self._swap(lease, self.lease.given_back(lease)),))
         if not over and lease.worn:
             return Plan((self._swap(lease, self.lease.taken(lease)),))

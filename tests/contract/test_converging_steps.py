@@ -48,9 +48,9 @@ CASES = {
     "create-volume": Case(
         before=lambda _: None,
         step=lambda live: live.volume(RELEASE),
-        victim=volume.claim_ref(RELEASE),
-        drift={"metadata": {"labels": {"slipway/service": "stolen"}}},
-        words="metadata.labels[slipway/service]: stolen -> qwen3-32b",
+        victim=volume.volume_ref(RELEASE),
+        drift={"spec": {"persistentVolumeReclaimPolicy": "Delete"}},
+        words="spec.persistentVolumeReclaimPolicy: Delete -> Retain",
     ),
     "roll-out-service": Case(
         before=lambda live: live.run(live.volume(RELEASE)),

@@ -49,7 +49,6 @@ def facts(**changes: Any) -> Facts:
     return Facts(
         **{
             "operator": OPERATOR,
-            "traffic": live(services.traffic_service(OLD)),
             "wanted": group_of(NEW),
             "group": ready_group(group_of(NEW)),
             "record": found,
@@ -121,7 +120,8 @@ def test_a_release_that_was_never_rolled_out_is_a_fault() -> None:
 def test_a_service_of_somebody_else_keeps_its_traffic() -> None:
     foreign = live(services.traffic_service(NEW))
     foreign["metadata"]["labels"] = {}
-    after = plan(NEW, facts(traffic=foreign, looks=()))
+    written = facts().looks[1]
+    after = plan(NEW, facts(looks=(Look(services.traffic_service(NEW), foreign, None), written)))
     assert not after.changes
     assert "it was not made by Slipway" in after.faults[0]
 
