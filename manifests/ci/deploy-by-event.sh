@@ -45,14 +45,16 @@ while :; do
   sleep "$pause"
 done
 
-# Argo keeps one node for each task and one for each of its attempts; the last attempt says why a task failed.
+# Argo keeps one node for each task and one for each of its attempts; the last attempt says why a task failed. A task of
+# the exit handler has one attempt, and one node.
 printf '%s' "$run" | jq --raw-output '
   [.status.nodes // {} | .[]] as $nodes
-  | $nodes | map(select(.type == "Retry" or .type == "Skipped")) | sort_by(.startedAt)[]
+  | $nodes | map(select(.type == "Retry" or .type == "Skipped" or (.name | contains(".onExit["))))
+  | map(select(.type != "StepGroup")) | sort_by(.startedAt)[]
   | . as $task
-  | ($nodes | map(select(.type == "Pod" and (.name | startswith($task.name + "(")))) | sort_by(.startedAt) | last) as $attempt
+  | ($nodes | map(select(.type == "Pod" and (.name | startswith($task.name + "(")))) | sort_by(.startedAt) | last // $task) as $attempt
   | ([$attempt.outputs.parameters // [] | .[] | select(.name == "recap") | .value] | first // "") as $recap
   | (if .phase == "Failed" or .phase == "Error" then $attempt.message // .message // "" else $recap end) as $words
-  | "  \(if .displayName | endswith(".onExit") then .templateName else .displayName end): \(.phase)  \($words)"'
+  | "  \(.displayName): \(.phase)  \($words)"'
 
 case $last in Succeeded*) exit 0 ;; *) exit 1 ;; esac

@@ -1,7 +1,7 @@
 """Whose an object is: the one question before every write, forward, backward and at the end of a run.
 
-A label says which service an object was made for. Two namespaces may hold services of one name, so the namespace counts,
-too; a volume has none, and there it is the namespace of the claim for which the volume is reserved.
+A label says which service an object was made for. Two namespaces may hold services of one name, so the namespace
+counts, too; a volume has none, and there it is the namespace of the claim for which the volume is reserved.
 """
 
 from dataclasses import dataclass

@@ -13,7 +13,6 @@ from steps.ports import Manifest, Ref
 from steps.release import Release, record_name
 from steps.service import ModelService
 
-NOTIFIED_RUN = "slipway/notified-run"  # annotation: the run that people were told about
 PROMOTED_AT = "promotedAt"
 NOW = "(the time of the promotion)"  # stands in a plan for what only the doing knows
 
@@ -46,7 +45,6 @@ class Record:
     current: Entry | None = None
     previous: Entry | None = None
     promoted_at: str = ""
-    notified_run: str = ""
 
     @property
     def volumes(self) -> frozenset[str]:
@@ -73,13 +71,12 @@ def read(live: Manifest | None) -> Record:
     """The record in a ConfigMap; empty if there is none yet. Raises Blocked for one that cannot be read."""
     if live is None:
         return Record()
-    data, annotations = live.get("data") or {}, live["metadata"].get("annotations") or {}
+    data = live.get("data") or {}
     try:
         return Record(
             current=_entry(data.get("current")),
             previous=_entry(data.get("previous")),
             promoted_at=data.get(PROMOTED_AT, ""),
-            notified_run=annotations.get(NOTIFIED_RUN, ""),
         )
     except (ValueError, TypeError, LookupError) as error:
         ref = Ref.of(live)
@@ -92,8 +89,6 @@ def read(live: Manifest | None) -> Record:
 
 def record(service: ModelService, content: Record) -> Manifest:
     metadata = owned_metadata(service, record_name(service), service.namespace)
-    if content.notified_run:
-        metadata["annotations"] = {**metadata.get("annotations", {}), NOTIFIED_RUN: content.notified_run}
     entries = {"current": content.current, "previous": content.previous}
     data = {name: _text(entry) for name, entry in entries.items() if entry}
     if content.promoted_at:

@@ -169,8 +169,8 @@ def test_the_time_of_a_promotion_is_written_once() -> None:
 
 
 def test_a_record_can_be_read_back_with_whole_manifests() -> None:
-    written = record.record(service(), record_of(NEW, OLD, promoted_at="x", notified_run="nightly-7"))
-    assert record.read(live(written)) == record_of(NEW, OLD, promoted_at="x", notified_run="nightly-7")
+    written = record.record(service(), record_of(NEW, OLD, promoted_at="x"))
+    assert record.read(live(written)) == record_of(NEW, OLD, promoted_at="x")
     recorded = json.loads(written["data"]["current"])
     assert recorded["objects"][0] == json.loads(json.dumps(group_of(NEW)))
     assert {key: recorded[key] for key in ("release", "model_digest", "volume", "image")} == {
@@ -179,12 +179,6 @@ def test_a_record_can_be_read_back_with_whole_manifests() -> None:
         "volume": NEW.volume_name,
         "image": NEW.service.serving.image,
     }
-
-
-def test_an_annotation_of_the_document_does_not_drive_out_the_notified_run() -> None:
-    marked = service("metadata.annotations={owner: search}")
-    written = record.record(marked, Record(notified_run="nightly-7"))
-    assert written["metadata"]["annotations"] == {"owner": "search", "slipway/notified-run": "nightly-7"}
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"release": "x"}', "7"])

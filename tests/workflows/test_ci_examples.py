@@ -24,7 +24,7 @@ CI = ROOT / "manifests" / "ci"
 SCHEMAS = Path(__file__).parents[1] / "schemas" / "ci"
 SYSTEMS = {"github-actions": "github-workflow", "gitlab-ci": "gitlab-ci"}
 EXAMPLES = sorted(path.name for path in CI.iterdir() if path.suffix in (".yaml", ".yml"))
-TASKS: Mapping[str, tuple[Attempt, ...]] = {"resolve-model": (Attempt(),), "finish-run": (Attempt(),)}
+TASKS: Mapping[str, tuple[Attempt, ...]] = {"resolve-model": (Attempt(),), "report-run": (Attempt(),)}
 BROKEN = {"preflight": (Attempt("Failed", "no answer", ""), Attempt("Failed", "GPU01 Free GPUs: found 0", "")), **TASKS}
 
 needs_tools = pytest.mark.skipif(not (shutil.which("curl") and shutil.which("jq")), reason="needs curl and jq")
@@ -179,7 +179,7 @@ def test_a_job_ends_as_its_run_and_prints_every_task(
     assert run["name"] == f"{SERVICE}-{'123-1' if name.startswith('github') else '456'}"
     assert run["labels"]["slipway/trigger"] == "ci"
     if name.startswith("github-actions-event"):
-        assert "finish-run: Succeeded" in (tmp_path / "summary").read_text()
+        assert "report-run: Succeeded" in (tmp_path / "summary").read_text()
 
 
 @needs_tools
