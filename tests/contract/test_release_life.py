@@ -11,6 +11,7 @@ from steps.engine.errors import Blocked, DeadlineExceeded, TransientError
 from steps.objects import record, services, volume
 from steps.objects.kinds import POD, SERVICE, V1ALPHA1
 from steps.objects.pods import condition, is_ready
+from steps.objects.run_end import ReadWorkflow
 from steps.ports import AccessKey, Answer, Cluster, Kind, Manifest, Ref, Refusal
 from steps.release import HASH_LABEL, Release
 from tests.live_cluster import LiveCluster, live_cluster
@@ -188,11 +189,25 @@ def test_a_volume_that_cannot_be_mounted_says_why(live: LiveCluster) -> None:
         live.run(live.rollout(unstored))
 
 
-def test_a_failed_first_release_leaves_no_gpu_behind(live: LiveCluster) -> None:
+def unreadable() -> Manifest:
+    raise TransientError("no answer from the API server")
+
+
+WORKFLOWS: dict[str, ReadWorkflow] = {
+    "garbled": lambda: {"metadata": {"name": "nightly-7"}, "status": {"nodes": [[]]}},
+    "oversized": lambda: {"metadata": {"name": "nightly-7"}, "status": {"message": "{{=1+}}" * 2**20}},
+    "unreadable": unreadable,
+}
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_a_failed_first_release_leaves_no_gpu_behind_whatever_its_workflow_object_is(
+    live: LiveCluster, workflow: str
+) -> None:
     live.run(live.volume(BROKEN))
     with pytest.raises(Blocked):
         live.run(live.rollout(BROKEN))
-    _, outcome = live.run(live.way_back("roll-out-service"))
+    _, outcome = live.run(replace(live.way_back("roll-out-service"), workflow=WORKFLOWS[workflow]))
     assert outcome.outputs.verdict == "removed"
     assert live.names("RoleBasedGroup") == []
     assert live.names("PersistentVolumeClaim") == [BROKEN.volume_name]
