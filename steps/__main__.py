@@ -72,7 +72,6 @@ def _run(options: argparse.Namespace, report: StreamReport, clock: SystemClock) 
             scratch=options.scratch,
             run_name=options.run_name,
             run_status=options.run_status,
-            run_failures=options.run_failures,
             record_counter=options.record_counter,
             shard=options.shard,
             check=options.check,
@@ -81,7 +80,7 @@ def _run(options: argparse.Namespace, report: StreamReport, clock: SystemClock) 
     if options.check:
         check(step, report)
         return ""
-    found = converge(step, report, clock).outputs
+    found = converge(step, report, clock, patience=wiring.PATIENCE.get(options.step, 0.0)).outputs
     if options.outputs:
         outputs.write(found, options.outputs)
     return found.verdict if isinstance(found, outputs.Judged) else ""
@@ -117,9 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--run-name", default="", help="name of the run, in whose name the service is changed; default: this step alone"
     )
-    parser.add_argument("--run-status", default="", help="finish-run: Succeeded, Failed or Error")
     parser.add_argument(
-        "--run-failures", default="", metavar="JSON", help="finish-run: what Argo calls workflow.failures"
+        "--run-status", default="", help="roll-back, report-run: Succeeded, Failed or Error; default: started by hand"
     )
     parser.add_argument(
         "--record-counter",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
 from steps.objects import volume
-from steps.objects.converging import Look, apply_changes, deletion, look, plan_objects
+from steps.objects.converging import Look, apply_changes, deletion, foreign_objects, look, plan_objects
 from steps.ports import AccessKey, Cluster, Manifest
 from steps.release import Release
 from steps.transfer import plans
@@ -22,6 +22,7 @@ class Facts:
     claim: Manifest | None
     looks: tuple[Look, ...]  # empty if what is there contradicts the wish; the server would refuse a preview
     stored: bool = True  # the bucket holds the revision; if not, nothing else was looked at
+    foreign: tuple[str, ...] = ()  # objects of these names that belong to another owner
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ class CreateVolume:
             return Facts(None, None, (), stored=False)
         live_volume = self.cluster.get(volume.volume_ref(self.release))
         live_claim = self.cluster.get(volume.claim_ref(self.release))
-        if volume.conflicts(self.release, live_volume, live_claim) or volume.stale(self.release, live_volume):
-            return Facts(live_volume, live_claim, ())
+        foreign = foreign_objects(self.cluster, self._wanted(live_claim))
+        if foreign or volume.conflicts(self.release, live_claim) or volume.stale(self.release, live_volume):
+            return Facts(live_volume, live_claim, (), foreign=foreign)
         return Facts(live_volume, live_claim, tuple(look(self.cluster, wanted) for wanted in self._wanted(live_claim)))
 
     def plan(self, facts: Facts) -> Plan:
@@ -71,9 +73,9 @@ class CreateVolume:
 def plan(release: Release, facts: Facts) -> Plan:
     if not facts.stored:
         return plans.not_stored(release)
-    faults = volume.conflicts(release, facts.volume, facts.claim)
+    faults = facts.foreign or tuple(volume.conflicts(release, facts.claim))
     if faults:
-        return Plan(faults=tuple(faults))
+        return Plan(faults=faults)
     stale = volume.stale(release, facts.volume)
     if stale and facts.volume is not None:
         return Plan((deletion(facts.volume, stale),), waits=("then volume and claim are made anew",))

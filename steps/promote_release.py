@@ -30,11 +30,10 @@ DEADLINE = 600.0  # seconds; the release was proved a moment ago, so there is li
 @dataclass(frozen=True)
 class Facts:
     operator: GroupOperator | None
-    traffic: Manifest | None = None  # the Service that clients use
     wanted: Manifest = field(default_factory=dict)  # the group that is promoted
     group: GroupLook = field(default_factory=lambda: GroupLook(None))
     record: Record = field(default_factory=Record)
-    looks: tuple[Look, ...] = ()  # traffic Service and record as wanted; empty if the Service is somebody else's
+    looks: tuple[Look, ...] = ()  # traffic Service and record as wanted
     groups_and_services: tuple[Manifest, ...] = ()
     volumes: tuple[Manifest, ...] = ()
     proved: str = ""  # id of the release that smoke-test proved in this run
@@ -72,15 +71,13 @@ class PromoteRelease:
             return Facts(None)
         service = self.release.service
         wanted = wanted_group(self.cluster, self.release, operator)
-        traffic = self.cluster.get(services.traffic_service_ref(service))
         found = record.read(self.cluster.get(record.record_ref(service)))
         return Facts(
             operator,
-            traffic,
             wanted,
             look_at_group(self.cluster, wanted),
             found,
-            self._looks(wanted, found) if not services.foreign_owner(service, traffic) else (),
+            self._looks(wanted, found),
             groups_and_services(self.cluster, service, operator.kind),
             tuple(
                 volume
@@ -116,10 +113,9 @@ class PromoteRelease:
 def plan(release: Release, facts: Facts) -> Plan:
     if facts.operator is None:
         return Plan(faults=(group_operator.ABSENT,))
-    service = release.service
-    foreign = services.foreign_owner(service, facts.traffic)
-    if foreign:
-        return Plan(faults=(foreign,))
+    objects = plan_objects(facts.looks)
+    if objects.faults:
+        return Plan(faults=objects.faults)
     if facts.group.group is None:
         fault = f"{Ref.of(facts.wanted)} does not exist, so it cannot be promoted; roll-out-service makes it"
         return Plan(faults=(f"{fault}. Next: {NO_RELEASE}",))

@@ -15,6 +15,7 @@ from steps.objects.converging import Look, apply_changes, look, plan_objects
 from steps.objects.group_look import GroupLook, look_at_group, wanted_group
 from steps.objects.group_operator import GroupOperator
 from steps.objects.kinds import POD, labels_of
+from steps.objects.ownership import foreign_owner, owner
 from steps.objects.pods import is_ready, name_of
 from steps.objects.readiness import Signature, settled, signature
 from steps.objects.retirement import deletions, owned, superseded
@@ -26,7 +27,7 @@ from steps.release import RELEASE_LABEL, SERVICE_LABEL, Release
 class Facts:
     operator: GroupOperator | None
     traffic: Manifest | None = None  # the Service that clients use
-    same_name: tuple[Manifest, ...] = ()  # what has the names of this release's group and Service already
+    same_name: tuple[Manifest, ...] = ()  # what has the names of this release's group and Service, and of the record
     groups: tuple[Manifest, ...] = ()  # groups of all releases of this service
     older_pods: tuple[Manifest, ...] = ()  # pods of its other releases
     recorded: str = ""  # id of the release that the record calls current
@@ -60,15 +61,16 @@ class RollOutService:
             return Facts(None)
         service = self.release.service
         names = (Ref(operator.kind, self.release.group, service.namespace), services.release_service_ref(self.release))
-        found = record.read(self.cluster.get(record.record_ref(service)))
+        live_record = self.cluster.get(record.record_ref(service))
+        recorded = record.read(live_record)
         facts = Facts(
             operator,
             traffic=self.cluster.get(services.traffic_service_ref(service)),
-            same_name=tuple(found for found in map(self.cluster.get, names) if found),
+            same_name=tuple(found for found in (*map(self.cluster.get, names), live_record) if found),
             groups=owned(self.cluster, operator.kind, service),
             older_pods=self._older_pods(),
-            recorded=found.current.release if found.current else "",
-            unread="" if found.current else record.mending(service, found),
+            recorded=recorded.current.release if recorded.current else "",
+            unread="" if recorded.current else record.mending(service, recorded),
             claim=self.cluster.get(volume.claim_ref(self.release)),
         )
         return facts if obstacles(self.release, facts) else self._look_closer(facts, operator)
@@ -120,7 +122,7 @@ def plan(release: Release, facts: Facts) -> Plan:
 def foreign_objects(release: Release, facts: Facts) -> list[str]:
     """Objects of somebody else that have names which this service needs."""
     found = (facts.traffic, *facts.same_name)
-    return [fault for manifest in found if (fault := services.foreign_owner(release.service, manifest))]
+    return [fault for manifest in found if (fault := foreign_owner(owner(release.service), manifest))]
 
 
 def obstacles(release: Release, facts: Facts) -> list[str]:

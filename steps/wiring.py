@@ -4,10 +4,11 @@ Adapters and steps are imported inside the functions, so that a step loads no SD
 """
 # ruff: noqa: PLC0415
 
+import json
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +24,7 @@ from steps.service import ModelService
 if TYPE_CHECKING:
     from steps.adapters.kubernetes import KubernetesCluster
     from steps.objects.intent import Intent
+    from steps.objects.run_end import ReadWorkflow
     from steps.objects.writer_lease import WriterLease
     from steps.ports import Inference
     from steps.transfer.manifest import ModelManifest
@@ -38,6 +40,7 @@ SESSION_TOKEN = "OSS_SESSION_TOKEN"  # noqa: S105  # a name, not a secret
 HUB_TOKEN = "MODELSCOPE_API_TOKEN"  # noqa: S105  # a name, not a secret
 WEBHOOK_URL = "SLIPWAY_WEBHOOK_URL"
 # Set by local runs and tests, to reach embedded services with the document as it is.
+RUN_FILE = "SLIPWAY_RUN_FILE"  # of a local run: what would be the Workflow object, in JSON
 HUB_ENDPOINT = "SLIPWAY_MODELSCOPE_ENDPOINT"
 STORE_ENDPOINT = "SLIPWAY_OSS_ENDPOINT"
 
@@ -46,6 +49,10 @@ BETWEEN_STEPS = 30 * 60  # seconds, beside the deadline of the smoke test
 WITHIN_A_STEP = 120  # seconds; the loop of a step renews it every few
 # Of check-release at what the engines count, which follows an answer: with the pauses of the loop, some 18 seconds.
 LOOKS_AT_ANSWERS = 8
+# Seconds without an answer after which these steps end; a step that is not named leaves the next attempt to Argo. Those
+# of the exit handler have one attempt: Argo tries nothing again in a run that was stopped, or is past its deadline.
+# https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (processNodeRetries)
+PATIENCE = {"roll-back": 600.0, "report-run": 240.0}
 _LAST_OF_TRANSFER = {"staged": "upload-model", "streamed": "mirror-model"}  # by transfer.mode
 
 
@@ -59,7 +66,6 @@ class Invocation:
     scratch: Path = Path("/scratch")
     run_name: str = ""
     run_status: str = ""
-    run_failures: str = ""
     record_counter: int | None = None  # of the release record when the run began; None: a step by hand
     shard: int | None = None  # of the transfer, from 0; None: all files and the manifest
     check: bool = False  # nothing will be changed
@@ -198,17 +204,37 @@ def _promote_release(invocation: Invocation) -> Step[Any]:
 
     cluster = _cluster()
     step = PromoteRelease(_release(invocation), cluster, proved=invocation.proved_release, run=_writer_name(invocation))
-    return _guarded(invocation, step, _lease(invocation, cluster))
+    return _guarded(invocation, step, _lease(invocation, cluster, last=True))
 
 
-def _finish_run(invocation: Invocation) -> Step[Any]:
-    from steps.finish_run import FinishRun, RunResult
+def _roll_back(invocation: Invocation) -> Step[Any]:
+    from steps.objects.run_end import RunEnd
+    from steps.roll_back import RollBack
 
-    run = RunResult.of(invocation.run_name, invocation.run_status, invocation.run_failures)
-    cluster, notifier = _cluster(), _notifier(invocation.service)
-    lease = _lease(invocation, cluster, last=True)
-    step = FinishRun(invocation.service, cluster, notifier, run, other_writer=lease.other_writer)
-    return _guarded(invocation, step, lease)
+    service, cluster = invocation.service, _cluster()
+    run = RunEnd.of(invocation.run_name, invocation.run_status)
+    lease = _lease(invocation, cluster, at_exit=True)
+    step = RollBack(
+        service,
+        cluster,
+        _inference(),
+        run,
+        _workflow(service, cluster, run.name),
+        wrote=lease.wrote,
+        other_writer=lease.other_writer,
+    )
+    # The step itself leaves the release of a newer run alone, and still removes what its own run left behind.
+    return _guarded(replace(invocation, record_counter=None), step, lease)
+
+
+def _report_run(invocation: Invocation) -> Step[Any]:
+    from steps.objects.run_end import RunEnd
+    from steps.report_run import ReportRun
+
+    service, cluster = invocation.service, _cluster()
+    run = RunEnd.of(invocation.run_name, invocation.run_status)
+    notifier = _notifier if service.notify else None
+    return ReportRun(service, cluster, notifier, run, _workflow(service, cluster, run.name))
 
 
 STEPS: Mapping[str, Callable[[Invocation], Step[Any]]] = {
@@ -223,7 +249,8 @@ STEPS: Mapping[str, Callable[[Invocation], Step[Any]]] = {
     "roll-out-service": _roll_out_service,
     "smoke-test": _smoke_test,
     "promote-release": _promote_release,
-    "finish-run": _finish_run,
+    "roll-back": _roll_back,
+    "report-run": _report_run,
 }
 
 
@@ -286,12 +313,25 @@ def _guarded(invocation: Invocation, step: Step[Facts], lease: "WriterLease") ->
     return step if invocation.check else Guarded(step, lease, _intent(invocation))
 
 
-def _lease(invocation: Invocation, locks: Locks, *, last: bool = False) -> "WriterLease":
+def _workflow(service: ModelService, cluster: "KubernetesCluster", run: str) -> "ReadWorkflow":
+    from steps.objects.run_end import workflow_of
+
+    path = ENVIRONMENT.get(RUN_FILE)
+    if path:
+        return lambda: json.loads(Path(path).read_text(encoding="utf-8"))
+    return lambda: workflow_of(cluster, service, run)
+
+
+def _lease(invocation: Invocation, locks: Locks, *, last: bool = False, at_exit: bool = False) -> "WriterLease":
+    """A step of a run writes in the name of the run; one that was started by hand, for itself alone.
+
+    The last step of the line gives the Lease back if it is done, and the exit handler however it ends.
+    """
     from steps.objects.writer_lease import Writer, WriterLease
 
-    stays = bool(_run_name(invocation)) and not last
+    stays = bool(_run_name(invocation)) and not at_exit
     seconds = BETWEEN_STEPS + 60 * invocation.service.smoke.deadline_minutes if stays else WITHIN_A_STEP
-    writer = Writer(_writer_name(invocation), seconds, stays)
+    writer = Writer(_writer_name(invocation), seconds, stays and not last, stays_with_faults=stays)
     return WriterLease(invocation.service, locks, writer, SystemClock())
 
 
@@ -328,10 +368,10 @@ def _inference() -> "Inference":
     return connect(_kubeconfig())
 
 
-def _notifier(service: ModelService) -> Notifier | None:
+def _notifier() -> Notifier:
     from steps.adapters.webhook import WebhookNotifier
 
-    return WebhookNotifier(_secret(WEBHOOK_URL, "the address of the webhook")) if service.notify else None
+    return WebhookNotifier(_secret(WEBHOOK_URL, "the address of the webhook"))
 
 
 def _kubeconfig() -> Path | None:

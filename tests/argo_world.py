@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
+from steps.objects.workflow_run import EXIT_TASKS
 from tests.workflows.expr_lang import ExprError, evaluate, received
 from tests.workflows.rendered import objects
 from workflows.rehearsal.cluster.api import ApiServer
@@ -63,9 +64,10 @@ def nodes(run: str, tasks: Mapping[str, tuple[Attempt, ...]], *, root: str = "Ru
         run: {"id": run, "name": run, "displayName": run, "type": "DAG", "phase": root, "templateName": "line"}
     }
     for minute, (task, attempts) in enumerate(tasks.items()):
-        is_exit = task == "finish-run"
-        name = f"{run}.onExit" if is_exit else f"{run}.{task}"
-        shown = name if is_exit else task
+        if task in EXIT_TASKS:
+            found |= _exit_nodes(run, task, attempts, minute)
+            continue
+        name, shown = f"{run}.{task}", task
         base = {"templateName": task, "startedAt": f"2026-01-02T03:{minute:02}:00Z"}
         if not attempts:
             found[name] = {
@@ -82,6 +84,28 @@ def nodes(run: str, tasks: Mapping[str, tuple[Attempt, ...]], *, root: str = "Ru
             node = _attempt_node(f"{name}({number})", f"{shown}({number})", attempt, base, minute)
             found[node["id"]] = node
     return found
+
+
+def _exit_nodes(run: str, task: str, attempts: tuple[Attempt, ...], minute: int) -> dict[str, Any]:
+    """A step of the exit handler: its pod, or that its `when` left it out; the graph around it, and its group.
+
+    As `workflow/controller/steps.go` of Argo writes them.
+    """
+    handler = f"{run}.onExit"
+    group = f"{handler}[{EXIT_TASKS.index(task)}]"
+    name = f"{group}.{task}"
+    base = {"templateName": task, "startedAt": f"2026-01-02T03:{minute:02}:00Z"}
+    if attempts:
+        node = _attempt_node(name, task, attempts[-1], base, minute)
+    else:
+        why = "when 'Succeeded != Succeeded' evaluated false"
+        node = {**base, "id": name, "name": name, "displayName": task, "type": "Skipped", "phase": "Skipped"}
+        node |= {"message": why, "finishedAt": node["startedAt"]}
+    around = {
+        handler: {"id": handler, "name": handler, "displayName": handler, "type": "Steps", "phase": "Running"},
+        group: {"id": group, "name": group, "displayName": group[len(handler) :], "type": "StepGroup"},
+    }
+    return {**around, name: node}
 
 
 def _retry_node(name: str, shown: str, attempts: tuple[Attempt, ...], base: dict[str, Any], minute: int) -> Any:

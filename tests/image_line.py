@@ -1,6 +1,5 @@
 """Every step once, each in a container or pod of its own, against the embedded services: what is common to both."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from steps.engine.outputs import file_name
 from tests.samples import ROOT, SERVICES, service
-from workflows.pipeline import FINISH, MIRROR, Places, Task, arguments, command, tasks
+from workflows.pipeline import EXIT, MIRROR, Places, Task, arguments, command, tasks
 from workflows.rehearsal.launch import Addresses, embedded_services
 from workflows.rehearsal.server import LOOPBACK
 
@@ -48,7 +47,7 @@ def run_every_step(start: Start, addresses: Addresses, state: Path) -> dict[str,
     said: dict[str, str] = {}
     for task, overrides in _line():
         options = {option: _output(folders, source.task, source.field) for option, source in task.options.items()}
-        facts = {"run-name": "in-the-image", "run-status": "Succeeded", "run-failures": json.dumps("null")}
+        facts = {"run-name": "in-the-image", "run-status": "Succeeded"}
         values = options | {fact: facts[fact] for fact in task.about_run}
         outputs = folders[PLACES.outputs] / task.name
         outputs.mkdir(mode=0o777)
@@ -68,7 +67,7 @@ def changed(said: str) -> int:
 def _line() -> list[tuple[Task, tuple[str, ...]]]:
     line: list[tuple[Task, tuple[str, ...]]] = [(task, ()) for task in tasks(DEMO)]
     preflight = next(place for place, (task, _) in enumerate(line) if task.name == "preflight")
-    return [*line[: preflight + 1], (MIRROR, (BESIDE,)), *line[preflight + 1 :], (FINISH, ())]
+    return [*line[: preflight + 1], (MIRROR, (BESIDE,)), *line[preflight + 1 :], *((task, ()) for task in EXIT)]
 
 
 def _folders(state: Path, addresses: Addresses) -> dict[str, Path]:

@@ -12,12 +12,17 @@ import requests
 from steps.adapters.kubernetes import connect
 from steps.create_volume import CreateVolume
 from steps.engine.converge import Outcome, Step, check, converge
-from steps.ports import AccessKey, Cluster, Manifest, Ref
+from steps.objects.run_end import RunEnd
+from steps.ports import AccessKey, Answer, Cluster, Manifest, Question, Ref, Refusal, RoutedWorker, Server
 from steps.promote_release import PromoteRelease
 from steps.release import FIELD_MANAGER, Release
+from steps.roll_back import RollBack
 from steps.roll_out_service import RollOutService
+from steps.service import ModelService
 from steps.transfer.manifest import ModelManifest
+from tests.argo_world import Attempt, nodes
 from tests.fakes import FakeClock, RecordingReport, stored
+from tests.samples import service
 from tests.toy_cluster import PATIENCE, ToyRuntime
 from workflows.rehearsal.cluster.controllers.operator_style import V06, OperatorStyle
 from workflows.rehearsal.cluster.controllers.pace import FAST, Pace
@@ -26,6 +31,7 @@ from workflows.rehearsal.cluster.store import Store
 
 KEY = AccessKey("dummy-id", "dummy-secret")
 SABOTEUR = "saboteur"
+WOOD = Answer("qwen3-32b", "Wood.", "", "stop", 4, 3)
 QUIET = 0.05  # seconds without a change after which time passes
 
 
@@ -44,6 +50,24 @@ class WorldClock(FakeClock):
 
 
 @dataclass
+class Engine:
+    """The part of an engine that roll-back asks; the containers of this cluster are toys."""
+
+    reply: Answer | Refusal = WOOD
+    asked: list[str] = field(default_factory=list)  # names of the Services
+
+    def routed_workers(self, router: Server) -> list[RoutedWorker]:
+        return [RoutedWorker("http://worker", "prefill", True, None, "qwen3-32b")]
+
+    def chat(self, router: Server, question: Question) -> Answer | Refusal:
+        self.asked.append(router.name)
+        return self.reply
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"roll-back does not ask for {name}")
+
+
+@dataclass
 class LiveCluster:
     """An embedded cluster, and the port through which steps see it."""
 
@@ -51,6 +75,7 @@ class LiveCluster:
     port: Cluster
     bucket: Path
     clock: WorldClock = field(init=False)
+    engine: Engine = field(default_factory=Engine)
 
     def __post_init__(self) -> None:
         self.clock = WorldClock(self.embedded.store)
@@ -72,6 +97,20 @@ class LiveCluster:
 
     def promotion(self, release: Release) -> PromoteRelease:
         return PromoteRelease(release, self.port, self.clock, release.id)
+
+    def way_back(self, after: str = "", run: str = "nightly-7", of: ModelService | None = None) -> RollBack:
+        """The exit handler of a run that failed in the task `after`; without one, what a person starts by hand."""
+        end = RunEnd.of(run if after else "", "Failed" if after else "")
+        tasks = {"create-volume": (Attempt(),), after: (Attempt("Failed", "it failed", ""),)}
+        status = {"phase": "Running", "nodes": nodes(run, tasks, root="Failed")}
+        inference: Any = self.engine
+        return RollBack(
+            of or service(),
+            self.port,
+            inference,
+            end,
+            lambda: {"metadata": {"name": run}, "status": status} if after else None,
+        )
 
     def run(self, step: Step[Any], once: Callable[[], bool] = lambda: True) -> tuple[RecordingReport, Outcome]:
         """No time passes before `once` holds, so that a short deadline finds the world as far as it can get."""

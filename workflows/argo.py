@@ -23,6 +23,7 @@ from workflows.templates import (
     DOCUMENT,
     SCRATCH,
     USER,
+    add_exit_handler,
     add_sign,
     add_template,
     consumed_outputs,
@@ -36,6 +37,7 @@ from workflows.templates import (
 Manifest = dict[str, Any]
 
 ENTRYPOINT = "line"
+EXIT_HANDLER = "exit"
 TITLE = "workflows.argoproj.io/title"
 DAY = 24 * 3600  # seconds
 # A transfer may be ended in the middle of a part; it needs this long to close its files and say how far it came.
@@ -56,7 +58,7 @@ def workflow_template(service: ModelService, document: str) -> Manifest:
             "Changes only what differs from the document.",
         ),
         entrypoint=ENTRYPOINT,
-        on_exit=pipeline.FINISH.step,
+        on_exit=EXIT_HANDLER,
         arguments=_parameters(service, document),
         workflow_metadata=_run_metadata(service),
         # One writer at a time, whoever started it: a run that finds another one at work waits as Pending.
@@ -79,9 +81,10 @@ def workflow_template(service: ModelService, document: str) -> Manifest:
         pod_spec_patch=json.dumps({"terminationGracePeriodSeconds": GRACE_SECONDS}),
         **_scratch(service),
     ) as workflow:
-        for task in _one_for_each_step((*line, pipeline.FINISH)):
+        for task in _one_for_each_step((*line, *pipeline.EXIT)):
             add_template(task, service, used)
         add_sign(pipeline.NOTHING_CHANGED)
+        add_exit_handler(pipeline.EXIT, EXIT_HANDLER)
         with DAG(name=ENTRYPOINT):
             for task in line:
                 Task(

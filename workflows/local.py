@@ -18,20 +18,21 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.text import Text
 
 from steps.check_release import CURRENT
 from steps.engine.errors import Exit
-from steps.engine.outputs import RECAP_FILE, file_name
+from steps.engine.outputs import RECAP, RECAP_FILE, file_name
 from steps.model import ModelDigest
+from steps.objects.workflow_run import EXIT_TASKS, NOT_FAILED, REPORT_RUN, ROLL_BACK, SUCCEEDED
 from steps.release import Release
 from steps.service import ModelService, load
 from workflows.pipeline import (
     CHECK,
-    FINISH,
+    EXIT,
     RECORD_COUNTER,
     SHARD,
     STATE,
@@ -47,6 +48,7 @@ from workflows.rehearsal.launch import Addresses, embedded_services, only_run
 ROOT = Path(__file__).parents[1]
 RUN_NAME = "run-name"  # file in the state folder
 COUNTER = "record-counter"  # file in the state folder: of the release record, when the run of that name began
+RUN_FILE = "run.json"  # what would be the Workflow object
 _STOPPING = {signal.SIGINT, signal.SIGTERM}
 ATTEMPTS = 3  # as often as Argo tries a step that got no answer
 
@@ -118,7 +120,8 @@ def run(options: Options) -> int:
             here = _Run(options, service, state, _run_name(state), _environment(addresses, state), console)
             recaps = _run_tasks(here)
             _summarize(here, recaps, time.monotonic() - started)
-            code = next((recap.code for recap in recaps if recap.code), 0)
+            failed = _first_failure(recaps)
+            code = failed.code if failed else 0
             if options.keep and not code:
                 _keep_serving(here, addresses)
     except _Stopped:
@@ -133,21 +136,39 @@ def _run_tasks(run: _Run) -> list[Recap]:
         shutil.rmtree(run.outputs(""))  # what an earlier run proved is no proof of this one
     for task in tasks(run.service):
         if task.unless_current and run.said(STATE.task, STATE.field) == CURRENT:
-            recaps.append(_left_out(run, task))
+            recaps.append(_left_out(run, task, f"{CHECK.name} found nothing to do"))
             continue
         values = {option: _value(run, source) for option, source in task.options.items()}
         recaps += _run_task(run, task, values | {"run-name": run.name})
         if any(recap.code for recap in recaps):
             break
-    recaps += _run_task(run, FINISH, _result_of(run, recaps))
-    if not recaps[-1].code:
+    return [*recaps, *_at_the_end(run, recaps)]
+
+
+def _at_the_end(run: _Run, line: list[Recap]) -> list[Recap]:
+    """The exit handler: what a task of it fails of is shown, and keeps none from the one after it."""
+    failed = any(recap.code for recap in line)
+    about_run = {"run-name": run.name, "run-status": "Failed" if failed else SUCCEEDED}
+    ended: list[Recap] = []
+    for task in EXIT:
+        if task.if_failed and not failed:
+            ended.append(_left_out(run, task, NOT_FAILED))
+            continue
+        _tell_of(run, [*line, *ended], about_run["run-status"])
+        ended += _run_task(run, task, about_run)
+    if not any(recap.code for recap in ended if recap.task == ROLL_BACK):
         (run.state / COUNTER).unlink(missing_ok=True)
         (run.state / RUN_NAME).unlink(missing_ok=True)
-    return recaps
+    return ended
 
 
-def _left_out(run: _Run, task: Task) -> Recap:
-    reason = f"skipped: {CHECK.name} found nothing to do"
+def _first_failure(recaps: list[Recap]) -> Recap | None:
+    """The task that failed the run; whoever was not told of it changes nothing about it."""
+    return next((recap for recap in recaps if recap.code and recap.task != REPORT_RUN), None)
+
+
+def _left_out(run: _Run, task: Task, why: str) -> Recap:
+    reason = f"skipped: {why}"
     run.console.print(Text.assemble((task.name, "bold"), f"  {reason}"))
     return Recap(task.name, Exit.DONE, 0, 0, 0, reason, 0.0, skipped=True)
 
@@ -215,16 +236,24 @@ def _recap(task: str, code: int, recap_file: Path) -> Recap:
     return Recap(task, code, found["ok"], found["changed"], found["failed"], found["reason"], found["seconds"])
 
 
-def _result_of(run: _Run, recaps: list[Recap]) -> dict[str, str]:
-    """What Argo would tell its exit handler; `workflow.failures` is JSON inside a JSON string there."""
-    failures = [
-        {"displayName": recap.task, "phase": "Failed", "message": recap.reason} for recap in recaps if recap.code
-    ]
-    return {
-        "run-name": run.name,
-        "run-status": "Failed" if failures else "Succeeded",
-        "run-failures": json.dumps(json.dumps(failures or None)),
-    }
+def _tell_of(run: _Run, recaps: list[Recap], status: str) -> None:
+    """Leave what the Workflow object would say of the tasks, for the exit handler."""
+    nodes = {recap.task: _node(run, recap) for recap in recaps}
+    workflow = {"metadata": {"name": run.name}, "status": {"phase": status, "nodes": nodes}}
+    (run.state / RUN_FILE).write_text(json.dumps(workflow), encoding="utf-8")
+
+
+def _node(run: _Run, recap: Recap) -> dict[str, Any]:
+    at_exit = f".onExit[0].{recap.task}" if recap.task in EXIT_TASKS else f".{recap.task}"
+    found = {"name": run.name + at_exit, "displayName": recap.task, "message": recap.reason}
+    if recap.skipped:
+        # In the words of Argo, by which a task that was left out is known from one that was never come to.
+        return {**found, "type": "Skipped", "phase": "Skipped", "message": "when 'left out' evaluated false"}
+    # What a task that failed did not write now may lie there since an earlier run.
+    said = run.outputs(recap.task).glob(RECAP if recap.code else "*")
+    parameters = [{"name": path.name, "value": path.read_text(encoding="utf-8")} for path in said]
+    phase = "Failed" if recap.code else SUCCEEDED
+    return {**found, "type": "Pod", "phase": phase, "outputs": {"parameters": parameters}}
 
 
 def _value(run: _Run, source: Output) -> str:
@@ -256,13 +285,14 @@ def _environment(addresses: Addresses, state: Path) -> dict[str, str]:
         "SLIPWAY_MODELSCOPE_ENDPOINT": addresses.hub,
         "SLIPWAY_OSS_ENDPOINT": addresses.bucket,
         "SLIPWAY_TERMINATION_LOG": str(log),
+        "SLIPWAY_RUN_FILE": str(state.absolute() / RUN_FILE),
         "OSS_ACCESS_KEY_ID": addresses.access_key_id,
         "OSS_ACCESS_KEY_SECRET": addresses.access_key_secret,
     }
 
 
 def _summarize(run: _Run, recaps: list[Recap], seconds: float) -> None:
-    failed = next((recap for recap in recaps if recap.code), None)
+    failed = _first_failure(recaps)
     unchanged = "" if failed or any(recap.changed for recap in recaps) else ", nothing changed"
     ended = f"{'failed' if failed else 'done'} in {seconds:.1f} s{unchanged}"
     run.console.print(Text(f"\n{run.service.name}: {ended}", style="bold"))

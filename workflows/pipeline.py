@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from steps.objects.workflow_run import SIGN
+from steps.objects.workflow_run import REPORT_RUN, ROLL_BACK, SIGN
 from steps.service import ModelService
 
 
@@ -34,6 +34,7 @@ class Task:
     # tried again alone; none means that the step is not told.
     shards: tuple[str, ...] = ()
     unless_current: bool = False  # left out when check-release finds nothing to do
+    if_failed: bool = False  # of the exit handler: left out when the run succeeded
 
     @property
     def fans_out(self) -> bool:
@@ -113,7 +114,7 @@ RECORD_COUNTER = Output("resolve-model", "record_counter")
 _INTENT = {"record-counter": RECORD_COUNTER}
 
 # Steps that change the service, in the name of the run: no other run may do so before this one has ended.
-WRITING = frozenset({"create-volume", "roll-out-service", "promote-release", "finish-run"})
+WRITING = frozenset({"create-volume", "roll-out-service", "promote-release", "roll-back"})
 
 RESOLVE = Task("resolve-model", "resolve-model", "Pin the files at the hub by one digest")
 CHECK = Task(
@@ -172,11 +173,21 @@ PUBLISH = Task(
     shards=("all",),
     unless_current=True,
 )
-FINISH = Task(
-    "finish-run",
-    "finish-run",
-    "Put a failed release back, tell people how the run ended",
-    about_run=("run-name", "run-status", "run-failures"),
+# Tasks of the exit handler: each begins whatever became of the one before it.
+EXIT = (
+    Task(
+        ROLL_BACK,
+        ROLL_BACK,
+        "Put the recorded release back, remove the one that failed",
+        about_run=("run-name", "run-status"),
+        if_failed=True,
+    ),
+    Task(
+        REPORT_RUN,
+        REPORT_RUN,
+        "Tell people how the run ended",
+        about_run=("run-name", "run-status"),
+    ),
 )
 
 

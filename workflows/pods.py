@@ -23,7 +23,7 @@ class SecretVariable:
 @dataclass(frozen=True)
 class Pod:
     minutes: Callable[[ModelService], int]  # the step's own deadline
-    retries: int = 3
+    retries: int = 3  # by Argo, after the first attempt
     hub: bool = False  # reads the model at the hub
     store: bool = False  # reads or writes the bucket, or hands its key to the CSI driver
     webhook: bool = False
@@ -57,7 +57,10 @@ PODS: Mapping[str, Pod] = {
     "roll-out-service": Pod(_rollout),
     "smoke-test": Pod(lambda service: service.smoke.deadline_minutes),
     "promote-release": Pod(_light),
-    "finish-run": Pod(_rollout, webhook=True),  # may put the recorded release back, and waits until it serves
+    # The exit handler. A step of it asks again itself for minutes: whatever Argo might try again, it does not in a run
+    # that was stopped or is past its deadline, and nothing that is optional may keep a pod of it from starting.
+    "roll-back": Pod(_rollout, retries=0),  # may put the recorded release back, and waits until it serves
+    "report-run": Pod(_light, retries=0, webhook=True),
 }
 
 
@@ -75,7 +78,8 @@ def secret_variables(step: str, service: ModelService) -> tuple[SecretVariable, 
     if pod.store and service.store.credentials.kind == "secret":
         variables += _access_key(service.store.credentials.secret)
     if pod.webhook and service.notify:
-        variables.append(SecretVariable("SLIPWAY_WEBHOOK_URL", service.notify.webhook))
+        # Optional: without its Secret the pod would not start and hold the run open. The step says what is wrong.
+        variables.append(SecretVariable("SLIPWAY_WEBHOOK_URL", service.notify.webhook, optional=True))
     return tuple(variables)
 
 

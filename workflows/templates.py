@@ -14,6 +14,8 @@ from hera.workflows import (
     Resources,
     RetryStrategy,
     SecretEnv,
+    Step,
+    Steps,
     Suspend,
 )
 from hera.workflows import models as m
@@ -21,6 +23,7 @@ from hera.workflows import models as m
 from steps.check_release import CURRENT
 from steps.engine.errors import Exit
 from steps.engine.outputs import RECAP, file_name
+from steps.objects.workflow_run import SUCCEEDED
 from steps.platform.footprint import footprint
 from steps.platform.rights import account
 from steps.service import ModelService
@@ -41,13 +44,10 @@ RETRY_EXPRESSION = f'lastRetry.status == "Error" || lastRetry.exitCode in ["{int
 # https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (processNodeRetries)
 FIRST_WAIT = "5s"
 WAIT_FACTOR = 4
-# What only the run can tell; `workflow.status` and `workflow.failures` exist in the exit handler alone.
+# What only the run can tell; `workflow.status` exists in the exit handler alone. Never `workflow.failures`: what tasks
+# said would become part of a template, which Argo evaluates, and of an argument, which has a limit of 128 KiB.
 # https://argo-workflows.readthedocs.io/en/latest/variables/#exit-handler
-RUN_FACTS = {
-    "run-name": "{{workflow.name}}",
-    "run-status": "{{workflow.status}}",
-    "run-failures": "{{workflow.failures}}",
-}
+RUN_FACTS = {"run-name": "{{workflow.name}}", "run-status": "{{workflow.status}}"}
 
 
 def add_template(task: Task, service: ModelService, consumed: frozenset[Output]) -> None:
@@ -73,14 +73,7 @@ def add_template(task: Task, service: ModelService, consumed: frozenset[Output])
             )
             for variable in secret_variables(task.step, service)
         ],
-        retry_strategy=RetryStrategy(
-            limit=pod.retries,
-            retry_policy="Always",
-            expression=RETRY_EXPRESSION,
-            # Never maxDuration: it counts from the first attempt and would end a transfer that works.
-            # https://github.com/argoproj/argo-workflows/issues/13044
-            backoff=m.Backoff(duration=FIRST_WAIT, factor=WAIT_FACTOR),
-        ),
+        retry_strategy=_retry(pod.retries) if pod.retries else None,
         active_deadline_seconds=deadline_seconds(task.step, service),
         service_account_name=account(task.step),
         security_context=m.SecurityContext(
@@ -97,12 +90,42 @@ def add_template(task: Task, service: ModelService, consumed: frozenset[Output])
     )
 
 
+def add_exit_handler(tasks: Sequence[Task], name: str) -> None:
+    """Add the graph of the exit handler: one task after the other, each whatever became of the one before it.
+
+    Steps, and no DAG: Argo 3.5 calls the DAG of an exit handler Failed as soon as it begins in a run that was stopped,
+    and then starts no further task of it.
+    https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/dag.go (assessDAGPhase)
+    A task that fails is red and fails nothing else: a run that succeeded is Failed if its exit handler is.
+    https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (operate)
+    """
+    with Steps(name=name):
+        for task in tasks:
+            Step(
+                name=task.name,
+                template=task.step,
+                when=f"{RUN_FACTS['run-status']} != {SUCCEEDED}" if task.if_failed else None,
+                continue_on=m.ContinueOn(failed=True, error=True),
+            )
+
+
 def add_sign(sign: Sign) -> None:
     """Add the template of a node without a pod. A suspension of no seconds is over as soon as the controller sees it.
 
     https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (executeSuspend)
     """
     Suspend(name=sign.name, annotations={DESCRIPTION: sign.does}, duration="0")
+
+
+def _retry(limit: int) -> RetryStrategy:
+    return RetryStrategy(
+        limit=limit,
+        retry_policy="Always",
+        expression=RETRY_EXPRESSION,
+        # Never maxDuration: it counts from the first attempt and would end a transfer that works.
+        # https://github.com/argoproj/argo-workflows/issues/13044
+        backoff=m.Backoff(duration=FIRST_WAIT, factor=WAIT_FACTOR),
+    )
 
 
 def unless_current() -> str:

@@ -94,7 +94,8 @@ while :; do
   sleep "$pause"
 done
 
-# Argo keeps one node for each task and, below a retryStrategy, one for each attempt; the last attempt has the reason.
+# Argo keeps one node for each task and, below a retryStrategy, one for each attempt; the last attempt has the reason. A task
+# of the exit handler has one attempt, and one node.
 jq --raw-output '
   [.status.nodes // {} | .[]] as $nodes
   | $nodes | map(select(.type == "Retry" or .type == "Skipped" or (.type == "Pod" and (.name | test("\\([0-9]+\\)$") | not))))
@@ -103,7 +104,7 @@ jq --raw-output '
   | ($nodes | map(select(.type == "Pod" and (.name | startswith($task.name + "(")))) | sort_by(.startedAt) | last // $task) as $attempt
   | ([$attempt.outputs.parameters // [] | .[] | select(.name == "recap") | .value] | first // "") as $recap
   | (if .phase == "Failed" or .phase == "Error" then $attempt.message // .message // "" else $recap end) as $words
-  | "  \(if .displayName | endswith(".onExit") then .templateName else .displayName end): \(.phase)  \($words)"' "$work/body"
+  | "  \(.displayName): \(.phase)  \($words)"' "$work/body"
 
 # The phase alone is no verdict: Argo 3.5 calls a run Succeeded that was terminated while it waited for its lock.
 # https://github.com/argoproj/argo-workflows/issues/10733

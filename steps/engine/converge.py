@@ -3,16 +3,18 @@
 Done means an empty plan. There is no other wait loop in the project, so there is one deadline and one clock.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from steps.engine.clock import Clock
-from steps.engine.errors import Blocked, DeadlineExceeded, NotConverging
+from steps.engine.errors import Blocked, DeadlineExceeded, NotConverging, TransientError
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
 
 Facts = TypeVar("Facts")
+Found = TypeVar("Found")
 
 FIRST_LOOK_AGAIN = 0.25  # seconds; doubles up to the last value, so short waits stay short and long ones cheap
 LAST_LOOK_AGAIN = 5.0
@@ -49,9 +51,10 @@ class Outcome:
     outputs: Any
 
 
-def converge(step: Step[Facts], report: Report, clock: Clock) -> Outcome:
+def converge(step: Step[Facts], report: Report, clock: Clock, *, patience: float = 0.0) -> Outcome:
     """Make the plan of `step` empty, or raise.
 
+    `patience` is for how many seconds without an answer the step looks again, for a step that has no other attempt.
     Raises Blocked (faults), NotConverging (a change that was done is wanted again), DeadlineExceeded, and whatever the
     adapters raise.
     """
@@ -59,18 +62,11 @@ def converge(step: Step[Facts], report: Report, clock: Clock) -> Outcome:
     until = clock.now() + step.deadline
     pause = FIRST_LOOK_AGAIN
     while True:
-        facts = step.observe()
-        plan = step.plan(facts)
-        if plan.faults:
-            report.kept(plan.kept)
-        _stop_at_faults(plan, report)
+        facts, plan = _patiently(partial(_turn, step, done, report), report, clock, patience)
         if plan.converged:
             report.kept(plan.kept)
             return Outcome(tuple(done), step.outputs(facts))
         if plan.changes:
-            _refuse_to_repeat(plan.changes, done)
-            step.apply(plan.changes, report)
-            done += plan.changes
             pause = FIRST_LOOK_AGAIN
             continue
         if clock.now() >= until:
@@ -81,6 +77,33 @@ def converge(step: Step[Facts], report: Report, clock: Clock) -> Outcome:
         report.waiting(plan.waits)
         clock.sleep(pause)
         pause = min(pause * 2, LAST_LOOK_AGAIN)
+
+
+def _turn(step: Step[Facts], done: list[Change], report: Report) -> tuple[Facts, Plan]:
+    """Look, plan, and do what is to be done."""
+    facts = step.observe()
+    plan = step.plan(facts)
+    if plan.faults:
+        report.kept(plan.kept)
+    _stop_at_faults(plan, report)
+    if plan.changes:
+        _refuse_to_repeat(plan.changes, done)
+        step.apply(plan.changes, report)
+        done += plan.changes
+    return facts, plan
+
+
+def _patiently(ask: Callable[[], Found], report: Report, clock: Clock, patience: float) -> Found:
+    """Ask again as long as there is no answer. A change that was cut off is planned anew, unless it was done."""
+    since = clock.now()
+    while True:
+        try:
+            return ask()
+        except TransientError as error:
+            if clock.now() - since >= patience:
+                raise
+            report.waiting((error.reason,))
+            clock.sleep(LAST_LOOK_AGAIN)
 
 
 def check(step: Step[Any], report: Report) -> None:

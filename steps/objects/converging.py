@@ -1,4 +1,4 @@
-"""Make wanted objects so: look at each with the server's own dry run, change only what differs."""
+"""Make wanted objects so: look at each with the server's own dry run, change only what differs and is ours."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
 from steps.objects.difference import differences, presentable, reason
 from steps.objects.kinds import being_deleted
+from steps.objects.ownership import Owner, foreign_owner, refuse_foreign
 from steps.objects.writers import last_writer
 from steps.ports import Cluster, Manifest, Ref
 
@@ -19,7 +20,7 @@ class Look:
 
     wanted: Manifest
     live: Manifest | None
-    preview: Manifest | None  # None while the live object is being deleted
+    preview: Manifest | None  # None while the live object is being deleted, and for one of another owner
 
     @property
     def ref(self) -> Ref:
@@ -32,6 +33,14 @@ class Apply:
 
     manifest: Manifest = field(repr=False)  # a Secret may be in it
 
+    @property
+    def ref(self) -> Ref:
+        return Ref.of(self.manifest)
+
+    @property
+    def owner(self) -> Owner:
+        return Owner.of(self.manifest)
+
 
 @dataclass(frozen=True)
 class Delete:
@@ -39,10 +48,12 @@ class Delete:
 
     ref: Ref
     uid: str = field(compare=False)
+    owner: Owner
 
 
 def look(cluster: Cluster, wanted: Manifest) -> Look:
-    """Read one object and preview it. An object on its way out is not previewed: the server may refuse that.
+    """Read one object and preview it. An object on its way out, or of another owner, is not previewed: the server may
+    refuse that.
 
     A controller may write between the two (a binder fills claimRef.uid), and its write would look like a difference.
     A dry run names the revision that it started from, so a pair of two revisions is read again.
@@ -56,11 +67,20 @@ def look(cluster: Cluster, wanted: Manifest) -> Look:
 
 
 def plan_objects(looks: Iterable[Look]) -> Plan:
-    """Create what is absent, update what differs, wait for what is being deleted, keep the rest; in this order."""
+    """Create what is absent, update what differs, wait for what is being deleted, keep the rest; in this order.
+
+    An object of another owner is a fault, so that nothing of the plan is done.
+    """
     plan = Plan()
     for item in looks:
         plan += _plan_one(item)
     return plan
+
+
+def foreign_objects(cluster: Cluster, wanted: Iterable[Manifest]) -> tuple[str, ...]:
+    """Which of the wanted names belong to another owner; for a step that writes before it has looked at all of them."""
+    found = (foreign_owner(Owner.of(one), cluster.get(Ref.of(one))) for one in wanted)
+    return tuple(filter(None, found))
 
 
 def deletion(live: Manifest, why: str) -> Change:
@@ -70,15 +90,19 @@ def deletion(live: Manifest, why: str) -> Change:
         "delete",
         str(ref),
         why,
-        Delete(ref, live["metadata"]["uid"]),
+        Delete(ref, live["metadata"]["uid"], Owner.of(live)),
         before=presentable(live),
         last_writer=last_writer(live),
     )
 
 
 def apply_changes(cluster: Cluster, changes: Iterable[Change], report: Report) -> None:
-    """Do the changes of plans made here, one after the other, and report each."""
+    """Do the changes of plans made here, one after the other, and report each.
+
+    Raises Blocked for an object that somebody handed over to another owner since the plan was made.
+    """
     for change in changes:
+        refuse_foreign(change.payload.owner, cluster.get(change.payload.ref))
         if isinstance(change.payload, Delete):
             cluster.delete(change.payload.ref, change.payload.uid)
         else:
@@ -88,8 +112,8 @@ def apply_changes(cluster: Cluster, changes: Iterable[Change], report: Report) -
 
 def _look_once(cluster: Cluster, wanted: Manifest) -> Look:
     live = cluster.get(Ref.of(wanted))
-    leaving = live is not None and being_deleted(live)
-    return Look(wanted, live, None if leaving else cluster.preview(wanted))
+    untouchable = live is not None and (being_deleted(live) or not Owner.of(wanted).owns(live))
+    return Look(wanted, live, None if untouchable else cluster.preview(wanted))
 
 
 def _revision(manifest: Manifest | None) -> str:
@@ -98,8 +122,11 @@ def _revision(manifest: Manifest | None) -> str:
 
 def _plan_one(item: Look) -> Plan:
     target = str(item.ref)
-    if item.preview is None:
+    if item.live is not None and being_deleted(item.live):
         return Plan(waits=(f"{target} to be gone: {_held_by(item.live)}",))
+    foreign = foreign_owner(Owner.of(item.wanted), item.live)
+    if foreign or item.preview is None:
+        return Plan(faults=(foreign,))
     if item.live is None:
         after = presentable(item.preview)
         return Plan((Change("create", target, "absent", Apply(item.wanted), after=after),))

@@ -43,10 +43,5 @@ def labels_of(manifest: Manifest) -> dict[str, str]:
     return found
 
 
-def is_ours(manifest: Manifest, service: ModelService) -> bool:
-    """Made for this service, as far as its label says."""
-    return labels_of(manifest).get(SERVICE_LABEL) == service.name
-
-
 def being_deleted(manifest: Manifest) -> bool:
     return bool(manifest["metadata"].get("deletionTimestamp"))

@@ -8,7 +8,7 @@ record of an older or newer Slipway can be read. tests/plan/records holds one of
 """
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from steps.engine.errors import TransientError
@@ -18,7 +18,6 @@ from steps.release import Release, record_name
 from steps.service import ModelService
 
 SCHEMA = "1"
-NOTIFIED_RUN = "slipway/notified-run"  # annotation: the run that people were told about
 PROMOTED_AT = "promotedAt"
 NOW = "(the time of the promotion)"  # stands in a plan for what only the doing knows
 
@@ -51,7 +50,6 @@ class Record:
     current: Entry | None = None
     previous: Entry | None = None
     promoted_at: str = ""
-    notified_run: str = ""
     counter: int = 0  # raised by one with each promotion that changes `current`
     run: str = ""  # that raised it, by the name under which it holds the Lease of the writer
     broken: str = ""  # what of the ConfigMap cannot be read, as a clause; the rest of this record is what can be
@@ -76,14 +74,14 @@ def promoted(record: Record, entry: Entry, run: str = "") -> Record:
         return record
     was_other = record.current is not None and record.current.release != entry.release
     previous = record.current if was_other else record.previous
-    return Record(entry, previous, NOW, record.notified_run, record.counter + 1, run)
+    return Record(entry, previous, NOW, record.counter + 1, run)
 
 
 def read(live: Manifest | None) -> Record:
     """The record in a ConfigMap; empty if there is none yet. Never raises: what cannot be read is named in `broken`."""
     if live is None:
         return Record()
-    data, annotations = live.get("data") or {}, live["metadata"].get("annotations") or {}
+    data = live.get("data") or {}
     faults: list[str] = []
     current, previous = (_entry(data, name, faults) for name in ("current", "previous"))
     counter = _counter(data, faults)
@@ -93,7 +91,6 @@ def read(live: Manifest | None) -> Record:
         current=current,
         previous=previous,
         promoted_at=data.get(PROMOTED_AT, ""),
-        notified_run=annotations.get(NOTIFIED_RUN, ""),
         counter=counter,
         run=data.get("run", ""),
         broken=f"the release record {Ref.of(live)} cannot be read: {'; '.join(faults)}{newer}" if faults else "",
@@ -115,9 +112,7 @@ def mending(service: ModelService, record: Record) -> str:
 def record(service: ModelService, content: Record) -> Manifest:
     """The ConfigMap. A record that was read and holds the same still keeps its data, with fields of another schema."""
     metadata = owned_metadata(service, record_name(service), service.namespace)
-    if content.notified_run:
-        metadata["annotations"] = {**metadata.get("annotations", {}), NOTIFIED_RUN: content.notified_run}
-    same = content.source is not None and replace(read(content.source), notified_run=content.notified_run) == content
+    same = content.source is not None and read(content.source) == content
     data = (content.source or {}).get("data") or {} if same else _data(content)
     return {"apiVersion": CONFIG_MAP.api_version, "kind": CONFIG_MAP.kind, "metadata": metadata, "data": data}
 

@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterable
 
 from steps.engine.plan import Change
 from steps.objects.converging import deletion
-from steps.objects.kinds import PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, SERVICE, being_deleted, is_ours, labels_of
+from steps.objects.kinds import PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, SERVICE, being_deleted, labels_of
+from steps.objects.ownership import is_ours, namespace_of
 from steps.ports import Cluster, Kind, Manifest
 from steps.release import RELEASE_LABEL, SERVICE_LABEL
 from steps.service import ModelService
@@ -47,16 +48,10 @@ def superseded_volumes(found: Iterable[Manifest], service: ModelService, keep: C
         if is_ours(manifest, service)
         and manifest["metadata"]["name"] not in keep
         and not being_deleted(manifest)
-        and _namespace_of(manifest) == service.namespace
+        and namespace_of(manifest) == service.namespace
     ]
     return sorted(chosen, key=lambda manifest: kinds.index(manifest["kind"]))
 
 
 def deletions(manifests: Iterable[Manifest], why: str) -> tuple[Change, ...]:
     return tuple(deletion(manifest, why) for manifest in manifests)
-
-
-def _namespace_of(manifest: Manifest) -> str:
-    if manifest["kind"] == PERSISTENT_VOLUME.kind:
-        return str((manifest["spec"].get("claimRef") or {}).get("namespace", ""))
-    return str(manifest["metadata"].get("namespace", ""))

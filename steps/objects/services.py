@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from steps.objects.kinds import SERVICE, is_ours, owned_metadata
+from steps.objects.kinds import SERVICE, owned_metadata
 from steps.objects.role_based_group import ROUTER
 from steps.ports import Manifest, Ref
 from steps.release import RELEASE_LABEL, ROLE_LABEL, SERVICE_LABEL, Release
@@ -30,20 +30,6 @@ def traffic_service(release: Release) -> Manifest:
 def serving_release(traffic: Manifest | None) -> str:
     """Id of the release that the traffic goes to now; empty if there is none."""
     return str(((traffic or {}).get("spec", {}).get("selector") or {}).get(RELEASE_LABEL, ""))
-
-
-def foreign_owner(service: ModelService, live: Manifest | None) -> str:
-    """Why an object of this name may not be touched; empty if it is absent or ours."""
-    if live is None or is_ours(live, service):
-        return ""
-    ref = Ref.of(live)
-    found = (live["metadata"].get("labels") or {}).get(SERVICE_LABEL)
-    owner = f"it belongs to {found}" if found else "it was not made by Slipway"
-    return (
-        f"{ref} exists and {owner}: label {SERVICE_LABEL} is {found or 'absent'}, expected {service.name}. "
-        f"Next: choose another name in the document, or hand it over: kubectl label --overwrite "
-        f"{ref.kind.kind.lower()} {ref.name} -n {ref.namespace} {SERVICE_LABEL}={service.name}"
-    )
 
 
 def _service(release: Release, ref: Ref, labels: dict[str, str]) -> Manifest:

@@ -8,14 +8,8 @@ https://github.com/kubernetes-sigs/alibaba-cloud-csi-driver/blob/master/docs/oss
 import base64
 
 from steps.engine.plan import Plan
-from steps.objects.kinds import (
-    PERSISTENT_VOLUME,
-    PERSISTENT_VOLUME_CLAIM,
-    SECRET,
-    being_deleted,
-    is_ours,
-    owned_metadata,
-)
+from steps.objects.kinds import PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, SECRET, being_deleted, owned_metadata
+from steps.objects.ownership import is_ours
 from steps.ports import AccessKey, Manifest, Ref
 from steps.release import SERVICE_LABEL, Release
 
@@ -103,7 +97,7 @@ def capacity(release: Release, live_claim: Manifest | None) -> str:
     return str(requested or release.service.volume.capacity or NOMINAL_CAPACITY)
 
 
-def conflicts(release: Release, volume: Manifest | None, claim: Manifest | None) -> list[str]:
+def conflicts(release: Release, claim: Manifest | None) -> list[str]:
     """What neither an apply nor time will mend; each with the command that does."""
     found = []
     name, namespace = release.volume_name, release.service.namespace
@@ -120,8 +114,6 @@ def conflicts(release: Release, volume: Manifest | None, claim: Manifest | None)
                 f"{claim_ref(release)} is Lost: its volume was deleted under it. Next: kubectl delete pvc {name} "
                 f"-n {namespace} (no file in the bucket is touched), run again"
             )
-    if volume is not None and not being_deleted(volume) and not is_ours(volume, release.service):
-        found += _foreign_volume(release, volume)
     return found
 
 
@@ -174,19 +166,3 @@ def unready(release: Release, claim: Manifest | None) -> str:
         f"{ref} {found}, expected the claim of {service.name}, Bound to {volume_ref(release)}; create-volume makes it. "
         "Next: submit a new run, or run create-volume with the same --model-digest, then run this step again"
     )
-
-
-def _foreign_volume(release: Release, volume: Manifest) -> list[str]:
-    name = release.volume_name
-    taken = volume["spec"].get("claimRef") or {}
-    holder = "/".join(str(taken[key]) for key in ("namespace", "name") if taken.get(key)) or "nobody"
-    if volume.get("status", {}).get("phase") == "Released":
-        patch = '{"spec":{"claimRef":{"uid":null,"resourceVersion":null}}}'
-        words = (
-            f"{volume_ref(release)} is Released by {holder} and carries no label of {release.service.name}, so it is "
-            f"left alone. Next: if nobody needs it, kubectl patch pv {name} -p '{patch}', run again"
-        )
-        return [words]
-    if (taken.get("namespace"), taken.get("name")) not in ((None, None), (release.service.namespace, name)):
-        return [f"{volume_ref(release)} is reserved for {holder}. Next: see who made it, delete it, run again"]
-    return []

@@ -4,7 +4,10 @@ Argo keeps a node for everything: for the graph, for each task, and for each att
 https://argo-workflows.readthedocs.io/en/latest/fields/#nodestatus
 """
 
+import base64
+import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -26,12 +29,19 @@ FAILED = ("Failed", "Error")  # what Argo calls a run or a task that did not suc
 _ENDED = (SUCCEEDED, *FAILED, "Skipped", "Omitted")
 _ATTEMPT = re.compile(r"(?P<task>.+)\((?P<number>\d+)\)")  # name of the node of an attempt
 _EXIT_HANDLER = ".onExit"
+# Tasks of the exit handler, in their order.
+ROLL_BACK = "roll-back"
+REPORT_RUN = "report-run"
+EXIT_TASKS = (ROLL_BACK, REPORT_RUN)
 # A node of the line that does no work: it is green if nothing changed, and left out of every other run.
 SIGN = "nothing-changed"
 # How Argo says that the `when` of a task kept it from running, here always because check-release found nothing to do.
 # https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/dag.go (executeDAGTask)
 _WHEN = re.compile("when '.*' evaluated false")
 LEFT_OUT = "check-release found nothing to do"
+NOT_FAILED = "the run did not fail"  # why the exit handler left out its task
+# MiB of nodes that are unpacked; a line of 12 tasks with 64 shards and all of their attempts has less than one.
+LONGEST_NODES = 4
 
 Node = Mapping[str, Any]
 
@@ -48,6 +58,8 @@ class TaskResult:
     progress: str = ""  # done/all, in megabytes for a transfer
     outputs: Mapping[str, str] = field(default_factory=dict)
     recaps: tuple[str, ...] = ()  # of each attempt; empty texts for those that were ended before they could say
+    tried: tuple[str, ...] = ()  # messages of the attempts that failed, in their order
+    at_exit: bool = False  # a task of the exit handler
 
     @property
     def ended(self) -> bool:
@@ -61,6 +73,10 @@ class TaskResult:
     def left_out(self) -> bool:
         """Whether it did not run because there was nothing to do."""
         return self.message == LEFT_OUT
+
+    @property
+    def ran(self) -> bool:
+        return self.phase not in ("Skipped", "Omitted")
 
     @property
     def recap(self) -> str:
@@ -99,15 +115,26 @@ class Run:
     finished: datetime | None = None
     tasks: tuple[TaskResult, ...] = ()  # those that Argo has come to, in the order of the line, the exit handler last
     queued_behind: tuple[str, ...] = ()  # "mutex … held by run …"
+    unread: str = ""  # why its tasks are not known, although Argo may know them
 
     @classmethod
     def of(cls, workflow: Manifest) -> "Run":
+        """Total: what a status holds that cannot be read costs the tasks, and `unread` says so."""
+        try:
+            return cls._of(workflow)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, zlib.error) as error:
+            bare = cls._of({key: value for key, value in workflow.items() if key != "status"})
+            return replace(bare, phase=_told_phase(workflow), unread=f"its status cannot be read: {error}")
+
+    @classmethod
+    def _of(cls, workflow: Manifest) -> "Run":
         metadata, status = workflow["metadata"], workflow.get("status") or {}
+        nodes, unread = _nodes(status)
         labels = metadata.get("labels") or {}
         template = ((workflow.get("spec") or {}).get("workflowTemplateRef") or {}).get("name", "")
         return cls(
             name=metadata["name"],
-            phase=_phase(workflow),
+            phase=_phase(workflow, nodes),
             message=_one_line(status.get("message")) or _shutdown(workflow),
             service=labels.get(SERVICE_LABEL) or template,
             trigger=labels.get(TRIGGER_LABEL) or _trigger(labels),
@@ -115,8 +142,9 @@ class Run:
             created=_moment(metadata.get("creationTimestamp")),
             started=_moment(status.get("startedAt")),
             finished=_moment(status.get("finishedAt")),
-            tasks=tuple(_in_order(_tasks(metadata["name"], status.get("nodes") or {}), _line(status))),
+            tasks=tuple(_in_order(_tasks(metadata["name"], nodes), _line(status))),
             queued_behind=tuple(_held(status)),
+            unread=unread,
         )
 
     @property
@@ -134,7 +162,7 @@ class Run:
     @property
     def result(self) -> str:
         """What the run did, in a few words; empty if no task said. The exit handler only tells of the others."""
-        line = [task for task in self.tasks if task.name != "finish-run"]
+        line = [task for task in self.tasks if not task.at_exit]
         changed = [task.name for task in line if task.changed]
         if changed:
             return f"changed by {', '.join(changed)}"
@@ -147,15 +175,42 @@ class Run:
         return told.get("promote-release") or told.get("check-release", "")
 
 
-def _phase(workflow: Manifest) -> str:
+def _nodes(status: Mapping[str, Any]) -> tuple[Mapping[str, Node], str]:
+    """The nodes, or why they are not in the object. Argo packs those of a run that would be too large for etcd.
+
+    https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/packer/packer.go, and workflow/hydrator
+    """
+    if status.get("nodes"):
+        return status["nodes"], ""
+    if status.get("offloadNodeStatusVersion"):
+        return {}, "Argo keeps its nodes in a database (nodeStatusOffLoad)"
+    packed = status.get("compressedNodes")
+    return (_unpacked(packed), "") if packed else ({}, "")
+
+
+def _unpacked(packed: str) -> Mapping[str, Node]:
+    """Gzip in base64. Raises ValueError and zlib.error for anything else, as Argo 4.1 packs it if it is told to."""
+    gzip = zlib.decompressobj(wbits=31)
+    text = gzip.decompress(base64.b64decode(packed, validate=True), LONGEST_NODES * 2**20)
+    if not gzip.eof:
+        raise ValueError(f"its nodes are cut off, or longer than {LONGEST_NODES} MiB")
+    found: Mapping[str, Node] = json.loads(text)
+    return found
+
+
+def _told_phase(workflow: Manifest) -> str:
+    status = workflow.get("status")
+    return str((status.get("phase") if isinstance(status, dict) else "") or "Pending")
+
+
+def _phase(workflow: Manifest, nodes: Mapping[str, Node]) -> str:
     """Argo 3.5 calls a run Succeeded that was terminated while it waited for a lock, although it did nothing.
 
     https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go
     """
-    status = workflow.get("status") or {}
-    phase = str(status.get("phase") or "Pending")
+    phase = _told_phase(workflow)
     if phase == SUCCEEDED and (workflow.get("spec") or {}).get("shutdown"):
-        graph = (status.get("nodes") or {}).get(workflow["metadata"]["name"]) or {}
+        graph = nodes.get(workflow["metadata"]["name"]) or {}
         return phase if graph.get("phase") == SUCCEEDED else "Failed"
     return phase
 
@@ -188,16 +243,20 @@ def _tasks(run: str, nodes: Mapping[str, Node]) -> Iterator[TaskResult]:
 
 
 def _task(run: str, node: Node, attempts: list[Node]) -> TaskResult:
-    is_exit_handler = _name(node) == run + _EXIT_HANDLER
+    # Up to now the exit handler is a task itself, and its node is called after the run.
+    at_exit, is_handler = _name(node).startswith(run + _EXIT_HANDLER), _name(node) == run + _EXIT_HANDLER
+    left_out = NOT_FAILED if at_exit else LEFT_OUT
     found = TaskResult(
-        name=node.get("templateName", "") if is_exit_handler else node.get("displayName") or _name(node),
+        name=node.get("templateName", "") if is_handler else node.get("displayName") or _name(node),
         phase=node.get("phase") or "Pending",
-        message=LEFT_OUT if _is_left_out(node) else _one_line(node.get("message")),
+        message=left_out if _is_left_out(node) else _one_line(node.get("message")),
         started=_moment(node.get("startedAt")),
         finished=_moment(node.get("finishedAt")),
         progress=node.get("progress", ""),
         outputs=_outputs(node),
         recaps=tuple(_outputs(attempt).get(RECAP, "") for attempt in attempts or [node]),
+        tried=tuple(_one_line(attempt.get("message")) for attempt in attempts if attempt.get("phase") in FAILED),
+        at_exit=at_exit,
     )
     return _with_last_attempt(found, attempts[-1]) if attempts else found
 
@@ -250,11 +309,12 @@ def _line(status: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _in_order(tasks: Iterable[TaskResult], line: tuple[str, ...]) -> list[TaskResult]:
     """Argo keeps its nodes in no order, and dates several alike."""
+    places = {name: place for place, name in enumerate((*line, *EXIT_TASKS))}
 
     def order(task: TaskResult) -> tuple[int, float]:
         started = task.started.timestamp() if task.started else float("inf")
         name = task.name.partition("(")[0]  # one of several of a task is called `task(0:item)`
-        return (line.index(name) if name in line else len(line), started)
+        return places.get(name, len(places) if task.at_exit else len(line)), started
 
     return sorted(tasks, key=order)
 
@@ -263,9 +323,9 @@ def _moment(text: str | None) -> datetime | None:
     """Nothing, rather than an error, for what is no time: whoever reads a status only tells of it."""
     try:
         return datetime.fromisoformat(text) if text else None
-    except ValueError:
+    except (ValueError, TypeError):
         return None
 
 
 def _one_line(text: str | None) -> str:
-    return " ".join((text or "").split())
+    return " ".join(str(text or "").split())

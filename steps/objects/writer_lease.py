@@ -15,9 +15,9 @@ from steps.engine.converge import Step
 from steps.engine.plan import Action, Change, Plan
 from steps.engine.report import Report
 from steps.objects import record
-from steps.objects.converging import Apply, Delete
 from steps.objects.intent import Intent
 from steps.objects.kinds import LEASE, owned_metadata
+from steps.objects.ownership import foreign_owner, owner
 from steps.ports import Locks, Manifest, Ref
 from steps.release import GPU_LEASE, writer_lease_name
 from steps.service import ModelService
@@ -34,6 +34,7 @@ class Writer:
     name: str  # of the run; every step of it, and every retry, is the same writer
     seconds: int  # after so long without a renewal, somebody else may take over
     stays: bool  # other steps of the run come after this one, so the Lease is kept for them
+    stays_with_faults: bool = False  # kept after a fault, too: it tells the exit handler that the run wrote
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,14 @@ class WriterLease:
         """Who else writes now, in words for people; empty if nobody does."""
         return self.look().taken_from(self.writer)
 
+    def wrote(self) -> bool:
+        """Whether our writer was the last one to take the Lease and has not given it back, also if its time is over."""
+        return self.look().last_holder == self.writer.name
+
     def taken(self, look: "LeaseLook") -> Manifest:
         """The Lease in our hands, from now on."""
         spec, now = look.spec, _moment(look.now)
-        again = look.holder == self.writer.name
+        again = look.last_holder == self.writer.name
         return self._with(
             look,
             {
@@ -84,8 +89,15 @@ class WriterLease:
     def given_back(self, look: "LeaseLook") -> Manifest:
         return self._with(look, {"leaseTransitions": look.spec.get("leaseTransitions", 0)})
 
+    def foreign(self, look: "LeaseLook") -> str:
+        """Why a Lease of this name may not be taken by a run of this service; empty if it may."""
+        return foreign_owner(owner(self.service), look.live)
+
+    def metadata(self) -> dict[str, Any]:
+        return owned_metadata(self.service, self.ref.name, self.ref.namespace)
+
     def _with(self, look: "LeaseLook", spec: dict[str, Any]) -> Manifest:
-        metadata = owned_metadata(self.service, self.ref.name, self.ref.namespace)
+        metadata = self.metadata()
         if look.live is not None:
             # Replaces this very version and no later one. With the uid, a PUT of a deleted Lease does not make it anew.
             metadata |= {key: look.live["metadata"][key] for key in ("uid", "resourceVersion")}
@@ -105,6 +117,12 @@ class GpuLease(WriterLease):
     def ref(self) -> Ref:
         return Ref(LEASE, GPU_LEASE, self.service.workflow.namespace)
 
+    def foreign(self, look: "LeaseLook") -> str:  # noqa: ARG002  # it belongs to no service alone
+        return ""
+
+    def metadata(self) -> dict[str, Any]:
+        return {"name": self.ref.name, "namespace": self.ref.namespace}
+
 
 @dataclass(frozen=True)
 class LeaseLook:
@@ -120,10 +138,14 @@ class LeaseLook:
         return found
 
     @property
+    def last_holder(self) -> str:
+        """Who took it last, in time or not; empty once it was given back."""
+        return str(self.spec.get("holderIdentity") or "")
+
+    @property
     def holder(self) -> str:
         """Empty if nobody holds it, also if whoever did has not renewed it in time."""
-        name = str(self.spec.get("holderIdentity") or "")
-        return name if name and self.now < self._renewed + self._seconds else ""
+        return self.last_holder if self.now < self._renewed + self._seconds else ""
 
     @property
     def worn(self) -> bool:
@@ -180,9 +202,12 @@ class Guarded(Generic[Facts]):
 
     def plan(self, facts: GuardedFacts[Facts]) -> Plan:
         inner = self.step.plan(facts.inner)
-        if facts.overtaken and (_writes(inner) or inner.faults):
+        if facts.overtaken and (inner.changes or inner.faults):
             return self._refused(facts, inner)
-        if facts.lease.holder == self.lease.writer.name:
+        foreign = self.lease.foreign(facts.lease)
+        if foreign:
+            return Plan(kept=inner.kept, faults=(foreign,)) if inner.changes else inner
+        if facts.lease.last_holder == self.lease.writer.name:  # out of time, it is renewed before anything else
             return self._as_holder(facts.lease, inner)
         if not inner.changes and not (inner.waits and self.lease.for_waits):
             return inner  # a run that finds everything as wanted leaves no trace, and waits for nobody
@@ -190,9 +215,7 @@ class Guarded(Generic[Facts]):
         if not other:
             # The step looks and plans again before it acts: until now, somebody else may have written.
             return Plan((self._swap(facts.lease, self.lease.taken(facts.lease)),))
-        if _writes(inner):
-            return Plan(kept=inner.kept, waits=(other,))
-        return inner
+        return Plan(kept=inner.kept, waits=(other,))
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
         if not isinstance(changes[0].payload, Swap):
@@ -219,7 +242,8 @@ class Guarded(Generic[Facts]):
 
     def _as_holder(self, lease: LeaseLook, inner: Plan) -> Plan:
         over = not inner.changes and not inner.waits
-        if over and not self.lease.writer.stays:
+        stays = self.lease.writer.stays or (inner.faults and self.lease.writer.stays_with_faults)
+        if over and not stays:
             return Plan((self._swap(lease, self.lease.given_back(lease)),))
         if not over and lease.worn:
             return Plan((self._swap(lease, self.lease.taken(lease)),))
@@ -229,11 +253,6 @@ class Guarded(Generic[Facts]):
         holder = manifest["spec"].get("holderIdentity", "nobody")
         action: Action = "create" if lease.live is None else "update"
         return Change(action, str(self.lease.ref), f"held by {holder}", Swap(manifest))
-
-
-def _writes(plan: Plan) -> bool:
-    """A message to people is no change of the service."""
-    return any(isinstance(change.payload, Apply | Delete | Swap) for change in plan.changes)
 
 
 def _moment(seconds: float) -> str:

@@ -5,7 +5,7 @@ for what it says, and tests hold every step against it: each uses all of its rig
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from steps.platform.components import OSS_DRIVER
@@ -62,6 +62,10 @@ def _has_key(service: ModelService) -> bool:
 
 
 _RECORD_READ = Grant(("get",), "configmaps", "read the release record", names=_record)
+# No names: that of a run is not known before it starts. A run holds no secret, only the names of some.
+_RUN_READ = Grant(
+    ("get",), "workflows", "tell what every task of the run did", "argoproj.io", "workflow", explains=True
+)
 _GUARD = (
     Grant(("get", "update"), "leases", "be the one writer of the service", "coordination.k8s.io", names=_lease),
     # A lock is created by POST, so that of two writers one is refused; that is authorized without a name.
@@ -198,15 +202,8 @@ _STEPS: Mapping[str, tuple[Grant, ...]] = {
         *_LOOK_AT_GROUP,
         *_GUARD,
     ),
-    "finish-run": (
+    "roll-back": (
         _RECORD_READ,
-        Grant(
-            ("create", "patch"),
-            "configmaps",
-            "remember that people were told",
-            names=_record,
-            when=lambda service: service.notify is not None,
-        ),
         Grant(
             ("get", "list", "create", "patch", "delete"),
             "services",
@@ -218,11 +215,11 @@ _STEPS: Mapping[str, tuple[Grant, ...]] = {
             "put back the recorded release, remove a failed one",
             WORKLOADS,
         ),
-        # No names: that of a run is not known before it starts. A run holds no secret, only the names of some.
-        Grant(("get",), "workflows", "tell what every task of the run did", "argoproj.io", "workflow", explains=True),
+        _RUN_READ,
         *_LOOK_AT_GROUP,
         *_GUARD,
     ),
+    "report-run": (replace(_RECORD_READ, explains=True), _RUN_READ),
 }
 
 # Argo's executor beside every step, in every line since 3.4; without it a run stays Running for ever.

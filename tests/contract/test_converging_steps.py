@@ -9,7 +9,6 @@ import pytest
 
 from steps.engine.converge import Step
 from steps.engine.errors import DeadlineExceeded, NotConverging
-from steps.finish_run import FinishRun, RunResult
 from steps.objects import volume
 from steps.objects.kinds import POD, V1ALPHA1
 from steps.objects.services import traffic_service_ref
@@ -20,7 +19,6 @@ from workflows.rehearsal.cluster.controllers.pace import FAST
 
 RELEASE = release()
 IMPATIENT = release("rollout.deadlineMinutes=1", "volume.deadlineMinutes=1")  # the same release, given less time
-RUN = RunResult.of("nightly-7", "Failed", '[{"displayName": "smoke-test", "message": "no KV cache moved"}]')
 GROUP = Ref(Kind(V1ALPHA1, "RoleBasedGroup"), RELEASE.group, "default")
 
 
@@ -40,17 +38,13 @@ def serve_and_lead_astray(live: LiveCluster) -> None:
     live.patch(traffic_service_ref(RELEASE.service), {"spec": {"selector": {"slipway/release": "astray"}}})
 
 
-def finish(live: LiveCluster) -> FinishRun:
-    return FinishRun(RELEASE.service, live.port, None, RUN)
-
-
 CASES = {
     "create-volume": Case(
         before=lambda _: None,
         step=lambda live: live.volume(RELEASE),
-        victim=volume.claim_ref(RELEASE),
-        drift={"metadata": {"labels": {"slipway/service": "stolen"}}},
-        words="metadata.labels[slipway/service]: stolen -> qwen3-32b",
+        victim=volume.volume_ref(RELEASE),
+        drift={"spec": {"persistentVolumeReclaimPolicy": "Delete"}},
+        words="spec.persistentVolumeReclaimPolicy: Delete -> Retain",
     ),
     "roll-out-service": Case(
         before=lambda live: live.run(live.volume(RELEASE)),
@@ -66,9 +60,9 @@ CASES = {
         drift={"spec": {"selector": {"slipway/release": "0ld"}}},
         words=f"spec.selector[slipway/release]: 0ld -> {RELEASE.id}",
     ),
-    "finish-run": Case(
+    "roll-back": Case(
         before=serve_and_lead_astray,
-        step=finish,
+        step=lambda live: live.way_back("smoke-test"),
         victim=traffic_service_ref(RELEASE.service),
         drift={"spec": {"selector": {"slipway/release": "0ld"}}},
         words=f"spec.selector[slipway/release]: 0ld -> {RELEASE.id}",
@@ -105,7 +99,7 @@ def test_a_second_run_changes_nothing(live: LiveCluster, name: str) -> None:
     assert not report.of("changed")
     assert not report.of("waiting")
     assert live.objects() == before
-    assert name == "finish-run" or second.outputs == first.outputs
+    assert name == "roll-back" or second.outputs == first.outputs
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -181,7 +175,7 @@ def never_back(live: LiveCluster) -> Step[Any]:
     live.port.delete(GROUP, found["metadata"]["uid"])
     live.settle(lambda: not live.port.select(POD, "default", {"slipway/service": "qwen3-32b"}))
     live.freeze()
-    return FinishRun(IMPATIENT.service, live.port, None, RUN)
+    return live.way_back("smoke-test", of=IMPATIENT.service)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_every_object_of_a_release_is_applied_once(
 ) -> None:
     group = role_based_group(here, operator)
     objects = [group, services.release_service(here), services.traffic_service(here)]
-    objects.append(record.record(here.service, Record(Entry.of(here, objects), notified_run="nightly-7")))
+    objects.append(record.record(here.service, Record(Entry.of(here, objects))))
     for manifest in objects:
         cluster.apply(manifest)
     assert at_rest(cluster, *objects)

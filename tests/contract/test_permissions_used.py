@@ -4,10 +4,10 @@ Over the real adapter against the embedded cluster, through an API that knows on
 test_permissions_granted.py holds the roles against the authorizer of a real API server.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,21 @@ from steps.check_release import CheckRelease, Part
 from steps.create_volume import CreateVolume
 from steps.engine.converge import Step, converge
 from steps.engine.errors import Blocked, StepError
-from steps.finish_run import FinishRun, RunResult
 from steps.model import Listing, ModelFile
 from steps.objects import services, volume
 from steps.objects.group_look import WORKLOAD_TYPE
 from steps.objects.intent import Intent
 from steps.objects.kinds import POD, V1ALPHA1
 from steps.objects.read_only import ReadOnlyCluster
+from steps.objects.run_end import RunEnd, workflow_of
 from steps.objects.writer_lease import GpuLease, Guarded, Writer, WriterLease
 from steps.platform.rights import STEPS, grants, rights
 from steps.ports import Kind, NotServing, Ref, Right
 from steps.promote_release import PromoteRelease
 from steps.release import Release
+from steps.report_run import ReportRun
 from steps.resolve_model import ResolveModel
+from steps.roll_back import RollBack
 from steps.roll_out_service import RollOutService
 from steps.smoke_test import SmokeTest
 from tests.argo_world import definition
@@ -145,7 +147,7 @@ class World:
 
     @staticmethod
     def guarded(step: Step[Any]) -> bool:
-        return isinstance(step, CreateVolume | RollOutService | PromoteRelease | FinishRun)
+        return isinstance(step, CreateVolume | RollOutService | PromoteRelease | RollBack)
 
     def up(self, made: Release) -> None:
         """Started by the administrator, not yet promoted."""
@@ -335,13 +337,11 @@ def promote_release(world: World) -> list[Stage]:
     ]
 
 
-def finish_run(world: World) -> list[Stage]:
-    failures = json.dumps([{"displayName": "smoke-test", "message": "it failed"}])
-    runs = iter(range(1000))
-
-    def step() -> FinishRun:
-        run = RunResult.of(f"nightly-{next(runs)}", "Failed", failures)
-        return FinishRun(OLD.service, world.cluster, Inbox(), run)
+def roll_back(world: World) -> list[Stage]:
+    def step() -> RollBack:
+        engine: Any = world.live.engine
+        run = RunEnd.of("nightly-7", "Failed")
+        return RollBack(OLD.service, world.cluster, engine, run, partial(workflow_of, world.cluster, OLD.service, "7"))
 
     def lose() -> None:
         world.serve(OLD)
@@ -349,13 +349,22 @@ def finish_run(world: World) -> list[Stage]:
 
     world.live.embedded.store.create(CUSTOM_RESOURCE_DEFINITIONS, definition("Workflow"))
     reads = ("get configmaps", "list services", "list rolebasedgroups")
-    writes = ("delete rolebasedgroups", "delete services", "patch configmaps", "create configmaps", "update leases")
+    writes = ("delete rolebasedgroups", "delete services", "update leases")
     back = tuple(f"{verb} {kind}" for kind in ("services", "rolebasedgroups") for verb in ("get", "patch", "create"))
     return [
         Stage(lambda: world.up(CANDIDATE), step, (*reads, *LEASE, *writes)),
         Stage(lose, step, (*back, *LOOK)),
         Stage(lambda: world.break_pods(OLD), step, CONVERTED),
     ]
+
+
+def report_run(world: World) -> list[Stage]:
+    def step() -> ReportRun:
+        run = RunEnd.of("nightly-7", "Failed")
+        return ReportRun(OLD.service, world.cluster, Inbox, run, partial(workflow_of, world.cluster, OLD.service, "7"))
+
+    world.live.embedded.store.create(CUSTOM_RESOURCE_DEFINITIONS, definition("Workflow"))
+    return [Stage(lambda: None, step, ())]
 
 
 SCENARIOS: dict[str, Callable[[World], list[Stage]]] = {
@@ -365,7 +374,8 @@ SCENARIOS: dict[str, Callable[[World], list[Stage]]] = {
     "roll-out-service": roll_out_service,
     "smoke-test": smoke_test,
     "promote-release": promote_release,
-    "finish-run": finish_run,
+    "roll-back": roll_back,
+    "report-run": report_run,
 }
 
 

@@ -83,7 +83,7 @@ def objects_of(made: Release, operator: GroupOperator) -> list[Manifest]:
         services.release_service(made),
         services.traffic_service(made),
     )
-    content = Record(Entry.of(made, [group, leads, traffic]), notified_run="nightly-7")
+    content = Record(Entry.of(made, [group, leads, traffic]))
     size = volume.capacity(made, None)
     return [
         volume.secret(made, KEY),

@@ -1,7 +1,6 @@
 """A release from its volume to the traffic, its successors, and the ways back, on an embedded cluster over HTTP."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,11 @@ from typing import Any
 import pytest
 
 from steps.engine.errors import Blocked, DeadlineExceeded, TransientError
-from steps.finish_run import FinishRun, RunResult
 from steps.objects import record, services, volume
-from steps.objects.kinds import POD, SERVICE
+from steps.objects.kinds import POD, SERVICE, V1ALPHA1
 from steps.objects.pods import condition, is_ready
-from steps.ports import AccessKey, Cluster, Manifest, Notifier, Ref
+from steps.objects.run_end import ReadWorkflow
+from steps.ports import AccessKey, Answer, Cluster, Kind, Manifest, Ref, Refusal
 from steps.release import HASH_LABEL, Release
 from tests.live_cluster import LiveCluster, live_cluster
 from tests.samples import release
@@ -30,14 +29,6 @@ BROKEN = release(f"serving.image={ABSENT_IMAGE}", digest=OLD.model_digest)
 def live(tmp_path: Path) -> Iterator[LiveCluster]:
     with live_cluster(tmp_path) as found:
         yield found
-
-
-def failed(task: str) -> RunResult:
-    return RunResult.of("nightly-7", "Failed", json.dumps([{"displayName": task, "message": "it failed"}]))
-
-
-def finish(live: LiveCluster, run: RunResult, of: Release = OLD, notifier: Notifier | None = None) -> FinishRun:
-    return FinishRun(of.service, live.port, notifier, run)
 
 
 def pods(live: LiveCluster, role: str) -> dict[str, Manifest]:
@@ -177,7 +168,7 @@ def test_a_promotion_killed_anywhere_is_finished_by_the_next_run(live: LiveClust
     live.port = honest
     # Whatever was done, the traffic goes to a release that exists, and the end of the run breaks nothing.
     assert traffic_to(live) in {group.removeprefix("qwen3-32b-") for group in live.names("RoleBasedGroup")}
-    _, outcome = live.run(finish(live, failed("promote-release")))
+    _, outcome = live.run(live.way_back("promote-release"))
     assert outcome.outputs.verdict == verdict
     live.run(live.rollout(NEW))
     live.run(live.promotion(NEW))
@@ -197,7 +188,7 @@ def test_pods_that_cannot_come_up_end_the_rollout_and_their_group_is_removed(
     with pytest.raises(Blocked, match=words):
         live.run(live.rollout(broken))
     assert len(live.names("RoleBasedGroup")) == 2
-    _, outcome = live.run(finish(live, failed("roll-out-service")))
+    _, outcome = live.run(live.way_back("roll-out-service"))
     assert outcome.outputs.verdict == "removed"
     assert live.names("RoleBasedGroup") == [OLD.group]
     assert live.names("Service") == sorted([OLD.group, "sglang-pd"])
@@ -213,11 +204,25 @@ def test_a_volume_that_cannot_be_mounted_says_why(live: LiveCluster) -> None:
         live.run(live.rollout(unstored))
 
 
-def test_a_failed_first_release_leaves_no_gpu_behind(live: LiveCluster) -> None:
+def unreadable() -> Manifest:
+    raise TransientError("no answer from the API server")
+
+
+WORKFLOWS: dict[str, ReadWorkflow] = {
+    "garbled": lambda: {"metadata": {"name": "nightly-7"}, "status": {"nodes": [[]]}},
+    "oversized": lambda: {"metadata": {"name": "nightly-7"}, "status": {"message": "{{=1+}}" * 2**20}},
+    "unreadable": unreadable,
+}
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS)
+def test_a_failed_first_release_leaves_no_gpu_behind_whatever_its_workflow_object_is(
+    live: LiveCluster, workflow: str
+) -> None:
     live.run(live.volume(BROKEN))
     with pytest.raises(Blocked):
         live.run(live.rollout(BROKEN))
-    _, outcome = live.run(finish(live, failed("roll-out-service")))
+    _, outcome = live.run(replace(live.way_back("roll-out-service"), workflow=WORKFLOWS[workflow]))
     assert outcome.outputs.verdict == "removed"
     assert live.names("RoleBasedGroup") == []
     assert live.names("PersistentVolumeClaim") == [BROKEN.volume_name]
@@ -229,7 +234,7 @@ def test_a_failed_recreate_is_put_back_and_serves(live: LiveCluster) -> None:
     with pytest.raises(Blocked):
         live.run(live.rollout(broken))
     assert live.names("RoleBasedGroup") == [broken.group]
-    report, outcome = live.run(finish(live, failed("roll-out-service")))
+    report, outcome = live.run(live.way_back("roll-out-service"))
     assert outcome.outputs.verdict == "put back"
     assert any("ready" in line for line in report.of("waiting"))
     assert live.names("RoleBasedGroup") == [OLD.group]
@@ -274,7 +279,7 @@ def test_a_failed_scaling_is_taken_back(live: LiveCluster) -> None:
 
     with pytest.raises(DeadlineExceeded, match="Unschedulable"):
         live.run(live.rollout(too_many), once=is_full)
-    _, outcome = live.run(finish(live, failed("roll-out-service")))
+    _, outcome = live.run(live.way_back("roll-out-service"))
     assert outcome.outputs.verdict == "put back"
     assert len(pods(live, "prefill")) == 2
 
@@ -283,49 +288,68 @@ def test_a_failure_before_the_rollout_leaves_even_drift_alone(live: LiveCluster)
     live.serve(OLD)
     live.patch(services.traffic_service_ref(OLD.service), {"metadata": {"labels": {"hand-made": "yes"}}})
     before = live.objects()
-    _, outcome = live.run(finish(live, failed("download-model")))
+    _, outcome = live.run(live.way_back("download-model"))
     assert outcome.outputs.verdict == "kept"
     assert live.objects() == before
 
 
-class Recorder:
-    def __init__(self, error: Blocked | None = None) -> None:
-        self.messages: list[Mapping[str, Any]] = []
-        self._error = error
-
-    def send(self, message: Mapping[str, Any]) -> None:
-        if self._error:
-            raise self._error
-        self.messages.append(message)
-
-
-def test_people_are_told_once_even_if_the_end_is_run_twice(live: LiveCluster) -> None:
+def lead_astray(live: LiveCluster) -> None:
+    """The traffic goes to a release that is gone, and so is the group of the recorded one."""
     live.serve(OLD)
-    people = Recorder()
-    for _ in range(2):
-        live.run(finish(live, failed("smoke-test"), notifier=people))
-    assert [message["run"] for message in people.messages] == ["nightly-7"]
-    report, _ = live.run(live.promotion(OLD))
-    assert not report.of("changed")  # the record keeps both what it says of the release and who was told
+    live.patch(services.traffic_service_ref(OLD.service), {"spec": {"selector": {"slipway/release": NEW.id}}})
+    group = Ref(Kind(V1ALPHA1, "RoleBasedGroup"), OLD.group, "default")
+    found = live.port.get(group)
+    assert found is not None
+    live.port.delete(group, found["metadata"]["uid"])
+    live.settle(lambda: not live.port.select(POD, "default", {"slipway/release": OLD.id}))
 
 
-def test_people_hear_of_a_run_that_never_got_a_release(live: LiveCluster) -> None:
-    people = Recorder()
-    for _ in range(2):
-        live.run(finish(live, failed("resolve-model"), notifier=people))
-    assert len(people.messages) == 1
-    live.serve(OLD)
-    assert recorded(live).notified_run == "nightly-7"
+class Ready:
+    """The port, with somebody who counts before each write the pods that are ready."""
+
+    def __init__(self, port: Cluster) -> None:
+        self._port = port
+        self.ready: list[tuple[str, int]] = []  # by the kind that is written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._port, name)
+
+    def apply(self, wanted: Manifest) -> None:
+        found = self._port.select(POD, "default", {"slipway/release": OLD.id})
+        self.ready.append((wanted["kind"], sum(is_ready(pod) for pod in found)))
+        self._port.apply(wanted)
 
 
-def test_a_webhook_that_refuses_fails_nothing(live: LiveCluster) -> None:
-    live.serve(OLD)
-    report, outcome = live.run(finish(live, failed("smoke-test"), notifier=Recorder(Blocked("410 Gone"))))
-    assert report.of("note") == ["warning: nobody was told how the run ended: 410 Gone"]
-    assert outcome.outputs.verdict == "kept"
-    people = Recorder()
-    live.run(finish(live, failed("smoke-test"), notifier=people))
-    assert len(people.messages) == 1
+def test_traffic_comes_back_to_a_release_that_serves_and_has_answered(live: LiveCluster) -> None:
+    lead_astray(live)
+    live.port = witness = Ready(live.port)
+    _, outcome = live.run(live.way_back("promote-release"))
+    assert outcome.outputs.verdict == "put back"
+    assert traffic_to(live) == OLD.id
+    assert live.engine.asked == [OLD.group]
+    assert witness.ready == [("RoleBasedGroup", 0), ("Service", 4)]  # all of them, when the traffic moved
+
+
+GARBAGE = Answer("qwen3-32b", "\ufffd" * 9, "", "stop", 4, 3)
+
+
+@pytest.mark.parametrize("reply", [Refusal(500, "out of memory"), GARBAGE], ids=["500", "garbage"])
+def test_traffic_stays_if_the_recorded_release_gives_no_good_answer(live: LiveCluster, reply: Any) -> None:
+    lead_astray(live)
+    live.engine.reply = reply
+    with pytest.raises(Blocked, match=r"release is ready, and .* gave no good answer: .* stays where it is"):
+        live.run(live.way_back("promote-release"))
+    assert traffic_to(live) == NEW.id
+    assert live.names("RoleBasedGroup") == [OLD.group]
+
+
+def test_traffic_stays_if_the_recorded_release_does_not_come_up(live: LiveCluster) -> None:
+    lead_astray(live)
+    live.freeze()
+    with pytest.raises(DeadlineExceeded, match="prefill 0/2 ready"):
+        live.run(live.way_back("promote-release", of=release("rollout.deadlineMinutes=1").service))
+    assert traffic_to(live) == NEW.id
+    assert live.engine.asked == []
 
 
 def test_a_released_volume_is_made_anew_and_binds(live: LiveCluster) -> None:

@@ -4,6 +4,7 @@ For promote-release, tests/contract/test_release_life.py holds the same.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import pytest
 from steps.create_volume import CreateVolume
 from steps.engine.converge import Step
 from steps.engine.errors import Blocked, Interrupted
-from steps.finish_run import FinishRun, RunResult
 from steps.objects.group_operator import ask
 from steps.objects.kinds import V1ALPHA1
 from steps.objects.services import traffic_service_ref
@@ -25,7 +25,6 @@ from tests.samples import release
 pytestmark = pytest.mark.exhaustive
 
 OLD, CANDIDATE = (release("serving.prefill.replicas=1", digest="sha256:" + digit * 64) for digit in "12")
-FAILED = RunResult.of("nightly-7", "Failed", '[{"displayName": "smoke-test", "message": "no KV cache moved"}]')
 MOST = 20  # writes of one step; more would be a loop
 
 
@@ -69,7 +68,7 @@ Case = tuple[Callable[[LiveCluster], Any], Callable[[LiveCluster, Cluster], Step
 CASES: dict[str, Case] = {
     "create-volume": (lambda _: None, lambda live, port: CreateVolume(live.store(OLD), port, KEY, live.manifest(OLD))),
     "roll-out-service": (lambda live: live.run(live.volume(OLD)), lambda _, port: RollOutService(OLD, port)),
-    "finish-run": (broken, lambda _, port: FinishRun(OLD.service, port, None, FAILED)),
+    "roll-back": (broken, lambda live, port: replace(live, port=port).way_back("smoke-test")),
 }
 
 
@@ -91,7 +90,7 @@ def test_a_release_that_the_end_of_the_run_took_away_is_not_waited_for_but_told(
     with live_cluster(tmp_path) as live:
         for step in (live.volume(OLD), live.rollout(OLD)):
             live.run(step)
-        live.run(FinishRun(OLD.service, live.port, None, FAILED))
+        live.run(live.way_back("smoke-test"))
         for again in (SmokeTest(OLD, live.port, Nobody()), live.promotion(OLD)):  # type: ignore[arg-type]
             with pytest.raises(Blocked, match=r"submit a new run; .* Retry does not bring it back"):
                 live.run(again)

@@ -11,7 +11,6 @@ from steps.engine.converge import Outcome, converge
 from steps.engine.errors import Blocked, DeadlineExceeded
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
-from steps.objects.converging import Apply
 from steps.objects.intent import Intent
 from steps.objects.kinds import LEASE
 from steps.objects.writer_lease import GpuLease, Guarded, Writer, WriterLease
@@ -38,7 +37,6 @@ class Step:
     waits: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
     during: Callable[[], None] = lambda: None  # what happens elsewhere while it writes
-    payload: Any = field(default_factory=lambda: Apply({}))
     written: list[str] = field(default_factory=list)
     deadline: float = 600.0
 
@@ -46,7 +44,7 @@ class Step:
         return tuple(name for name in self.wanted if name not in self.written)
 
     def plan(self, missing: tuple[str, ...]) -> Plan:
-        changes = tuple(Change("create", name, payload=self.payload) for name in missing[:1])
+        changes = tuple(Change("create", name) for name in missing[:1])
         return Plan(changes, waits=() if missing else self.waits, faults=self.faults)
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
@@ -228,13 +226,6 @@ def test_a_fault_of_the_last_step_gives_the_lease_back_all_the_same(world: World
     with pytest.raises(Blocked, match="no way back"):
         world.run(Step([], faults=("no way back",)), LAST)
     assert world.holder == ""
-
-
-def test_a_message_to_people_waits_for_nobody(world: World) -> None:
-    world.run(Step(["group"]), Writer("other", HOUR, stays=True))
-    step = Step(["message"], payload="a message")
-    world.run(step, LAST)
-    assert (step.written, world.holder) == (["message"], "other")
 
 
 def test_gpus_are_held_while_pods_are_waited_for_also_by_another_attempt_of_the_step(world: World) -> None:

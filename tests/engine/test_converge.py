@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from steps.engine.converge import FIRST_LOOK_AGAIN, LAST_LOOK_AGAIN, check, converge
-from steps.engine.errors import Blocked, DeadlineExceeded, NotConverging
+from steps.engine.errors import Blocked, DeadlineExceeded, NotConverging, TransientError
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
 from tests.fakes import FakeClock, RecordingReport
@@ -72,6 +72,33 @@ def test_only_what_differs_is_changed_and_the_world_is_looked_at_again() -> None
     assert [change.target for change in outcome.changes] == ["b"]
     assert outcome.outputs == Outputs(2)  # of the facts after the change, not before it
     assert report.lines == [("changed", "create b (absent, look 0)"), ("ok", "a"), ("ok", "b")]
+
+
+@pytest.mark.parametrize("broken", ["observe", "apply"])
+def test_a_step_without_another_attempt_asks_for_minutes_and_repeats_no_change(broken: str) -> None:
+    """An API server that restarts must not be the end of a way back."""
+    clock = FakeClock()
+    back = clock.now() + 300
+
+    class Silent(World):
+        def observe(self) -> set[str]:
+            if broken == "observe" and clock.now() < back:
+                raise TransientError("no answer")
+            return super().observe()
+
+        def apply(self, changes: tuple[Change, ...], report: Report) -> None:
+            super().apply(changes, report)
+            if broken == "apply" and clock.now() < back:
+                self.present.discard("b")
+                raise TransientError("no answer")
+
+    for patience in (0.0, 200.0):
+        with pytest.raises(TransientError):
+            converge(Silent(("a", "b")), RecordingReport(), clock, patience=patience)
+    world, report = Silent(("a", "b"), deadline=3_600), RecordingReport()
+    converge(world, report, clock, patience=600.0)
+    assert world.present == {"a", "b"}
+    assert report.of("waiting") in (["no answer"], [])
 
 
 def test_what_only_shows_after_a_change_is_changed_in_the_next_round() -> None:

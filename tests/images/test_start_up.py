@@ -15,7 +15,7 @@ HEAVY = {"kubernetes", "oss2", "requests", "urllib3", "rich", "hera"}
 LOADED = """
 import json, sys
 from steps import __main__ as program
-program.converge = lambda *_: sys.exit(0)
+program.converge = lambda *_, **__: sys.exit(0)
 try:
     program.main(sys.argv[1:])
 finally:
@@ -36,7 +36,8 @@ EXPECTED = {
     "roll-out-service": TO_THE_CLUSTER,
     "smoke-test": TO_THE_CLUSTER,
     "promote-release": TO_THE_CLUSTER,
-    "finish-run": TO_THE_CLUSTER,
+    "roll-back": TO_THE_CLUSTER,
+    "report-run": TO_THE_CLUSTER,
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from steps.create_volume import Facts, plan
+from steps.engine.plan import Plan
 from steps.objects import volume
 from steps.objects.converging import Delete
 from steps.ports import AccessKey, Manifest
@@ -74,7 +75,6 @@ def test_half_bound_is_waited_for(found_volume: Manifest, found_claim: Manifest)
     [
         (None, bound_claim(to="another"), f"is bound to the volume another, expected {NAME}"),
         (None, bound_claim("Lost"), f"kubectl delete pvc {NAME} -n default"),
-        (bound_volume("Released", labels={}), None, f"kubectl patch pv {NAME}"),
     ],
 )
 def test_what_an_apply_cannot_mend_is_a_fault_with_its_command(
@@ -87,12 +87,11 @@ def test_what_an_apply_cannot_mend_is_a_fault_with_its_command(
     assert "Next: " in found.faults[0]
 
 
-def test_a_volume_reserved_for_somebody_else_is_left_alone() -> None:
-    taken = bound_volume("Bound", labels={})
-    taken["spec"]["claimRef"] |= {"namespace": "other", "name": "theirs"}
-    found = plan(RELEASE, Facts(taken, None, ()))
-    assert not found.changes
-    assert "is reserved for other/theirs" in found.faults[0]
+def test_an_object_of_another_owner_is_a_fault_also_beside_a_volume_that_would_be_made_anew() -> None:
+    found = plan(
+        RELEASE, Facts(bound_volume("Released", uid="gone"), None, (), foreign=("Secret/default/x belongs to chat",))
+    )
+    assert found == Plan(faults=("Secret/default/x belongs to chat",))
 
 
 def test_our_released_volume_is_made_anew() -> None:

@@ -48,7 +48,6 @@ def facts(**changes: Any) -> Facts:
     return Facts(
         **{
             "operator": OPERATOR,
-            "traffic": live(services.traffic_service(OLD)),
             "wanted": group_of(NEW),
             "group": ready_group(group_of(NEW)),
             "record": found,
@@ -136,7 +135,8 @@ def test_a_promoted_release_needs_no_new_proof_for_what_is_left_to_retire() -> N
 def test_a_service_of_somebody_else_keeps_its_traffic() -> None:
     foreign = live(services.traffic_service(NEW))
     foreign["metadata"]["labels"] = {}
-    after = plan(NEW, facts(traffic=foreign, looks=()))
+    written = facts().looks[1]
+    after = plan(NEW, facts(looks=(Look(services.traffic_service(NEW), foreign, None), written)))
     assert not after.changes
     assert "it was not made by Slipway" in after.faults[0]
 
@@ -184,8 +184,8 @@ def test_the_time_of_a_promotion_is_written_once() -> None:
 
 
 def test_a_record_can_be_read_back_with_whole_manifests() -> None:
-    written = record.record(service(), record_of(NEW, OLD, promoted_at="x", notified_run="nightly-7"))
-    assert record.read(live(written)) == record_of(NEW, OLD, promoted_at="x", notified_run="nightly-7")
+    written = record.record(service(), record_of(NEW, OLD, promoted_at="x"))
+    assert record.read(live(written)) == record_of(NEW, OLD, promoted_at="x")
     recorded = json.loads(written["data"]["current"])
     assert recorded["objects"][0] == json.loads(json.dumps(group_of(NEW)))
     assert {key: recorded[key] for key in ("release", "model_digest", "volume", "image")} == {
@@ -194,12 +194,6 @@ def test_a_record_can_be_read_back_with_whole_manifests() -> None:
         "volume": NEW.volume_name,
         "image": NEW.service.serving.image,
     }
-
-
-def test_an_annotation_of_the_document_does_not_drive_out_the_notified_run() -> None:
-    marked = service("metadata.annotations={owner: search}")
-    written = record.record(marked, Record(notified_run="nightly-7"))
-    assert written["metadata"]["annotations"] == {"owner": "search", "slipway/notified-run": "nightly-7"}
 
 
 def test_a_broken_record_is_named_where_it_is_written_anew() -> None:

@@ -108,7 +108,7 @@ def test_a_run_that_is_killed_where_it_changes_something_ends_well_and_then_has_
 
     code, said = run(state)
     assert code == 0, said
-    assert recaps(said).keys() == {task.name for task in tasks(DEMO)} | {"finish-run"}
+    assert recaps(said).keys() == {task.name for task in tasks(DEMO)} | {"report-run"}
     assert "simulated answer: " in said
     assert in_the_bucket(state) == at_the_hub(state)
     with bucket(state) as store:
@@ -120,9 +120,9 @@ def test_a_run_that_is_killed_where_it_changes_something_ends_well_and_then_has_
 
     code, said = run(state)
     assert code == 0, said
-    assert recaps(said).keys() == {"resolve-model", "check-release", "finish-run"}
+    assert recaps(said).keys() == {"resolve-model", "check-release", "report-run"}
     assert [task for task, (changed, _) in recaps(said).items() if changed] == []
-    assert SKIPPED.findall(said) == [task.name for task in tasks(DEMO) if task.unless_current]
+    assert SKIPPED.findall(said) == [*(task.name for task in tasks(DEMO) if task.unless_current), "roll-back"]
     assert re.search(r"^demo: done in [\d.]+ s, nothing changed$", said, re.MULTILINE)
     assert re.search(
         r"^unchanged +demo serves release [0-9a-f]{8} of .*, whole and proved just now$", said, re.MULTILINE
@@ -133,7 +133,7 @@ def test_a_run_that_is_killed_where_it_changes_something_ends_well_and_then_has_
     code, said = run(state, "--set=workflow.skipUnchanged=false")
     assert code == 0, said
     assert "stale: asked to walk the whole line: workflow.skipUnchanged is false" in said
-    assert recaps(said).keys() == {task.name for task in tasks(DEMO)} | {"finish-run"}
+    assert recaps(said).keys() == {task.name for task in tasks(DEMO)} | {"report-run"}
     assert [task for task, (changed, _) in recaps(said).items() if changed] == []
     assert ", nothing changed" in said
 
@@ -180,7 +180,9 @@ def test_a_release_that_cannot_come_up_ends_the_run_and_leaves_nothing_behind(st
     assert "does-not-exist:0.5.23" in said
     assert "Next: correct serving.image" in said
     assert recaps(said)["roll-out-service"][1] > 0  # one for each role, as far as its pods have said it by then
-    assert recaps(said)["finish-run"] == (recaps(said)["finish-run"][0], 0)
+    assert recaps(said)["roll-back"] == (2, 0)  # the group and its Service
+    assert recaps(said)["report-run"] == (0, 0)
+    assert re.search(r"^ok +roll-out-service failed: .*does-not-exist:1", said, re.MULTILINE)
     assert "Traceback" not in said
 
     code, said = run(state)
@@ -203,6 +205,7 @@ def test_what_cannot_end_well_is_refused_before_a_byte_moves(
     assert says in said
     assert "Traceback" not in said
     assert "download-model" not in said
+    assert ("wrote nothing, so nothing is rolled back" in said) == (code == 11)
 
 
 def test_a_port_in_use_is_refused_with_a_sentence(state: Path) -> None:

@@ -1,14 +1,19 @@
-"""What the exit handler reads of its run, and what pressing Retry may ask of it again."""
+"""What the exit handler reads of its run, whatever state the Workflow object is in, and what a Retry tells of it."""
 
+import base64
+import gzip
 import json
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from steps.adapters.kubernetes import connect
 from steps.engine.converge import converge
-from steps.finish_run import FinishRun, RunResult
+from steps.engine.errors import Blocked, TransientError
+from steps.objects.run_end import RunEnd, account, workflow_of
+from steps.objects.workflow_run import NOT_FAILED, Run
+from steps.report_run import ReportRun
 from tests.argo_world import NAMESPACE, SERVICE, ArgoWorld, Attempt, nodes
 from tests.fakes import FakeClock, RecordingReport
 from tests.samples import service
@@ -17,72 +22,185 @@ from workflows.rehearsal.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS
 
 RUN = "qwen3-32b-nightly"
 TASKS = {"resolve-model": (Attempt(),), "smoke-test": (Attempt("Failed", "no KV cache moved", "nothing changed"),)}
-FAILURES = json.dumps(json.dumps([{"displayName": "smoke-test(0)", "message": "no KV cache moved"}]))
+DONE = Attempt(outputs={"verdict": "removed", "message": "a release that is neither recorded nor serving was removed"})
+AT_WORK = {**TASKS, "promote-release": (), "roll-back": (DONE,), "report-run": (Attempt("Running"),)}
 
 
 class Inbox(list[Any]):
+    error: Exception | None = None
+
     def send(self, message: Any) -> None:
+        if self.error:
+            raise self.error
         self.append(message)
 
 
 @pytest.fixture
 def failed(world: ArgoWorld) -> ArgoWorld:
-    """A run that failed, while its exit handler works."""
+    """A run that failed and was rolled back, while people are told."""
     metadata = {"name": RUN, "namespace": NAMESPACE, "labels": {"slipway/service": SERVICE}}
     world.store.create(world.kind("Workflow"), {"metadata": metadata, "spec": {}})
-    at_work = {**TASKS, "promote-release": (), "finish-run": (Attempt("Running"),)}
-    world.tell(phase="Running", nodes=nodes(RUN, at_work, root="Failed"))
+    world.tell(phase="Running", nodes=nodes(RUN, AT_WORK, root="Failed"))
     return world
 
 
-def finish(world: ArgoWorld, inbox: Inbox, status: str = "Failed") -> tuple[RecordingReport, Any]:
-    step = FinishRun(service(), connect(world.kubeconfig), inbox, RunResult.of(RUN, status, FAILURES))
+def told(world: ArgoWorld, inbox: Inbox, status: str = "Failed") -> tuple[RecordingReport, Any]:
+    cluster = connect(world.kubeconfig)
+    step = ReportRun(
+        service(), cluster, lambda: inbox, RunEnd.of(RUN, status), lambda: workflow_of(cluster, service(), RUN)
+    )
     report = RecordingReport()
     return report, converge(step, report, FakeClock()).outputs
 
 
 def test_the_recap_names_every_task_that_ended(failed: ArgoWorld) -> None:
-    report, outputs = finish(failed, Inbox())
-    assert report.of("ok")[:4] == [
+    report, outputs = told(failed, Inbox())
+    assert report.of("ok") == [
         f"run {RUN}: Failed",
         "smoke-test failed: no KV cache moved",
         "resolve-model: Succeeded in 42 s (nothing changed, 2 as wanted)",
         "smoke-test: Failed in 42 s (no KV cache moved)",
+        "roll-back: Succeeded in 42 s (nothing changed, 2 as wanted)",
     ]
-    assert "smoke-test failed: no KV cache moved" in outputs.message
+    assert outputs.verdict == "removed"
+    assert outputs.message == (
+        f"run {RUN}: Failed (smoke-test failed: no KV cache moved); a release that is neither recorded nor serving was "
+        "removed; qwen3-32b serves no release yet"
+    )
 
 
-def test_a_second_time_tells_nobody_again_and_still_says_that_the_run_failed(failed: ArgoWorld) -> None:
+def test_each_end_of_a_run_is_told_also_that_of_a_retry(failed: ArgoWorld) -> None:
+    """A Retry ran the exit handler again; once it is green, people heard only that it had failed."""
     inbox = Inbox()
-    first = finish(failed, inbox)
-    again = finish(failed, inbox)
-    assert len(inbox) == 1
-    assert inbox[0]["status"] == "Failed"
-    assert first[1] == again[1]
-    assert again[0].of("changed") == []
-    assert again[0].of("ok")[:2] == [f"run {RUN}: Failed", "smoke-test failed: no KV cache moved"]
+    told(failed, inbox)
+    green = {**TASKS, "smoke-test": (Attempt("Failed", "no answer"), Attempt()), "promote-release": (Attempt(),)}
+    failed.tell(phase="Running", nodes=nodes(RUN, {**green, "roll-back": ()}, root="Succeeded"))
+    told(failed, inbox, "Succeeded")
+    assert [message["status"] for message in inbox] == ["Failed", "Succeeded"]
+    assert "(tried again on the way: smoke-test failed: no answer)" in inbox[1]["text"]
+    assert [task["task"] for task in inbox[1]["tasks"]] == ["resolve-model", "smoke-test", "promote-release"]
 
 
 def test_without_the_right_to_read_its_run_it_does_the_rest(failed: ArgoWorld) -> None:
     failed.faults.script(f"/workflows/{RUN}", faults.FORBIDDEN, 10)
     inbox = Inbox()
-    report, _ = finish(failed, inbox)
+    report, outputs = told(failed, inbox)
     assert len(inbox) == 1
+    assert "what was put back is not known" in outputs.message
     assert any(
         "what the tasks did is not known: " in line and "get workflows.argoproj.io" in line for line in report.of("ok")
     )
 
 
-def test_on_a_cluster_without_argo_there_is_no_recap_and_no_complaint(failed: ArgoWorld, tmp_path: Path) -> None:
+def test_on_a_cluster_without_argo_there_is_no_recap_and_no_complaint(failed: ArgoWorld) -> None:
     failed.store.delete(CUSTOM_RESOURCE_DEFINITIONS, "workflows.argoproj.io")
-    report, _ = finish(failed, Inbox())
+    report, _ = told(failed, Inbox())
     assert not any("not known" in line for line in report.of("ok"))
 
 
 def test_a_green_run_that_changed_nothing_says_so_in_its_output(world: ArgoWorld) -> None:
     world.store.create(world.kind("Workflow"), {"metadata": {"name": RUN, "namespace": NAMESPACE}, "spec": {}})
-    quiet = {"resolve-model": (Attempt(),), "promote-release": (Attempt(),), "finish-run": (Attempt("Running"),)}
-    world.tell(phase="Running", nodes=nodes(RUN, quiet))
-    step = FinishRun(service(), connect(world.kubeconfig), None, RunResult.of(RUN, "Succeeded", '"null"'))
-    outputs = converge(step, RecordingReport(), FakeClock()).outputs
-    assert outputs.message.startswith(f"run {RUN}: Succeeded; nothing changed; ")
+    quiet = {"resolve-model": (Attempt(),), "promote-release": (Attempt(),), "roll-back": ()}
+    world.tell(phase="Running", nodes=nodes(RUN, {**quiet, "report-run": (Attempt("Running"),)}))
+    report, outputs = told(world, Inbox(), "Succeeded")
+    assert outputs.message.startswith(f"run {RUN}: Succeeded; nothing changed; nothing to put back; ")
+    assert not any("roll-back" in line for line in report.of("ok"))
+    (run,) = (Run.of(found) for found in world.runs())
+    assert [(task.name, task.phase, task.message) for task in run.tasks if task.at_exit] == [
+        ("roll-back", "Skipped", NOT_FAILED),
+        ("report-run", "Running", ""),
+    ]
+
+
+def test_how_the_way_back_ended_is_waited_for_until_argo_has_written_it(failed: ArgoWorld) -> None:
+    late = {**AT_WORK, "roll-back": (Attempt("Running"),)}
+    failed.tell(phase="Running", nodes=nodes(RUN, late, root="Failed"))
+    cluster, inbox = connect(failed.kubeconfig), Inbox()
+    step = ReportRun(
+        service(), cluster, lambda: inbox, RunEnd.of(RUN, "Failed"), lambda: workflow_of(cluster, service(), RUN)
+    )
+    clock = FakeClock(lambda _: failed.tell(phase="Running", nodes=nodes(RUN, AT_WORK, root="Failed")))
+    assert converge(step, RecordingReport(), clock).outputs.verdict == "removed"
+    failed.tell(phase="Running", nodes=nodes(RUN, late, root="Failed"))
+    _, outputs = told(failed, inbox)  # it never does
+    assert outputs.verdict == "not known"
+    assert len(inbox) == 2
+
+
+def test_a_webhook_that_refuses_is_shown_after_the_recap(failed: ArgoWorld) -> None:
+    inbox = Inbox()
+    inbox.error = Blocked("410 Gone", "check the Secret")
+    cluster, report = connect(failed.kubeconfig), RecordingReport()
+    step = ReportRun(
+        service(), cluster, lambda: inbox, RunEnd.of(RUN, "Failed"), lambda: workflow_of(cluster, service(), RUN)
+    )
+    with pytest.raises(Blocked, match=r"no one was told how the run ended: 410 Gone\. Next: check the Secret"):
+        converge(step, report, FakeClock())
+    assert "smoke-test failed: no KV cache moved" in report.of("ok")
+
+
+def test_a_webhook_that_does_not_answer_is_asked_for_minutes(failed: ArgoWorld) -> None:
+    inbox = Inbox()
+    inbox.error = TransientError("no answer")
+    cluster = connect(failed.kubeconfig)
+    step = ReportRun(
+        service(), cluster, lambda: inbox, RunEnd.of(RUN, "Failed"), lambda: workflow_of(cluster, service(), RUN)
+    )
+
+    def later(seconds: float) -> None:
+        inbox.error = TransientError("no answer") if seconds < 1_200 else None
+
+    converge(step, RecordingReport(), FakeClock(later), patience=240.0)
+    assert len(inbox) == 1
+
+
+def _status(world: ArgoWorld, change: Callable[[dict[str, Any]], Any]) -> None:
+    workflow = world.only_run()
+    workflow["status"] = change(workflow["status"])
+    world.store.replace(world.kind("Workflow"), workflow)
+
+
+def _packed(status: dict[str, Any], text: bytes | None = None) -> dict[str, Any]:
+    """As Argo packs the nodes of a Workflow that would be too large for etcd."""
+    found = gzip.compress(text if text is not None else json.dumps(status["nodes"]).encode())
+    return {**status, "nodes": None, "compressedNodes": base64.b64encode(found).decode()}
+
+
+def test_nodes_that_argo_packed_are_read(failed: ArgoWorld) -> None:
+    whole = Run.of(failed.only_run())
+    _status(failed, _packed)
+    assert Run.of(failed.only_run()) == whole
+
+
+GARBLED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "offloaded": lambda status: {**status, "nodes": None, "offloadNodeStatusVersion": "fnv:1"},
+    "a bomb": lambda status: _packed(status, b'"' + b"a" * 2**26 + b'"'),
+    "packed in another way": lambda status: {**status, "nodes": None, "compressedNodes": "KLUv/QQA"},
+    "no base64": lambda status: {**status, "nodes": None, "compressedNodes": "ä"},
+    "cut off": lambda status: {**status, "nodes": None, "compressedNodes": _packed(status)["compressedNodes"][:40]},
+    "nested": lambda status: _packed(status, b"[" * 100_000),
+    "a list of nodes": lambda status: {**status, "nodes": [1]},
+    "nodes of text": lambda status: {**status, "nodes": {"a": "b"}},
+    "outputs of text": lambda status: {**status, "nodes": {"a": {"type": "Pod", "outputs": "b"}}},
+    "a status of text": lambda _: "garbled",
+}
+
+
+@pytest.mark.parametrize("how", GARBLED)
+def test_a_status_that_cannot_be_read_is_said_and_people_are_told(failed: ArgoWorld, how: str) -> None:
+    _status(failed, GARBLED[how])
+    inbox = Inbox()
+    report, _ = told(failed, inbox)
+    assert inbox[0]["status"] == "Failed"
+    assert any(line.startswith("what the tasks did is not known: ") for line in report.of("ok")), report.lines
+    found = account(failed.only_run)
+    assert found.ran(frozenset({"roll-out-service"}))  # it may have
+
+
+def test_a_text_of_100_kilobytes_is_no_part_of_a_template_and_is_told_as_it_is(failed: ArgoWorld) -> None:
+    hostile = "{{=sprig.repeat(3000000,workflow.name)}} " + "x" * 100_000
+    late = {**AT_WORK, "smoke-test": (Attempt("Failed", hostile, ""),)}
+    failed.tell(phase="Running", nodes=nodes(RUN, late, root="Failed"))
+    inbox = Inbox()
+    told(failed, inbox)
+    assert inbox[0]["failures"] == [{"task": "smoke-test", "message": hostile}]

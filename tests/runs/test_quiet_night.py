@@ -8,8 +8,9 @@ import pytest
 
 from steps.adapters.kubernetes import connect
 from steps.engine.converge import converge
-from steps.finish_run import FinishRun, RunResult
+from steps.objects.run_end import RunEnd, workflow_of
 from steps.objects.workflow_run import LEFT_OUT, Run
+from steps.report_run import ReportRun
 from tests.argo_world import NAMESPACE, SERVICE, ArgoWorld
 from tests.fakes import FakeClock, RecordingReport
 from tests.samples import service
@@ -121,7 +122,14 @@ def test_who_follows_it_hears_it_at_the_end(world: ArgoWorld, capsys: Any) -> No
 def test_the_exit_handler_tells_it_without_a_word_on_each_task_that_was_left_out(world: ArgoWorld) -> None:
     add(world, phase="Running")
     people: list[Any] = []
-    step = FinishRun(service(), connect(world.kubeconfig), _Inbox(people), RunResult.of("run", "Succeeded", '"null"'))
+    cluster = connect(world.kubeconfig)
+    step = ReportRun(
+        service(),
+        cluster,
+        lambda: _Inbox(people),
+        RunEnd.of("run", "Succeeded"),
+        lambda: workflow_of(cluster, service(), "run"),
+    )
     report = RecordingReport()
     outputs = converge(step, report, FakeClock()).outputs
     assert outputs.message.startswith("run run: Succeeded; nothing changed; ")

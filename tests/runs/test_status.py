@@ -16,6 +16,7 @@ from workflows.runs.commands import Place
 from workflows.runs.tables import headline, markdown
 
 LABELS = {"slipway/service": SERVICE}
+EXIT = {"report-run": (Attempt(recap="1 changed: create message/x"),), "roll-back": ()}  # of a run that succeeded
 
 
 def add(world: ArgoWorld, name: str, labels: dict[str, str], **status: Any) -> None:
@@ -37,7 +38,7 @@ def busy(world: ArgoWorld) -> ArgoWorld:
         progress="3/3",
         startedAt="2026-01-02T03:00:00Z",
         finishedAt="2026-01-02T03:00:21Z",
-        nodes=nodes("a-nightly", {**quiet, "finish-run": (Attempt(recap="1 changed: create message/x"),)}),
+        nodes=nodes("a-nightly", {**quiet, **EXIT}),
     )
     add(
         world,
@@ -117,7 +118,8 @@ def test_one_run_is_shown_with_its_tasks(busy: ArgoWorld, capsys: Any) -> None:
         "run a-nightly Succeeded: nothing changed, 21s",
         "  resolve-model    Succeeded  42s  nothing changed, 2 as wanted",
         "  promote-release  Succeeded  42s  nothing changed, 2 as wanted",
-        "  finish-run       Succeeded  42s  1 changed: create message/x",
+        "  roll-back        Skipped    0s   the run did not fail",
+        "  report-run       Succeeded  42s  1 changed: create message/x",
     ]
 
 
@@ -154,9 +156,9 @@ def test_a_run_with_an_attempt_that_was_killed_does_not_claim_that_nothing_chang
 
 
 def test_tasks_are_in_the_order_of_the_line_however_argo_keeps_them() -> None:
-    tasks = {"promote-release": (), "finish-run": (Attempt(),), "smoke-test": (), "resolve-model": (Attempt(),)}
+    tasks = {"promote-release": (), **EXIT, "smoke-test": (), "resolve-model": (Attempt(),)}
     line = ["resolve-model", "smoke-test", "promote-release"]
-    assert [task.name for task in run_of(tasks, line).tasks] == [*line, "finish-run"]
+    assert [task.name for task in run_of(tasks, line).tasks] == [*line, "roll-back", "report-run"]
 
 
 def test_each_of_several_pods_of_a_task_is_a_task_in_the_place_of_theirs() -> None:

@@ -38,7 +38,7 @@ def scripted(*moves: Callable[[], Any]) -> FakeClock:
 def done(world: ArgoWorld, recap: str = "nothing changed, 2 as wanted", **outputs: str) -> None:
     name = world.only_run()["metadata"]["name"]
     line = {"resolve-model": (Attempt(),), "promote-release": (Attempt(recap=recap, outputs=outputs),)}
-    finish = {"finish-run": (Attempt(recap="1 changed: create message/x"),)}
+    finish = {"roll-back": (), "report-run": (Attempt(recap="1 changed: create message/x"),)}
     world.tell(
         phase="Succeeded",
         progress="3/3",
@@ -61,7 +61,8 @@ def test_a_run_that_succeeds_is_zero_and_its_tasks_are_told(world: ArgoWorld, do
         "run qwen3-32b-1 Succeeded: changed by promote-release, 2m42s",
         "  resolve-model    Succeeded  42s  nothing changed, 2 as wanted",
         "  promote-release  Succeeded  42s  1 changed: update Service/default/sglang-pd",
-        "  finish-run       Succeeded  42s  1 changed: create message/x",
+        "  roll-back        Skipped    0s   the run did not fail",
+        "  report-run       Succeeded  42s  1 changed: create message/x",
     ]
 
 
@@ -218,7 +219,8 @@ def failed(world: ArgoWorld, phase: str = "Failed") -> None:
         "resolve-model": (Attempt(),),
         "preflight": (Attempt("Failed", "no answer", ""), Attempt("Failed", "1 fault: GPU01 Free | GPUs: found 0", "")),
         "download-model": (),
-        "finish-run": (Attempt(),),
+        "roll-back": (Attempt(),),
+        "report-run": (Attempt(),),
     }
     world.tell(phase=phase, nodes=nodes(name, tasks, root=phase), startedAt="2026-01-02T03:00:00Z")
 
@@ -235,11 +237,12 @@ def test_a_run_that_fails_is_eleven_with_what_its_last_attempt_said(
     assert int(ended.value.exit) == 11
     assert f"run qwen3-32b-1 {phase}: preflight: 1 fault: GPU01 Free | GPUs: found 0" in str(ended.value)
     lines = capsys.readouterr().out.splitlines()
-    assert [" ".join(line.split()) for line in lines[-4:]] == [
+    assert [" ".join(line.split()) for line in lines[-5:]] == [
         "resolve-model Succeeded 42s nothing changed, 2 as wanted",
         "preflight Failed 42s 2 attempts; 1 fault: GPU01 Free | GPUs: found 0",
         "download-model Omitted -",
-        "finish-run Succeeded 42s nothing changed, 2 as wanted",
+        "roll-back Succeeded 42s nothing changed, 2 as wanted",
+        "report-run Succeeded 42s nothing changed, 2 as wanted",
     ]
     assert "| preflight | Failed | 42s | 2 attempts; 1 fault: GPU01 Free \\| GPUs: found 0 |" in recap.read_text()
 

@@ -8,7 +8,7 @@ from typing import Any
 TAG = re.compile(r"\{\{(.*?)\}\}")
 TEMPLATE_NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")  # patterns of the CRDs of Argo 4
 PARAMETER_NAME = re.compile(r"[a-zA-Z0-9_][-a-zA-Z0-9_]*")
-EXIT_HANDLER_ONLY = ("workflow.status", "workflow.failures")
+STATUS = "workflow.status"  # known in the exit handler alone; of `workflow.failures` no template may know
 NAME_LIMITS = {"WorkflowTemplate": 63, "CronWorkflow": 52, "WorkflowEventBinding": 63}
 
 Manifest = dict[str, Any]
@@ -20,6 +20,7 @@ def lint(objects: dict[str, Manifest]) -> list[str]:
     return [
         *_names(objects),
         *_structure(spec),
+        *_exit(spec),
         *(problem for item in spec["templates"] if "dag" in item for problem in _dag(item, spec)),
         *(problem for item in spec["templates"] if "container" in item for problem in _container(item, spec)),
         *_companions(objects, template),
@@ -47,7 +48,22 @@ def _structure(spec: Manifest) -> Iterator[str]:
             yield f"{role} {spec.get(role)} is no template"
     used = {spec.get("entrypoint"), spec.get("onExit")}
     used |= {task["template"] for item in spec["templates"] for task in item.get("dag", {}).get("tasks", ())}
+    used |= {step["template"] for step in _exit_steps(spec)}
     yield from (f"template {name} is never used" for name in sorted(names - used))
+
+
+def _exit_steps(spec: Manifest) -> list[Manifest]:
+    handler: Manifest = next((item for item in spec["templates"] if item["name"] == spec.get("onExit")), {})
+    return [step for group in handler.get("steps", ()) for step in group]
+
+
+def _exit(spec: Manifest) -> Iterator[str]:
+    names = {item["name"] for item in spec["templates"]}
+    for step in _exit_steps(spec):
+        if step["template"] not in names:
+            yield f"step {step['name']} uses {step['template']}, which is no template"
+        for tag in _tags(step) - {STATUS}:
+            yield f"step {step['name']} uses {{{{{tag}}}}}, which nothing defines"
 
 
 def _dag(dag: Manifest, spec: Manifest) -> Iterator[str]:
@@ -99,8 +115,8 @@ def _container(template: Manifest, spec: Manifest) -> Iterator[str]:
     inputs = {f"inputs.parameters.{parameter}" for parameter in _parameters(template.get("inputs"))}
     workflow = {f"workflow.parameters.{parameter}" for parameter in _parameters(spec.get("arguments"))}
     known = inputs | workflow | {"workflow.name"}
-    if spec["onExit"] == name:
-        known |= set(EXIT_HANDLER_ONLY)
+    if name in {step["template"] for step in _exit_steps(spec)}:
+        known |= {STATUS}
     yield from (f"template {name} uses {{{{{tag}}}}}, which nothing defines" for tag in _tags(template) - known)
     yield from (f"template {name} does not use its input {tag}" for tag in inputs - _tags(template))
     volumes = {item["name"] for item in template.get("volumes", ())}

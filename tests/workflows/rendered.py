@@ -59,5 +59,11 @@ def templates(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {template["name"]: template for template in spec["templates"] if "container" in template}
 
 
+def exit_steps(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """The steps of the exit handler, one after the other."""
+    handler = next(template for template in spec["templates"] if template["name"] == spec["onExit"])
+    return [step for (step,) in handler["steps"]]
+
+
 def dag_tasks(spec: dict[str, Any]) -> list[dict[str, Any]]:
     return next(list(template["dag"]["tasks"]) for template in spec["templates"] if "dag" in template)

@@ -29,12 +29,12 @@ EXAMPLES = sorted(path.name for path in CI.iterdir() if path.suffix in (".yaml",
 TASKS: Mapping[str, tuple[Attempt, ...]] = {
     "resolve-model": (Attempt(),),
     "promote-release": (Attempt(),),
-    "finish-run": (Attempt(),),
+    "report-run": (Attempt(),),
 }
 BROKEN = {
     "resolve-model": (Attempt(),),
     "preflight": (Attempt("Failed", "no answer", ""), Attempt("Failed", "GPU01 Free GPUs: found 0", "")),
-    "finish-run": (Attempt(),),
+    "report-run": (Attempt(),),
 }
 
 needs_tools = pytest.mark.skipif(not (shutil.which("curl") and shutil.which("jq")), reason="needs curl and jq")
@@ -189,7 +189,7 @@ def test_a_job_ends_as_its_run_and_prints_every_task(
     assert run["name"] == f"{SERVICE}-{'123-1' if name.startswith('github') else '456'}"
     assert run["labels"]["slipway/trigger"] == "ci"
     if name.startswith("github-actions-event"):
-        assert "finish-run: Succeeded" in (tmp_path / "summary").read_text()
+        assert "report-run: Succeeded" in (tmp_path / "summary").read_text()
 
 
 @needs_tools

@@ -11,15 +11,15 @@ from rich.console import Console
 
 from steps.check_release import CURRENT, STALE
 from steps.engine.outputs import file_name
-from steps.objects.workflow_run import SIGN
+from steps.objects.workflow_run import REPORT_RUN, ROLL_BACK, SIGN
 from tests.samples import DIGEST, SERVICES
-from tests.workflows.rendered import LINES, VARIANTS, dag_tasks, sample, templates, workflow_spec
+from tests.workflows.rendered import LINES, VARIANTS, dag_tasks, exit_steps, sample, templates, workflow_spec
 from workflows import local
-from workflows.pipeline import FINISH, WRITING
+from workflows.pipeline import WRITING
 from workflows.templates import PLACES
 
 PROVED = "0a1b2c3d"
-FACTS = {"run-name": "run", "run-status": "Succeeded", "run-failures": '"null"'}
+FACTS = {"run-name": "run", "run-status": "Succeeded"}
 
 
 class Recorder:
@@ -71,7 +71,8 @@ def on_the_cluster(argo: str, variant: str, state: str = STALE) -> list[list[str
     pods = templates(spec)
     tasks = [task for task in _ordered(dag_tasks(spec)) if _runs(task, state) and task["template"] in pods]
     line = [_words(pods[task["template"]], task, item) for task in tasks for item in _items(task)]
-    return [*line, _words(pods[spec["onExit"]], {}, "")]
+    at_exit = [step for step in exit_steps(spec) if _runs(step, state)]
+    return [*line, *(_words(pods[step["template"]], {}, "") for step in at_exit)]
 
 
 def _runs(task: dict[str, Any], state: str) -> bool:
@@ -81,7 +82,8 @@ def _runs(task: dict[str, Any], state: str) -> bool:
     """
     if "when" not in task:
         return True
-    one, how, other = task["when"].replace("{{tasks.check-release.outputs.parameters.state}}", state).split(" ")
+    filled = task["when"].replace("{{tasks.check-release.outputs.parameters.state}}", state)
+    one, how, other = filled.replace("{{workflow.status}}", FACTS["run-status"]).split(" ")
     return bool({"==": one == other, "!=": one != other}[how])
 
 
@@ -128,7 +130,7 @@ def _words(template: dict[str, Any], task: dict[str, Any], item: str) -> list[st
 
 
 def _about_run() -> dict[str, str]:
-    names = {"workflow.name": "run-name", "workflow.status": "run-status", "workflow.failures": "run-failures"}
+    names = {"workflow.name": "run-name", "workflow.status": "run-status"}
     return {f"{{{{{tag}}}}}": FACTS[fact] for tag, fact in names.items()}
 
 
@@ -143,9 +145,9 @@ def test_a_local_run_is_the_rendered_workflow(
         for words in on_a_laptop(tmp_path, variant, monkeypatch, state)
     ]
     assert here == on_the_cluster(argo, variant, state)
-    assert here[-1][3] == FINISH.step
     steps = [words[3] for words in here]
-    assert (steps == ["resolve-model", "check-release", "finish-run"]) == (state == CURRENT)
+    assert steps[-1] == REPORT_RUN
+    assert (steps == ["resolve-model", "check-release", REPORT_RUN]) == (state == CURRENT)
 
 
 def test_what_an_earlier_local_run_proved_is_gone_before_the_first_task(
@@ -173,7 +175,7 @@ def test_overrides_reach_every_process_and_every_pod(tmp_path: Path, monkeypatch
 def counters(started: list[list[str]]) -> dict[str, str]:
     """--record-counter of each step that is told one."""
     found = {words[3]: word.partition("=")[2] for words in started for word in words if "--record-counter=" in word}
-    assert set(found) >= WRITING - {FINISH.step}
+    assert set(found) >= WRITING - {ROLL_BACK}
     return found
 
 

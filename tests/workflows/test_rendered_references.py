@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.workflows.reference_lint import lint
-from tests.workflows.rendered import LINES, VARIANTS, dag_tasks, objects, templates
+from tests.workflows.rendered import LINES, VARIANTS, dag_tasks, exit_steps, objects, templates
 
 Change = Callable[[dict[str, dict[str, Any]]], object]
 
@@ -55,6 +55,18 @@ MUTANTS: dict[str, tuple[str, Change]] = {
     "status outside of the exit handler": (
         "nothing defines",
         lambda found: templates(_spec(found))["smoke-test"]["container"]["args"].append("{{workflow.status}}"),
+    ),
+    "failures in the exit handler": (
+        "nothing defines",
+        lambda found: templates(_spec(found))["report-run"]["container"]["args"].append("{{workflow.failures}}"),
+    ),
+    "absent template of the exit handler": (
+        "no template",
+        lambda found: exit_steps(_spec(found))[0].update(template="finish"),
+    ),
+    "output in the exit handler": (
+        "nothing defines",
+        lambda found: exit_steps(_spec(found))[1].update(when="{{steps.roll-back.outputs.parameters.message}} == a"),
     ),
     "volume": ("no volume", lambda found: _spec(found).pop("volumeClaimTemplates")),
     "long name": ("longer than", lambda found: found["CronWorkflow"]["metadata"].update(name="a" * 53)),

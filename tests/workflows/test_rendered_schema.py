@@ -45,7 +45,7 @@ def _template(spec: dict[str, Any], name: str = "download-model") -> dict[str, A
 
 # One wrong key or value in each construct that the rendered objects use.
 MUTANTS: dict[str, tuple[str, Change]] = {
-    "spec": ("WorkflowTemplate", lambda spec: spec.update(onexit="finish-run")),
+    "spec": ("WorkflowTemplate", lambda spec: spec.update(onexit="exit")),
     "arguments": ("WorkflowTemplate", lambda spec: spec["arguments"].update(params=[])),
     "workflow parameter": ("WorkflowTemplate", lambda spec: spec["arguments"]["parameters"][0].update(enums=["a"])),
     "workflow metadata": ("WorkflowTemplate", lambda spec: spec["workflowMetadata"].update(label={"a": "b"})),

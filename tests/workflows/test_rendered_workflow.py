@@ -19,9 +19,19 @@ from steps.engine.errors import Exit
 from steps.platform.footprint import TRANSFERS
 from steps.platform.rights import account
 from steps.release import Release
+from steps.report_run import ReportRun
 from steps.service import ModelService
 from tests.samples import DIGEST, SERVICES
-from tests.workflows.rendered import LINES, VARIANTS, dag_tasks, objects, sample, templates, workflow_spec
+from tests.workflows.rendered import (
+    LINES,
+    VARIANTS,
+    dag_tasks,
+    exit_steps,
+    objects,
+    sample,
+    templates,
+    workflow_spec,
+)
 from workflows import pipeline
 from workflows.compat import for_line, line
 from workflows.pods import PODS, deadline_seconds
@@ -121,7 +131,6 @@ def test_all_but_the_question_itself_and_the_end_is_left_out_if_nothing_changed(
     assert [when.pop(name) for name in ("resolve-model", "check-release")] == [None, None]
     assert when.pop("nothing-changed") == f"{state} == {CURRENT}"
     assert set(when.values()) == {f"{state} != {CURRENT}"}
-    assert spec["onExit"] == "finish-run"  # which has no `when`
 
 
 @pytest.mark.parametrize("argo", LINES)
@@ -157,10 +166,9 @@ def test_a_pod_is_called_as_a_process_on_a_laptop_is(variant: str) -> None:
         "shard": "all",
         "run-name": "run",
         "run-status": "Failed",
-        "run-failures": '"null"',
     }
     overrides = [f"{override.field}=" for override in pipeline.OVERRIDES]
-    for task in (*pipeline.tasks(sample(variant)), pipeline.FINISH):
+    for task in (*pipeline.tasks(sample(variant)), *pipeline.EXIT):
         laptop = pipeline.arguments(task, PLACES, filled, overrides)
         pod = [re.sub(r"\{\{workflow\.parameters\.[a-z-]+\}\}", "", argument) for argument in _args(pods, task.step)]
         for name, value in filled.items():
@@ -214,8 +222,13 @@ def test_a_missing_digest_stops_the_run_and_a_missing_fact_for_people_does_not()
             assert ("default" not in parameter["valueFrom"]) == consumed, (name, parameter["name"])
 
 
+def every_template_of_the_line() -> Iterator[tuple[str, dict[str, Any]]]:
+    at_exit = {task.step for task in pipeline.EXIT}
+    yield from ((name, template) for name, template in every_template() if name not in at_exit)
+
+
 def test_only_no_answer_and_a_lost_pod_are_tried_again() -> None:
-    for name, template in every_template():
+    for name, template in every_template_of_the_line():
         strategy = template["retryStrategy"]
         assert strategy["retryPolicy"] == "Always", name
         assert strategy["expression"] == RETRY_EXPRESSION
@@ -225,9 +238,7 @@ def test_only_no_answer_and_a_lost_pod_are_tried_again() -> None:
 
 def test_a_final_failure_is_told_soon_and_a_transfer_bears_half_an_hour_of_silence() -> None:
     """Argo 3.5.15 and 4.1.2 were seen to wait out the back-off before they look whether there is another attempt."""
-    for name, template in every_template():
-        if "container" not in template:
-            continue
+    for name, template in every_template_of_the_line():
         strategy = template["retryStrategy"]
         duration, factor = strategy["backoff"]["duration"], strategy["backoff"]["factor"]
         first = int(duration.removesuffix("s"))
@@ -345,7 +356,7 @@ def test_a_secret_reaches_only_the_steps_that_need_it() -> None:
         "OSS_ACCESS_KEY_SECRET": dict.fromkeys(store, ("oss-credentials", "akSecret")),
         "OSS_SESSION_TOKEN": dict.fromkeys(store, ("oss-credentials", "securityToken")),
         "MODELSCOPE_API_TOKEN": dict.fromkeys(hub, ("hub", "token")),
-        "SLIPWAY_WEBHOOK_URL": {"finish-run": ("chat", "url")},
+        "SLIPWAY_WEBHOOK_URL": {"report-run": ("chat", "url")},
     }
     assert _secrets("role credentials") == {}
 
@@ -382,23 +393,52 @@ def test_a_step_gets_the_very_secrets_that_it_reads(
         step = wiring.build(name, wiring.Invocation(sample(variant), model_digest=DIGEST))
         for part in step.parts if isinstance(step, CheckRelease) else ():
             part.build()
+        if isinstance(step, ReportRun) and step.notifier:
+            step.notifier()
         given = {variable["name"] for variable in template["container"].get("env", ())}
         assert environment.read & secrets == given, name
 
 
-def test_only_a_temporary_key_may_be_absent() -> None:
+def test_only_a_temporary_key_and_the_webhook_may_be_absent() -> None:
+    """Without the Secret of the webhook the pod starts, and its step says so; it would else hold the run open."""
     for template in templates(workflow_spec(variant="all options")).values():
         for variable in template["container"].get("env", ()):
             optional = variable["valueFrom"]["secretKeyRef"].get("optional", False)
-            assert optional == (variable["name"] == "OSS_SESSION_TOKEN")
+            assert optional == (variable["name"] in ("OSS_SESSION_TOKEN", "SLIPWAY_WEBHOOK_URL"))
 
 
-def test_the_exit_handler_learns_how_the_run_ended() -> None:
-    spec = workflow_spec()
-    arguments = templates(spec)[spec["onExit"]]["container"]["args"]
-    assert "--run-name={{workflow.name}}" in arguments
-    assert "--run-status={{workflow.status}}" in arguments
-    assert "--run-failures={{workflow.failures}}" in arguments
+@pytest.mark.parametrize(("argo", "variant"), EVERY)
+def test_the_exit_handler_rolls_back_a_failed_run_then_tells_and_neither_fails_the_run(argo: str, variant: str) -> None:
+    on = {"continueOn": {"failed": True, "error": True}}
+    assert exit_steps(workflow_spec(argo, variant)) == [
+        {"name": "roll-back", "template": "roll-back", "when": "{{workflow.status}} != Succeeded", **on},
+        {"name": "report-run", "template": "report-run", **on},
+    ]
+
+
+@pytest.mark.parametrize(("argo", "variant"), EVERY)
+def test_the_exit_handler_learns_only_name_and_status_of_the_run(argo: str, variant: str) -> None:
+    spec = workflow_spec(argo, variant)
+    for name in ("roll-back", "report-run"):
+        arguments = templates(spec)[name]["container"]["args"]
+        assert [word for word in arguments if word.startswith("--run-")] == [
+            "--run-name={{workflow.name}}",
+            "--run-status={{workflow.status}}",
+        ]
+    assert "workflow.failures" not in json.dumps(spec)
+
+
+@pytest.mark.parametrize(("argo", "variant"), EVERY)
+def test_no_task_of_the_exit_handler_waits_for_what_is_optional(argo: str, variant: str) -> None:
+    """A Secret that is absent kept the pod of the way back from starting."""
+    pods = templates(workflow_spec(argo, variant))
+    assert "env" not in pods["roll-back"]["container"]
+    for name in ("roll-back", "report-run"):
+        assert "retryStrategy" not in pods[name]
+        assert _mounts(pods[name]) == {"/tmp": "tmp"}
+        assert pods[name]["volumes"] == [{"name": "tmp", "emptyDir": {}}]
+        assert all(one["valueFrom"]["secretKeyRef"]["optional"] for one in pods[name]["container"].get("env", ()))
+    assert set(wiring.PATIENCE) == {task.step for task in pipeline.EXIT}
 
 
 def test_labels_and_nodes_of_the_document_reach_the_pods_and_the_selector_of_the_service_does_not() -> None:

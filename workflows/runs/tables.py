@@ -17,7 +17,8 @@ def runs_table(runs: Iterable[Run], now: float) -> list[str]:
 def recap(run: Run, now: float) -> list[str]:
     """Every task of a run, and how it ended or what it is doing."""
     rows = [(f"  {task.name}", task.phase, _took(task), _words(task)) for task in run.tasks]
-    return [headline(run, now), *_aligned(rows)]
+    unread = [f"  what its tasks did is not known: {run.unread}"] if run.unread else []
+    return [headline(run, now), *unread, *_aligned(rows)]
 
 
 def markdown(run: Run, now: float) -> str:

@@ -1,0 +1,192 @@
+"""report-run: after every run, last of all. Tells people how it ended and what was put back.
+
+It changes nothing on the cluster, and its failure changes nothing either: it is shown on its own task. A run has one
+report for each of its ends: Argo starts the exit handler once when a run ends, and once more when a Retry of it ends,
+which people must hear as well. So nothing is remembered of who was told.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from steps.engine.errors import Blocked, StepError
+from steps.engine.plan import Change, Plan
+from steps.engine.report import Report
+from steps.objects import record
+from steps.objects.run_end import Account, ReadWorkflow, RunEnd, account
+from steps.objects.workflow_run import ROLL_BACK, TaskResult
+from steps.ports import Cluster, Notifier
+from steps.service import ModelService
+
+DEADLINE = 300.0  # seconds
+# Argo starts the pod of this step just before it writes how roll-back ended; with the pauses of the loop, some 20 s.
+LOOKS_AT_ROLL_BACK = 8
+
+
+@dataclass(frozen=True)
+class Facts:
+    account: Account = field(default_factory=Account)
+    release: str | None = ""  # id of the release that serves; empty: there is none; None: it is not known
+    last_look: bool = False  # what Argo has not written by now is not waited for
+    told: bool = False
+    refused: str = ""  # why people could not be told
+
+
+@dataclass(frozen=True)
+class Told:
+    """Payload of the change that tells people."""
+
+    message: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    verdict: str
+    message: str
+
+
+@dataclass
+class _Seen:
+    looks: int = 0
+    told: bool = False
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class ReportRun:
+    service: ModelService
+    cluster: Cluster
+    notifier: Callable[[], Notifier] | None  # None: the document names no one to tell
+    run: RunEnd
+    workflow: ReadWorkflow = lambda: None
+    _seen: _Seen = field(default_factory=_Seen, init=False, compare=False, repr=False)
+
+    @property
+    def deadline(self) -> float:
+        return DEADLINE
+
+    def observe(self) -> Facts:
+        self._seen.looks += 1
+        return Facts(
+            account(self.workflow),
+            self._serving(),
+            last_look=self._seen.looks >= LOOKS_AT_ROLL_BACK,
+            told=self._seen.told,
+            refused=self._seen.refused,
+        )
+
+    def plan(self, facts: Facts) -> Plan:
+        return plan(self.service, self.run, facts, tells=self.notifier is not None)
+
+    def apply(self, changes: tuple[Change, ...], report: Report) -> None:
+        for change in changes:
+            self._tell(change, report)
+
+    def outputs(self, facts: Facts) -> Outputs:
+        return Outputs(verdict(self.run, facts), summary(self.service, self.run, facts))
+
+    def _serving(self) -> str | None:
+        try:
+            current = record.read(self.cluster.get(record.record_ref(self.service))).current
+        except StepError:
+            return None
+        return current.release if current else ""
+
+    def _tell(self, change: Change, report: Report) -> None:
+        """Raises TransientError if no one answers. A refusal is kept until the recap is told, then it ends the step."""
+        if self.notifier is None:
+            return
+        try:
+            self.notifier().send(change.payload.message)
+        except Blocked as error:
+            self._seen.refused = f"no one was told how the run ended: {error}"
+            return
+        self._seen.told = True
+        report.changed(change)
+
+
+def plan(service: ModelService, run: RunEnd, facts: Facts, *, tells: bool) -> Plan:
+    if not run.status:
+        return Plan(kept=("no status of a run was given, so no one is told",))
+    back = _roll_back(facts)
+    if run.failed and back and not back.ended and not facts.last_look:
+        return Plan(waits=(f"Argo to write how {ROLL_BACK} ended",))
+    recap = Plan(kept=(f"{run}: {run.status}", *facts.account.recap(run), *map(str, _tasks(facts))))
+    if facts.refused:
+        return recap + Plan(faults=(facts.refused,))
+    return recap if facts.told or not tells else recap + Plan((_telling(service, run, facts),))
+
+
+def verdict(run: RunEnd, facts: Facts) -> str:
+    """What roll-back did: its own word, `not put back` if it failed, `kept` after a run that did not fail."""
+    back = _roll_back(facts)
+    if not run.failed:
+        return "kept"
+    if back is None or not back.ended:
+        return "not known"
+    return "not put back" if back.failed else back.outputs.get("verdict", "") or "kept"
+
+
+def summary(service: ModelService, run: RunEnd, facts: Facts) -> str:
+    """One sentence for people."""
+    ended = f"{run}: {run.status or 'no status'}{_in_brackets(run, facts.account)}"
+    if facts.account.run and facts.account.run.result:
+        ended += f"; {facts.account.run.result}"
+    return f"{ended}; {_put_back(run, facts)}; {_serves(service, facts)}"
+
+
+def _put_back(run: RunEnd, facts: Facts) -> str:
+    back = _roll_back(facts)
+    if not run.failed:
+        return "nothing to put back"
+    if back is None or not back.ended:
+        return "what was put back is not known"
+    if back.failed:
+        return f"could not be put back: {back.message or back.phase}"
+    return back.outputs.get("message", "") or "nothing had to be put back"
+
+
+def _serves(service: ModelService, facts: Facts) -> str:
+    if facts.release is None:
+        return f"which release of {service.name} serves is not known"
+    return (
+        f"{service.name} serves release {facts.release}" if facts.release else f"{service.name} serves no release yet"
+    )
+
+
+def _telling(service: ModelService, run: RunEnd, facts: Facts) -> Change:
+    message = {
+        "service": service.name,
+        "namespace": service.namespace,
+        "run": run.name,
+        "status": run.status,
+        "verdict": verdict(run, facts),
+        "release": facts.release or "",
+        "failures": [{"task": failure.task, "message": failure.message} for failure in facts.account.failures],
+        "result": facts.account.run.result if facts.account.run else "",
+        "tasks": [
+            {"task": task.name, "phase": task.phase, "seconds": task.seconds, "recap": task.recap}
+            for task in _tasks(facts)
+        ],
+        "text": summary(service, run, facts),
+    }
+    return Change("create", f"message/{run.name or service.name}", f"tell people: {run.status}", Told(message))
+
+
+def _roll_back(facts: Facts) -> TaskResult | None:
+    tasks = facts.account.run.tasks if facts.account.run else ()
+    return next((task for task in tasks if task.at_exit and task.name == ROLL_BACK), None)
+
+
+def _tasks(facts: Facts) -> tuple[TaskResult, ...]:
+    """Those that were at work and have ended: this one has not."""
+    found = facts.account.run.tasks if facts.account.run else ()
+    return tuple(task for task in found if task.ended and task.ran)
+
+
+def _in_brackets(run: RunEnd, account: Account) -> str:
+    """A run that succeeded names attempts that failed on the way, so it must not read like a failure."""
+    if not account.failures:
+        return ""
+    failures = "; ".join(map(str, account.failures))
+    return f" ({failures})" if run.failed else f" (tried again on the way: {failures})"

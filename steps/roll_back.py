@@ -1,0 +1,319 @@
+"""roll-back: after a run that failed. Puts the recorded release back, and removes a release that serves no one.
+
+The run stays failed. What this step does:
+
+- a run that wrote nothing, by the Lease of the writer: nothing, whatever it finds;
+- a run whose service another run changes by now: nothing;
+- a release that neither is recorded nor takes the traffic: its group and Service are removed, since the group holds
+  GPUs. That is the failed BlueGreen candidate, and also the very first release. Volumes stay: they hold no bytes and no
+  GPU, a retried roll-out needs them, and the next promotion collects them;
+- the recorded release, if it is gone (Recreate) or was changed in place by this run (scaling): its recorded group and
+  Service are applied again and waited for. Traffic that leads elsewhere moves only after the release has answered;
+- a release that takes the traffic already but is not recorded yet: nothing. It was proved, and the next run finishes
+  its promotion.
+
+By hand, without the status of a run, it is the decision of a person, and does the same for whatever is found.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from steps.engine.plan import Change, Plan
+from steps.engine.report import Report
+from steps.objects import group_operator, record, services
+from steps.objects.converging import Apply, Look, apply_changes, look, plan_objects
+from steps.objects.group_look import GroupLook, look_at_group
+from steps.objects.intent import Intent
+from steps.objects.kinds import ROLE_BASED_GROUP, being_deleted, labels_of
+from steps.objects.ownership import foreign_owner, owner
+from steps.objects.readiness import Signature, settled, signature
+from steps.objects.record import Entry, Record
+from steps.objects.retirement import deletions, groups_and_services, superseded
+from steps.objects.run_end import Account, ReadWorkflow, RunEnd, account
+from steps.ports import Answer, Cluster, Inference, Manifest, NotServing, Question, Ref, Refusal, Server
+from steps.proof.answers import flaws, shown
+from steps.release import RELEASE_LABEL
+from steps.service import ModelService
+
+# Tasks from which on a run may have changed what serves.
+TOUCHING = frozenset({"roll-out-service", "smoke-test", "promote-release"})
+KEPT, REMOVED, PUT_BACK = "kept", "removed", "put back"  # verdicts
+OBJECTS = 3  # that a record holds of a release: the group, its own Service, and the one that clients use
+
+
+@dataclass(frozen=True)
+class Facts:
+    account: Account = field(default_factory=Account)
+    wrote: bool = True  # whether the run changed anything, as the Lease says
+    other_writer: str = ""  # which other run changes the service now
+    overtaken: str = ""  # which newer run promoted since this one began
+    operator: bool = True  # whether the cluster serves groups
+    record: Record = field(default_factory=Record)
+    broken: str = ""  # why the record cannot be read
+    foreign: str = ""  # whose the record is, if it is not ours
+    traffic: Manifest | None = None
+    found: tuple[Manifest, ...] = ()  # groups and Services of all releases of this service
+    looks: tuple[Look, ...] = ()  # recorded group and its own Service
+    moving: Look | None = None  # recorded traffic Service
+    group: GroupLook = field(default_factory=lambda: GroupLook(None))  # the recorded group
+    before: Signature | None = None  # of the look before this one
+    proof: Plan = field(default_factory=Plan)  # what the recorded release says to a chat, where traffic is to move
+    done: tuple[str, ...] = ()  # what this step did already: REMOVED, PUT_BACK
+
+
+@dataclass(frozen=True)
+class Outputs:
+    verdict: str
+    message: str
+
+
+@dataclass
+class _Seen:
+    """What the looks of this step share: the end of a run does not change, and a chat is asked once."""
+
+    account: Account | None = None
+    wrote: bool | None = None
+    signature: Signature | None = None
+    proof: Plan | None = None
+    done: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RollBack:
+    service: ModelService
+    cluster: Cluster
+    inference: Inference
+    run: RunEnd
+    workflow: ReadWorkflow = lambda: None
+    wrote: Callable[[], bool] = lambda: True
+    other_writer: Callable[[], str] = lambda: ""
+    _seen: _Seen = field(default_factory=_Seen, init=False, compare=False, repr=False)
+
+    @property
+    def deadline(self) -> float:
+        return self.service.rollout.deadline_minutes * 60.0
+
+    def observe(self) -> Facts:
+        facts = self._about_the_run()
+        if stays_out(self.run, facts):
+            return facts
+        facts = self._about_the_service(facts)
+        current = facts.record.current
+        if current is None or not facts.operator or facts.foreign or facts.overtaken or promotion_pending(facts):
+            return facts
+        return self._look_at_recorded(facts, current)
+
+    def plan(self, facts: Facts) -> Plan:
+        return plan(self.service, self.run, facts)
+
+    def apply(self, changes: tuple[Change, ...], report: Report) -> None:
+        for change in changes:
+            apply_changes(self.cluster, (change,), report)
+            self._seen.done.append(PUT_BACK if isinstance(change.payload, Apply) else REMOVED)
+
+    def outputs(self, facts: Facts) -> Outputs:
+        return Outputs(verdict=verdict(facts), message=summary(self.run, facts))
+
+    def _about_the_run(self) -> Facts:
+        seen = self._seen
+        if seen.account is None:
+            seen.account = account(self.workflow)
+        if seen.wrote is None:
+            seen.wrote = self.wrote()  # asked before the Lease is given back at the end
+        return Facts(
+            account=seen.account,
+            wrote=seen.wrote,
+            other_writer=self.other_writer(),
+            done=tuple(seen.done),
+        )
+
+    def _about_the_service(self, facts: Facts) -> Facts:
+        live_record = self.cluster.get(record.record_ref(self.service))
+        foreign = foreign_owner(owner(self.service), live_record)
+        found = Record() if foreign else record.read(live_record)
+        broken = _broken(found)
+        operator = group_operator.ask(self.cluster)
+        return replace(
+            facts,
+            record=Record() if broken else found,
+            broken=broken,
+            overtaken=Intent(self.run.name, facts.account.record_counter).overtaken(found),
+            foreign=foreign,
+            operator=operator is not None,
+            traffic=self.cluster.get(services.traffic_service_ref(self.service)),
+            found=groups_and_services(self.cluster, self.service, operator.kind if operator else None),
+        )
+
+    def _look_at_recorded(self, facts: Facts, current: Entry) -> Facts:
+        group, own, traffic = current.objects
+        found = look_at_group(self.cluster, group)
+        before, self._seen.signature = self._seen.signature, signature(found)
+        facts = replace(
+            facts,
+            looks=(look(self.cluster, group), look(self.cluster, own)),
+            moving=look(self.cluster, traffic),
+            group=found,
+            before=before,
+        )
+        ready = astray(facts) and plan_objects(facts.looks).converged and settled(group, found, before).converged
+        return replace(facts, proof=self._proof(own)) if ready else facts
+
+    def _proof(self, own: Manifest) -> Plan:
+        """One chat through the router of the recorded release, whatever takes the traffic."""
+        if self._seen.proof is None:
+            try:
+                self._seen.proof = self._ask(_server(own))
+            except NotServing as error:
+                return Plan(waits=(error.reason,))
+        return self._seen.proof
+
+    def _ask(self, router: Server) -> Plan:
+        # As the router knows the model: the document of a run that failed may call it by another name.
+        models = {worker.served_model_name for worker in self.inference.routed_workers(router) if worker.healthy}
+        if not models:
+            raise NotServing(f"{router} knows no worker that is healthy")
+        smoke, model = self.service.smoke, min(models)
+        reply = self.inference.chat(router, Question(model, smoke.prompt, smoke.max_tokens))
+        wrong = [str(reply)] if isinstance(reply, Refusal) else flaws(reply, model)
+        if wrong:
+            return Plan(faults=(_no_answer(router, wrong),))
+        assert isinstance(reply, Answer)
+        return Plan(kept=(f"{router} answered: {shown(reply.text or reply.reasoning)}",))
+
+
+def plan(service: ModelService, run: RunEnd, facts: Facts) -> Plan:
+    recap = Plan(kept=_recap(run, facts))
+    reason = stays_out(run, facts)
+    if reason:
+        return recap + (Plan(faults=(reason,)) if run.by_hand else Plan(kept=(reason,)))
+    if facts.foreign or not facts.operator:
+        return recap + Plan(faults=(facts.foreign or group_operator.ABSENT,))
+    removals = Plan(
+        deletions(
+            superseded(facts.found, service, kept_releases(facts)),
+            "neither recorded nor serving, so it would hold GPUs and serve no one",
+        )
+    )
+    back = restoration(run, facts)
+    if removals.changes and back.faults:
+        return recap + removals  # the fault stays, and ends the step at its next look
+    return recap + removals + back
+
+
+def stays_out(run: RunEnd, facts: Facts) -> str:
+    """Why this step leaves the service alone, in words for people; empty if it does not."""
+    if run.by_hand:
+        found = facts.account.run
+        at_work = f"{run} is {found.phase}: stop it first" if found and not found.ended else ""
+        return at_work or facts.other_writer
+    if not run.failed:
+        return "nothing to put back" if run.status else "no status of a run was given, so nothing is touched"
+    if not facts.wrote:
+        return f"{run} wrote nothing, so nothing is rolled back"
+    return f"nothing is put back: {facts.other_writer}" if facts.other_writer else ""
+
+
+def kept_releases(facts: Facts) -> set[str]:
+    """Ids of the releases that stay. What a broken record cannot say is left to the traffic, and else to a person."""
+    serving = services.serving_release(facts.traffic)
+    recorded = facts.record.current.release if facts.record.current else ""
+    if facts.broken and not _exists(facts, serving):
+        return {labels_of(manifest).get(RELEASE_LABEL, "") for manifest in facts.found}
+    return {recorded, serving} if facts.broken or promotion_pending(facts) else {recorded}
+
+
+def promotion_pending(facts: Facts) -> bool:
+    """The traffic goes to a release that exists but is not recorded: it was proved, only its promotion was cut off."""
+    serving = services.serving_release(facts.traffic)
+    recorded = facts.record.current.release if facts.record.current else ""
+    return serving != recorded and _exists(facts, serving)
+
+
+def astray(facts: Facts) -> bool:
+    """Whether the traffic does not go to the recorded release."""
+    current = facts.record.current
+    return bool(current and facts.moving and services.serving_release(facts.moving.live) != current.release)
+
+
+def restoration(run: RunEnd, facts: Facts) -> Plan:
+    """Recorded group and Service where the run took them away or changed them; traffic once they have answered."""
+    if not facts.looks or facts.moving is None:
+        return Plan()
+    put_back, moves = PUT_BACK in facts.done, astray(facts)
+    touched = run.by_hand or facts.account.ran(TOUCHING)
+    if not (touched or put_back or facts.group.group is None):
+        return Plan()  # whatever differs, it was not this run
+    foreign = plan_objects((*facts.looks, *([facts.moving] if moves else []))).faults
+    if foreign:
+        return Plan(faults=tuple(f"the recorded release is not put back: {fault}" for fault in foreign))
+    objects = plan_objects(facts.looks)
+    if objects.changes or objects.waits or not (put_back or moves):
+        return objects
+    ready = objects + settled(facts.looks[0].wanted, facts.group, facts.before)
+    return ready + _moved_traffic(facts) if moves and ready.converged else ready
+
+
+def _moved_traffic(facts: Facts) -> Plan:
+    """The recorded release is ready; the traffic follows once it is proved, too."""
+    if facts.moving is None or not facts.proof.converged:
+        return facts.proof
+    return facts.proof + plan_objects((facts.moving,)) if facts.proof.kept else Plan(waits=("the first answer",))
+
+
+def verdict(facts: Facts) -> str:
+    """What was done: `kept` (nothing), `removed` (a release that serves no one) or `put back` (the recorded one)."""
+    return next((verdict for verdict in (PUT_BACK, REMOVED) if verdict in facts.done), KEPT)
+
+
+def summary(run: RunEnd, facts: Facts) -> str:
+    """Part of a sentence for people."""
+    did = {
+        PUT_BACK: "the recorded release was put back",
+        REMOVED: "a release that is neither recorded nor serving was removed",
+    }.get(verdict(facts))
+    if not did and facts.other_writer:
+        did = "nothing was put back, because another run changes the service"
+    did = did or stays_out(run, facts) or "nothing had to be put back"
+    return "; ".join(filter(None, (did, *_nothing_to_go_back_to(facts))))
+
+
+def _recap(run: RunEnd, facts: Facts) -> tuple[str, ...]:
+    status = (f"{run}: {run.status}",) if run.status else ()
+    return (*status, *facts.account.recap(run), *_nothing_to_go_back_to(facts))
+
+
+def _nothing_to_go_back_to(facts: Facts) -> tuple[str, ...]:
+    if facts.overtaken:
+        return (f"the recorded release is left as it is: {facts.overtaken}",)
+    return (f"there is nothing to go back to: {facts.broken}",) if facts.broken else ()
+
+
+def _broken(found: Record) -> str:
+    """Why no release can be put back from the record; empty if one can, or if none was promoted yet."""
+    if found.current is None:
+        return found.broken
+    held = len(found.current.objects)
+    return "" if held == OBJECTS else f"the record holds {held} objects, expected {OBJECTS}"
+
+
+def _exists(facts: Facts, release_id: str) -> bool:
+    return any(
+        manifest["kind"] == ROLE_BASED_GROUP
+        and labels_of(manifest).get(RELEASE_LABEL) == release_id
+        and not being_deleted(manifest)
+        for manifest in facts.found
+    )
+
+
+def _server(own: Manifest) -> Server:
+    ref = Ref.of(own)
+    return Server(
+        "services", ref.namespace, ref.name, own["spec"]["ports"][0]["port"], f"{ref.name}.{ref.namespace}.svc"
+    )
+
+
+def _no_answer(router: Server, wrong: list[str]) -> str:
+    return (
+        f"the recorded release is ready, and {router} gave no good answer: {'; '.join(wrong)}. The traffic stays where "
+        f"it is. Next: kubectl logs of its router and workers, then python -m steps roll-back by hand"
+    )

@@ -1,0 +1,139 @@
+"""People hear how a run ended and what was put back, in the words of the tasks themselves."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from steps.engine.plan import Plan
+from steps.objects.run_end import Account, Failure, RunEnd
+from steps.objects.workflow_run import Run, TaskResult
+from steps.report_run import Facts, Told, plan, summary
+from tests.argo_world import Attempt, nodes
+from tests.samples import service
+
+SERVICE = service()
+FAILED = RunEnd.of("nightly-7", "Failed")
+SUCCEEDED = RunEnd.of("nightly-7", "Succeeded")
+RESOLVED = TaskResult(
+    "resolve-model", "Succeeded", outputs={"recap": "nothing changed, 1 as wanted"}, recaps=("nothing changed",)
+)
+TASKS = (
+    RESOLVED,
+    TaskResult("smoke-test", "Failed", message="no KV cache moved"),
+    TaskResult("promote-release", "Omitted"),
+)
+REMOVED = {"verdict": "removed", "message": "a release that is neither recorded nor serving was removed"}
+BACK = TaskResult("roll-back", "Succeeded", outputs=REMOVED, at_exit=True)
+AT_WORK = TaskResult("report-run", "Running", at_exit=True)
+
+
+def facts(*tasks: TaskResult, **changes: Any) -> Facts:
+    return replace(Facts(Account(Run("nightly-7", "Running", tasks=tasks)), "ab12cd34"), **changes)
+
+
+def planned(run: RunEnd, found: Facts, *, tells: bool = True) -> Plan:
+    return plan(SERVICE, run, found, tells=tells)
+
+
+def message(run: RunEnd, found: Facts) -> dict[str, Any]:
+    (change,) = planned(run, found).changes
+    assert isinstance(change.payload, Told)
+    return dict(change.payload.message)
+
+
+def test_the_message_says_what_failed_and_what_became_of_it() -> None:
+    found = message(FAILED, facts(*TASKS, BACK, AT_WORK))
+    assert {key: found[key] for key in ("service", "namespace", "run", "status", "verdict", "release", "result")} == {
+        "service": "qwen3-32b",
+        "namespace": "default",
+        "run": "nightly-7",
+        "status": "Failed",
+        "verdict": "removed",
+        "release": "ab12cd34",
+        "result": "",
+    }
+    assert found["failures"] == [{"task": "smoke-test", "message": "no KV cache moved"}]
+    assert found["tasks"][:2] == [
+        {"task": "resolve-model", "phase": "Succeeded", "seconds": None, "recap": "nothing changed, 1 as wanted"},
+        {"task": "smoke-test", "phase": "Failed", "seconds": None, "recap": ""},
+    ]
+    assert [task["task"] for task in found["tasks"]] == ["resolve-model", "smoke-test", "roll-back"]
+    assert json.loads(json.dumps(found)) == found
+    assert found["text"] == (
+        "run nightly-7: Failed (smoke-test failed: no KV cache moved); a release that is neither recorded nor serving "
+        "was removed; qwen3-32b serves release ab12cd34"
+    )
+
+
+def test_people_are_told_also_that_nothing_could_be_put_back() -> None:
+    broken = TaskResult("roll-back", "Failed", "Error (exit code 11): InvalidImageName", at_exit=True)
+    found = message(FAILED, facts(*TASKS, broken))
+    assert found["verdict"] == "not put back"
+    assert "could not be put back: Error (exit code 11): InvalidImageName" in found["text"]
+    assert found["failures"] == [{"task": "smoke-test", "message": "no KV cache moved"}]
+
+
+def test_what_is_not_known_is_said_and_told() -> None:
+    found = message(FAILED, Facts(Account(unread="it is offloaded"), release=None))
+    assert found["text"] == (
+        "run nightly-7: Failed; what was put back is not known; which release of qwen3-32b serves is not known"
+    )
+    assert (
+        "what the tasks did is not known: it is offloaded"
+        in planned(FAILED, Facts(Account(unread="it is offloaded"))).kept
+    )
+
+
+def test_people_are_told_once_and_only_if_the_document_names_them() -> None:
+    assert planned(FAILED, facts(*TASKS, told=True)).converged
+    assert planned(FAILED, facts(*TASKS), tells=False).converged
+    assert planned(RunEnd.of("", ""), facts(*TASKS)) == Plan(kept=("no status of a run was given, so no one is told",))
+
+
+def test_a_way_back_that_argo_has_not_written_yet_is_waited_for_some_looks() -> None:
+    late = facts(*TASKS, TaskResult("roll-back", "Running", at_exit=True))
+    assert planned(FAILED, late).waits == ("Argo to write how roll-back ended",)
+    assert planned(FAILED, replace(late, last_look=True)).changes
+    assert planned(SUCCEEDED, late).changes
+
+
+def test_each_failed_task_is_in_the_recap_and_what_was_left_out_is_not() -> None:
+    skipped = TaskResult("roll-back", "Skipped", at_exit=True)
+    assert planned(FAILED, facts(*TASKS, skipped, told=True)).kept == (
+        "run nightly-7: Failed",
+        "smoke-test failed: no KV cache moved",
+        "resolve-model: Succeeded (nothing changed, 1 as wanted)",
+        "smoke-test: Failed (no KV cache moved)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("recap", "result"),
+    [("nothing changed, 3 as wanted", "nothing changed"), ("1 changed: a", "changed by upload-model")],
+)
+def test_a_night_in_which_nothing_changed_says_so(recap: str, result: str) -> None:
+    quiet = facts(TaskResult("upload-model", "Succeeded", outputs={"recap": recap}, recaps=(recap,)), AT_WORK)
+    assert summary(SERVICE, SUCCEEDED, quiet).startswith(f"run nightly-7: Succeeded; {result}; nothing to put back; ")
+    assert message(SUCCEEDED, quiet)["result"] == result
+
+
+def test_an_attempt_that_failed_on_the_way_does_not_make_a_green_run_read_like_a_failed_one() -> None:
+    green = facts(TaskResult("download-model", "Succeeded", tried=("pod deleted",)))
+    words = "Succeeded (tried again on the way: download-model failed: pod deleted)"
+    assert words in summary(SERVICE, SUCCEEDED, green)
+    assert planned(SUCCEEDED, green, tells=False).kept[1] == "download-model failed: pod deleted, and was tried again"
+
+
+def test_the_last_attempt_of_a_task_says_why_it_failed() -> None:
+    tasks = {
+        "download-model": (Attempt("Error", "pod deleted", ""), Attempt()),
+        "mirror-model(2:2)": (Attempt("Failed", "no answer", ""), Attempt("Failed", "no such key", "")),
+        "roll-back": (Attempt("Failed", "no way back", ""),),
+    }
+    run = Run.of({"metadata": {"name": "r"}, "status": {"phase": "Running", "nodes": nodes("r", tasks)}})
+    assert Account(run).failures == (
+        Failure("mirror-model(2:2)", "no such key"),
+        Failure("download-model", "pod deleted"),
+    )
