@@ -63,10 +63,13 @@ class World:
     release: Release
     environment: dict[str, str]
 
-    def build(self, step: str, *overrides: str, run: str = "nightly-7", counter: int | None = None) -> Step[Any]:
+    def build(
+        self, step: str, *overrides: str, run: str = "nightly-7", counter: int | None = None, proved: str = ""
+    ) -> Step[Any]:
         service = release(*DECIDED, *overrides, name="demo").service
         digest = self.release.model_digest
-        return wiring.build(step, wiring.Invocation(service, digest, run_name=run, record_counter=counter))
+        said = wiring.Invocation(service, digest, run_name=run, record_counter=counter, proved_release=proved)
+        return wiring.build(step, said)
 
     def ask(self, *overrides: str, run: str = "nightly-7", counter: int | None = None) -> Outputs:
         """What check-release says; it leaves every object as it was."""
@@ -77,8 +80,10 @@ class World:
         return found
 
     def walk(self, *overrides: str) -> None:
+        proved = ""
         for step in LINE:
-            converge(self.build(step, *overrides), RecordingReport(), SystemClock())
+            found = converge(self.build(step, *overrides, proved=proved), RecordingReport(), SystemClock()).outputs
+            proved = getattr(found, "proved_release", proved)
 
     def delete(self, ref: Ref) -> None:
         found = self.live.port.get(ref)
@@ -344,7 +349,7 @@ def test_what_was_taken_out_of_the_document_shows_in_the_record_of_the_release_e
     without = release(name="demo", digest=world.release.model_digest)
     assert without.id == world.release.id
     cluster: Any = Forgetful(world.live.port)
-    step = PromoteRelease(without, ReadOnlyCluster(cluster))
+    step = PromoteRelease(without, ReadOnlyCluster(cluster), proved=without.id)
     assert [change.target for change in step.plan(step.observe()).changes] == [str(world.record)]
     same = PromoteRelease(world.release, ReadOnlyCluster(cluster))
     assert same.plan(same.observe()).converged
