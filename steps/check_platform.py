@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, TypeVar
 
-from steps.engine.errors import Blocked
+from steps.engine.errors import Blocked, TransientError
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
+from steps.image_name import ImageName
 from steps.model import Listing, ModelDigest, ModelFile
 from steps.objects import record
-from steps.platform import checks, code, facts, rights
+from steps.platform import checks, code, engine_image, facts, rights
 from steps.platform.components import OSS_DRIVER
 from steps.platform.facts import CodeOfModel, PlatformFacts
 from steps.platform.findings import Refusal
-from steps.ports import Cluster, Kind, Manifest, ModelSource, ModelStore, Ref, Right
+from steps.ports import Cluster, ImageRegistry, Kind, Manifest, ModelSource, ModelStore, Ref, Right
 from steps.release import Release
 from steps.service import SecretCredentials
 from steps.transfer import manifest
@@ -43,6 +44,7 @@ class CheckPlatform:
     cluster: Cluster
     store: ModelStore
     source: ModelSource
+    registry: ImageRegistry | None = None  # None: there is none to ask, as in a rehearsal
     # Each step has an account of its own, as in a pod; otherwise one account runs them all, as on a laptop.
     own_accounts: bool = False
 
@@ -65,6 +67,7 @@ class CheckPlatform:
             weight_bytes=listing if isinstance(listing, Refusal) else listing.weight_bytes,
             bucket=bucket,
             code=_look(lambda: self._code(listing)),
+            engine=self._engine(),
             rights={right: self.cluster.allows(right) for right in self._rights()},
             in_pods=self.own_accounts,
         )
@@ -132,6 +135,15 @@ class CheckPlatform:
             return CodeOfModel(known=f"{where} does not hold what serves: the document names another model or bucket")
         before = partial(self._stored, serving)
         return CodeOfModel(code.changed_code(served.listing, listing, before, self._as_listed))
+
+    def _engine(self) -> str | Refusal:
+        """What the image says. A registry that does not tell is no obstacle: the nodes pull, not this step."""
+        if self.registry is None:
+            return Refusal("there is no registry here")
+        try:
+            return engine_image.said_version(self.registry.config(ImageName.of(self.release.service.serving.image)))
+        except TransientError as silent:
+            return Refusal(silent.reason)
 
     def _stored(self, release: Release, file: ModelFile) -> bytes:
         return self.store.get(f"{release.prefix}/{file.path}") or b""

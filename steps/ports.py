@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from steps.engine.errors import TransientError
+from steps.image_name import ImageName
 from steps.model import Listing, ModelFile
 
 Manifest = dict[str, Any]  # a Kubernetes object
@@ -208,6 +209,12 @@ class ModelStore(Protocol):
         ...
 
     def uploads(self, prefix: str) -> list[Upload]: ...
+
+
+class ImageRegistry(Protocol):
+    def config(self, image: ImageName) -> Mapping[str, Any]:
+        """The configuration of an image: https://github.com/opencontainers/image-spec/blob/v1.1.1/config.md."""
+        ...
 
 
 class Notifier(Protocol):

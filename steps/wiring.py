@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from steps.objects.intent import Intent
     from steps.objects.run_end import ReadWorkflow
     from steps.objects.writer_lease import WriterLease
-    from steps.ports import Inference
+    from steps.ports import ImageRegistry, Inference
     from steps.transfer.manifest import ModelManifest
     from steps.transfer.shards import Shard
 
@@ -43,6 +43,7 @@ WEBHOOK_URL = "SLIPWAY_WEBHOOK_URL"
 RUN_FILE = "SLIPWAY_RUN_FILE"  # of a local run: what would be the Workflow object, in JSON
 HUB_ENDPOINT = "SLIPWAY_MODELSCOPE_ENDPOINT"
 STORE_ENDPOINT = "SLIPWAY_OSS_ENDPOINT"
+REGISTRY = "SLIPWAY_REGISTRY"  # "none" where no image registry may be asked
 
 # Between two steps of a run that hold the Lease of the writer, pods start and are tried again, and a smoke test runs.
 BETWEEN_STEPS = 30 * 60  # seconds, beside the deadline of the smoke test
@@ -133,7 +134,8 @@ def _check_platform(invocation: Invocation) -> Step[Any]:
 
     service = invocation.service
     in_pod = _kubeconfig() is None
-    return CheckPlatform(_release(invocation), _cluster(), _store(service), _source(service), own_accounts=in_pod)
+    release, source = _release(invocation), _source(service)
+    return CheckPlatform(release, _cluster(), _store(service), source, _registry(), own_accounts=in_pod)
 
 
 def _download_model(invocation: Invocation) -> Step[Any]:
@@ -277,6 +279,12 @@ def _source(service: ModelService) -> ModelSource:
         token=_secret(HUB_TOKEN, f"the hub token of {service.model.id}") if service.model.token else "",
         region=service.store.region,
     )
+
+
+def _registry() -> "ImageRegistry | None":
+    from steps.adapters.registry import OciRegistry
+
+    return None if ENVIRONMENT.get(REGISTRY) == "none" else OciRegistry()
 
 
 def _store(service: ModelService) -> ModelStore:

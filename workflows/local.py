@@ -284,6 +284,7 @@ def _environment(addresses: Addresses, state: Path) -> dict[str, str]:
         "KUBECONFIG": addresses.kubeconfig,
         "SLIPWAY_MODELSCOPE_ENDPOINT": addresses.hub,
         "SLIPWAY_OSS_ENDPOINT": addresses.bucket,
+        "SLIPWAY_REGISTRY": "none",
         "SLIPWAY_TERMINATION_LOG": str(log),
         "SLIPWAY_RUN_FILE": str(state.absolute() / RUN_FILE),
         "OSS_ACCESS_KEY_ID": addresses.access_key_id,
@@ -332,6 +333,7 @@ def _keep_serving(run: _Run, addresses: Addresses) -> None:
         "KUBECONFIG",
         "SLIPWAY_MODELSCOPE_ENDPOINT",
         "SLIPWAY_OSS_ENDPOINT",
+        "SLIPWAY_REGISTRY",
         "OSS_ACCESS_KEY_ID",
         "OSS_ACCESS_KEY_SECRET",
     )

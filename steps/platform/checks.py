@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from steps.engine.plan import Plan
-from steps.platform import capacity, code, components, fabric, step_nodes
+from steps.platform import capacity, code, components, engine_image, fabric, step_nodes
 from steps.platform.facts import PlatformFacts
 from steps.platform.findings import Finding, as_plan
 from steps.release import Release
@@ -76,6 +76,13 @@ CHECKS = (
         "read those files at the hub; to approve them, set model.expectedDigest to that digest, and take it out again "
         "once the release is promoted, if later refreshes are wanted",
         code.code_of_model,
+    ),
+    Check(
+        "ENG01",
+        "Version of the engine",
+        "correct the tag of serving.image, or name the image by its digest alone and set serving.version; an image "
+        "that got another SGLang later says it in ENV SGLANG_VERSION",
+        engine_image.engine_version,
     ),
     Check(
         "NOD01",

@@ -88,5 +88,6 @@ class PlatformFacts:
     weight_bytes: int | Refusal
     bucket: str | Refusal  # what was found out about it
     code: CodeOfModel | Refusal = CodeOfModel()
+    engine: str | Refusal = ""  # the version that the engine image says; empty if it says none
     rights: Mapping[Right, bool] = field(default_factory=dict)
     in_pods: bool = False  # whether the steps run on nodes of this cluster

@@ -8,6 +8,7 @@ import pytest
 from steps.check_platform import plan
 from steps.engine.plan import Plan
 from steps.platform.checks import CHECKS
+from steps.platform.engine_image import said_version
 from steps.platform.facts import PlatformFacts
 from steps.platform.findings import Refusal
 from steps.platform.nodes import quantity
@@ -137,6 +138,39 @@ def test_what_is_missing_is_named_with_code_finding_need_and_remedy(
     assert says in fault
     assert "; needed " in fault
     assert ". Next: " in fault
+
+
+def test_an_image_of_another_engine_is_refused_and_one_that_does_not_say_is_not_checked() -> None:
+    (fault,) = plan(release(), healthy(engine="0.5.22")).faults
+    assert fault.startswith("ENG01 Version of the engine: found SGLang 0.5.22 in registry.example.com/llm/sglang-erdma")
+    assert "needed SGLang 0.5.23" in fault
+    for silent, says in (("", "the image does not say it"), (Refusal("no answer"), "no answer")):
+        found = plan(release(), healthy(engine=silent))
+        assert found.converged
+        assert any(line.startswith("ENG01") and line.endswith(f"is not checked: {says}") for line in found.kept)
+    assert any("says that it holds SGLang 0.5.23" in line for line in plan(release(), healthy(engine="0.5.23")).kept)
+
+
+@pytest.mark.parametrize(
+    ("config", "version"),
+    [
+        ({"config": {"Env": ["PATH=/bin", "SGLANG_VERSION=v0.5.24"]}}, "0.5.24"),
+        (
+            {"config": {}, "history": [{"created_by": "ARG SGL_VERSION=0.5.24.post1"}, {"created_by": "RUN pip"}]},
+            "0.5.24.post1",
+        ),
+        (
+            {"config": {"Env": ["SGLANG_VERSION=0.5.24"]}, "history": [{"created_by": "ARG SGL_VERSION=0.5.5"}]},
+            "0.5.24",
+        ),
+        ({"config": {"Labels": {"org.opencontainers.image.version": "22.04"}, "Env": None}, "history": None}, ""),
+        ({"history": [{"created_by": "ARG SGL_VERSION=latest"}, {"empty_layer": True}]}, ""),
+        ({"config": [], "history": "x"}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_version_that_an_image_says_is_not_that_of_its_base(config: dict[str, Any], version: str) -> None:
+    assert said_version(config) == version
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
