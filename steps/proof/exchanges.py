@@ -18,6 +18,7 @@ says, by sglang 0.5.23 (python/sglang/srt):
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from math import ceil
 
@@ -48,7 +49,7 @@ class Exchange:
     def again(self, after: Mapping[str, Counters]) -> "Exchange":
         return replace(self, after=after, looks=self.looks + 1)
 
-    @property
+    @cached_property
     def moved(self) -> dict[str, Counters]:
         return {name: self.after[name] - self.before[name] for name in self.before}
 
@@ -62,7 +63,7 @@ class Exchange:
         """Decode workers, of those that were asked, that finished a request."""
         return {name: by for name, by in self._side(1).items() if by.requests > 0}
 
-    @property
+    @cached_property
     def pairs(self) -> set[Pair]:
         """The pair whose counters this request alone can have moved; empty if other clients may have a part in it."""
         reply, givers, takers = self.reply, self.givers, self.takers
@@ -74,7 +75,7 @@ class Exchange:
             alone = alone and _is_of(took, reply) and not self.others
         return {(giver, taker)} if alone else set()
 
-    @property
+    @cached_property
     def others(self) -> bool:
         """Whether more arrived, ended or hung up meanwhile than this request explains."""
         prefill, decode = self._all(0).values(), self._all(1).values()
