@@ -18,8 +18,8 @@ def parse(text: str) -> Metrics:
     Raises ValueError for a line that is not in the format: a page that is not metrics must not read as "nothing moved".
     """
     lines = (line.strip() for line in text.splitlines())
-    samples = (_sample(line) for line in lines if line and not line.startswith("#"))
-    return Metrics(tuple(sample for sample in samples if not sample.name.endswith("_bucket")))
+    read = (line for line in lines if line and not line.startswith("#") and "_bucket" not in line.partition("{")[0])
+    return Metrics(tuple(_sample(line) for line in read))
 
 
 def _sample(line: str) -> Sample:

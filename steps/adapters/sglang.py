@@ -36,6 +36,8 @@ OTHER_HALF = 10.0  # seconds that prefill may still need once decode has answere
 # Rank -1 asks for the topology instead of one rank: sglang 0.5.23, srt/disaggregation/common/conn.py.
 _ROUTE = "/route?prefill_dp_rank=-1&prefill_cp_rank=-1&target_tp_rank=-1&target_pp_rank=-1"
 _CHAT = "/v1/chat/completions"
+# No worker is there, or other clients fill the queue: of the router (429, where its arguments limit it) or of a worker.
+_FULL = (requests.codes.service_unavailable, requests.codes.too_many_requests)
 
 Meaning = TypeVar("Meaning")
 
@@ -111,8 +113,8 @@ class SglangInference:
             reply = self._send("POST", server, _CHAT, json=body, timeout=self._chat_timeout)
         except _NoAnswerInTimeError as late:
             return Refusal(0, late.reason)
-        if reply.status_code == requests.codes.service_unavailable:
-            raise NotServing(f"{server} has nobody to answer a chat: {_said(reply)}")
+        if reply.status_code in _FULL:
+            raise NotServing(f"{server} takes no chat now, {reply.status_code}: {_said(reply)}")
         return sglang_bodies.chat(reply.status_code, reply.text)
 
     def _get(self, server: Server, path: str) -> requests.Response:

@@ -2,39 +2,74 @@
 
 Which counter moves how: sglang 0.5.23, python/sglang/srt/observability/metrics_collector.py. A counter exists only
 after its first use, so an absent one is 0. Gauges are late by some forty decode steps and are not used.
+
+Each rank of a worker exports its own series, and one handover raises the count by one on every rank of one dp rank,
+each with its share of the bytes. Recorded at tp 2 and at dp attention 2: tests/contract/sglang/README.md.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 
-from steps.ports import Metrics
+from steps.ports import Metrics, Sample
 
 MIB = 2**20
 GIB = 2**30
 
 FAILURES = ("num_transfer_failed_reqs_total", "num_bootstrap_failed_reqs_total", "num_aborted_requests_total")
+_POOL = "sglang:kv_cache_memory_usage_gb"  # a gauge of every rank, there from the start
+
+Rank = tuple[str, str, str]  # dp, pp and tp rank; the first is empty without dp attention
+
+
+@dataclass(frozen=True)
+class Handovers:
+    """KV caches that one rank handed over; warm-up and /health move none."""
+
+    count: float = 0.0
+    mib: float = 0.0
 
 
 @dataclass(frozen=True)
 class Counters:
     """Of one worker, or the difference of two readings of it."""
 
-    transfers: float = 0.0  # KV caches that a prefill worker handed over; warm-up and /health move none
-    transferred_mib: float = 0.0
-    requests: float = 0.0
+    requests: float = 0.0  # that ended, also by an abort
     prompt_tokens: float = 0.0
     generated_tokens: float = 0.0
+    arrived: float = 0.0  # POST requests, counted before anything is done with them
     transfers_failed: float = 0.0
     bootstraps_failed: float = 0.0
-    aborted: float = 0.0
+    aborted: float = 0.0  # clients that hung up
+    ranks: Mapping[Rank, Handovers] = field(default_factory=dict)
 
     def __sub__(self, before: "Counters") -> "Counters":
-        names = [field.name for field in fields(self)]
-        return Counters(**{name: getattr(self, name) - getattr(before, name) for name in names})
+        changes = {name: getattr(self, name) - getattr(before, name) for name in _numbers()}
+        ranks = {rank: self._since(before, rank) for rank in {**before.ranks, **self.ranks}}
+        return replace(Counters(**changes), ranks=ranks)
+
+    def _since(self, before: "Counters", rank: Rank) -> Handovers:
+        now, then = self.ranks.get(rank, Handovers()), before.ranks.get(rank, Handovers())
+        return Handovers(now.count - then.count, now.mib - then.mib)
+
+    @property
+    def handovers(self) -> float:
+        """KV caches of whole requests, as far as the rank that is ahead has counted them."""
+        return sum(max(counts) for counts in self._groups())
+
+    @property
+    def ranks_agree(self) -> bool:
+        """A reading may fall between two ranks: 5 of 468 did at tp 2."""
+        return all(len(set(counts)) == 1 for counts in self._groups())
+
+    @property
+    def mib(self) -> float:
+        return sum(rank.mib for rank in self.ranks.values())
 
     @property
     def went_back(self) -> bool:
         """A counter never falls, unless its process was started again."""
-        return any(getattr(self, field.name) < 0 for field in fields(self))
+        counts = (rank.count for rank in self.ranks.values())
+        return any(value < 0 for value in (*counts, *(getattr(self, name) for name in _numbers())))
 
     @property
     def failures(self) -> dict[str, int]:
@@ -42,29 +77,55 @@ class Counters:
         moved = (self.transfers_failed, self.bootstraps_failed, self.aborted)
         return {name: round(count) for name, count in zip(FAILURES, moved, strict=True) if count > 0}
 
+    def _groups(self) -> Iterator[list[float]]:
+        """The counts of the ranks that hand over the same requests."""
+        for dp in {rank[0] for rank in self.ranks}:
+            yield [counted.count for rank, counted in self.ranks.items() if rank[0] == dp]
+
 
 def counters(metrics: Metrics) -> Counters:
-    def total(name: str) -> float:
-        return metrics.total(f"sglang:{name}") or 0.0
+    def total(name: str, **labels: str) -> float:
+        return metrics.total(f"sglang:{name}", **labels) or 0.0
 
-    failures = [total(name) for name in FAILURES]
+    # One failed request fails on every rank; one that hung up is counted once.
+    transfers, bootstraps, aborted = (metrics.greatest(f"sglang:{name}") or 0.0 for name in FAILURES)
     return Counters(
-        total("kv_transfer_total_mb_count"),
-        total("kv_transfer_total_mb_sum"),
-        total("num_requests_total"),
-        total("prompt_tokens_total"),
-        total("generation_tokens_total"),
-        *failures,
+        requests=total("num_requests_total"),
+        prompt_tokens=total("prompt_tokens_total"),
+        generated_tokens=total("generation_tokens_total"),
+        arrived=total("http_requests_total", method="POST"),
+        transfers_failed=transfers,
+        bootstraps_failed=bootstraps,
+        aborted=aborted,
+        ranks=_ranks(metrics),
     )
 
 
 def kv_bytes_per_token(metrics: Metrics) -> float | None:
-    """What one token takes in the KV cache of all ranks that export metrics; by default that is one rank.
+    """What one token takes in the KV cache of all ranks that hold it; None if the engine does not tell.
 
     The pool holds one page more than its capacity, for padded tokens (sglang, srt/mem_cache/memory_pool.py).
     """
-    size = metrics.total("sglang:kv_cache_memory_usage_gb")
+    size = metrics.total(_POOL)
     capacity, page = metrics.greatest("sglang:max_total_num_tokens"), metrics.greatest("sglang:page_size")
     if not size or not capacity or not page:
         return None
-    return round(size * GIB / (capacity + page), 3)
+    copies = len({rank[0] for rank in _ranks(metrics)})  # with dp attention, each dp rank has a pool of its own
+    return round(size / copies * GIB / (capacity + page), 3)
+
+
+def _ranks(metrics: Metrics) -> dict[Rank, Handovers]:
+    def by_rank(name: str) -> dict[Rank, float]:
+        return {_rank(sample): sample.value for sample in metrics.samples if sample.name == name}
+
+    counts, sizes = by_rank("sglang:kv_transfer_total_mb_count"), by_rank("sglang:kv_transfer_total_mb_sum")
+    return {rank: Handovers(counts.get(rank, 0.0), sizes.get(rank, 0.0)) for rank in {**by_rank(_POOL), **counts}}
+
+
+def _rank(sample: Sample) -> Rank:
+    labels = sample.labels
+    return labels.get("dp_rank", ""), labels.get("pp_rank", ""), labels.get("tp_rank", "")
+
+
+def _numbers() -> list[str]:
+    return [field.name for field in fields(Counters) if field.name != "ranks"]

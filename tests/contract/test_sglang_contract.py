@@ -15,7 +15,7 @@ import requests
 
 from steps.adapters import exposition, sglang_bodies
 from steps.ports import Answer, EngineInfo, Refusal
-from steps.proof.counters import Counters, counters, kv_bytes_per_token
+from steps.proof.counters import Counters, Handovers, counters, kv_bytes_per_token
 from tests.pd_group import PdGroup, eventually, pd_group
 
 RECORDED = Path(__file__).parent / "sglang"
@@ -288,14 +288,28 @@ def test_the_adapter_reads_a_recorded_chat() -> None:
     assert answer.reasoning.startswith(" fox")
 
 
-def test_recorded_counters_prove_one_request() -> None:
-    def read(when: str, name: str) -> Counters:
-        return counters(exposition.parse((RECORDED / f"metrics_{when}_{name}.txt").read_text(encoding="utf-8")))
+def read(folder: Path, name: str) -> Counters:
+    return counters(exposition.parse((folder / f"{name}.txt").read_text(encoding="utf-8")))
 
-    moved = {name: read("after", name) - read("before", name) for name in ("prefill0", "prefill1", "decode0")}
-    assert moved["prefill0"] == Counters(1, 32 * 512 / 2**20, 1, 32, 1)
-    assert moved["prefill1"] == Counters()
-    assert moved["decode0"] == Counters(0, 0, 1, 32, 24)
+
+def test_recorded_counters_prove_one_request() -> None:
+    moved = {
+        name: read(RECORDED, f"metrics_after_{name}") - read(RECORDED, f"metrics_before_{name}")
+        for name in ("prefill0", "prefill1", "decode0")
+    }
+    rank = ("", "0", "0")
+    assert moved["prefill0"] == Counters(1, 32, 1, 1, ranks={rank: Handovers(1, 32 * 512 / 2**20)})
+    assert moved["prefill1"] == Counters(ranks={rank: Handovers()})
+    assert moved["decode0"] == Counters(1, 32, 24, 1, ranks={rank: Handovers()})
+
+
+def test_each_rank_of_a_recorded_worker_counts_its_share_of_one_handover() -> None:
+    folder = RECORDED / "tp2"
+    moved = read(folder, "metrics_after_prefill0") - read(folder, "metrics_before_prefill0")
+    assert (moved.handovers, moved.ranks_agree, moved.mib) == (1, True, 26 * 512 / 2**20)
+    assert moved.ranks == {("", "0", rank): Handovers(1, 26 * 256 / 2**20) for rank in "01"}
+    text = (folder / "metrics_after_prefill0.txt").read_text(encoding="utf-8")
+    assert kv_bytes_per_token(exposition.parse(text)) == 512
 
 
 @pytest.mark.parametrize("name", ["prefill0", "prefill1", "decode0"])

@@ -261,3 +261,11 @@ def test_lines_of_metrics_are_read_as_the_format_says(line: str, labels: dict[st
 def test_a_line_that_is_no_metric_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match=r"metric|convert"):
         exposition.parse(line)
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_a_queue_that_other_clients_fill_is_waited_for(code: int) -> None:
+    with serving(text(code, "The request queue is full.")) as server:
+        inference, worker = direct(server)
+        with pytest.raises(NotServing, match=f"takes no chat now, {code}: The request queue is full"):
+            inference.chat(worker, QUESTION)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from steps.ports import Answer, BootstrapRoute, EngineInfo, Metrics, Refusal, RoutedWorker, Sample, Server
 from steps.proof.answers import flaws
-from steps.proof.counters import Counters, counters, kv_bytes_per_token
-from steps.proof.exchanges import LOOKS, Exchange, Pair, ThroughRouter, next_request
+from steps.proof.counters import Counters, Handovers, counters, kv_bytes_per_token
+from steps.proof.exchanges import ASKS, LOOKS, Exchange, Pair, ThroughRouter, next_request
 from steps.proof.members import Member
 from steps.proof.portraits import Portrait
 from steps.proof.transport import transport
@@ -69,12 +69,23 @@ def routed(*healthy: str, bootstrap_port: int = 34000) -> tuple[RoutedWorker, ..
     )
 
 
+def gave(mib: float = MOVED, *, handovers: int = 1, **counted: Any) -> Counters:
+    """A prefill of two ranks that handed over the KV cache of one request."""
+    shares = {("", "0", rank): Handovers(handovers, mib / 2) for rank in "01"}
+    return replace(Counters(1, TOKENS, 1, arrived=1, ranks=shares), **counted)
+
+
+def took(**counted: Any) -> Counters:
+    """A decode that finished one request."""
+    return replace(Counters(1, TOKENS, 8, arrived=1), **counted)
+
+
 def exchange(giver: str | None, pair: Pair | None = None, **changes: Any) -> Exchange:
     """A request that `giver` and decode-0 answered; `changes` are counters by name of the worker."""
     after = {name: Counters() for name in NAMES}
     if giver:
-        after[giver] = Counters(1, MOVED, 1, TOKENS, 1)
-    after["decode-0"] = Counters(0, 0, 1, TOKENS, 8)
+        after[giver] = gave()
+    after["decode-0"] = took()
     after |= {name.replace("_", "-"): counter for name, counter in changes.items()}
     return Exchange(PAIRS, pair, ANSWER, {name: Counters() for name in NAMES}, after)
 
@@ -150,7 +161,7 @@ def test_a_bootstrap_port_that_the_router_does_not_pass_on_is_a_fault() -> None:
 
 
 def test_kv_cache_that_is_too_little_for_the_prompt_is_a_fault() -> None:
-    half = exchange("prefill-0", prefill_0=Counters(1, MOVED / 2, 1, TOKENS, 1))
+    half = exchange("prefill-0", prefill_0=gave(MOVED / 2))
     assert plan(RELEASE, facts(half)).faults == (
         (
             "the request through the router: prefill-0 moved 6.2 MiB of KV cache for 100 tokens, "
@@ -164,7 +175,7 @@ def test_kv_cache_may_be_rounded_up_to_whole_pages() -> None:
         portrait(name, page_size=64, route=BootstrapRoute(2, 64, "auto") if name != "decode-0" else None)
         for name in NAMES
     )
-    rounded = exchange("prefill-0", prefill_0=Counters(1, 128 * BYTES / 2**20, 1, TOKENS, 1))
+    rounded = exchange("prefill-0", prefill_0=gave(128 * BYTES / 2**20))
     found = plan(RELEASE, facts(rounded, exchange("prefill-1"), workers=workers))
     assert found.converged
 
@@ -184,11 +195,50 @@ def test_an_answer_without_any_transfer_is_waited_for_and_then_a_fault() -> None
     )
 
 
+def tried_twice(**decode: Any) -> Exchange:
+    """Through the router, whose first try at prefill-1 failed."""
+    taker = replace(took(arrived=2, transfers_failed=1), **decode)
+    return exchange("prefill-0", prefill_1=Counters(arrived=1, transfers_failed=1), decode_0=taker)
+
+
 def test_a_failure_counter_that_moves_beside_a_good_answer_is_a_fault() -> None:
-    retried = exchange("prefill-0", prefill_1=Counters(transfers_failed=1))
-    assert plan(RELEASE, facts(retried, exchange("prefill-1"))).faults == (
+    assert plan(RELEASE, facts(tried_twice(), exchange("prefill-1"))).faults == (
         "prefill-1: num_transfer_failed_reqs_total rose by 1 during the request through the router, expected 0",
+        "decode-0: num_transfer_failed_reqs_total rose by 1 during the request through the router, expected 0",
     )
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"aborted": 1},  # a client hung up, and its transfer ended with it
+        {"arrived": 1},  # only this request came, so it was not tried twice: the failure is of an earlier one
+        {"arrived": 3},  # more came than this request explains
+    ],
+)
+def test_a_failure_counter_that_other_clients_may_have_moved_is_told_and_is_no_fault(beside: dict[str, float]) -> None:
+    found = plan(RELEASE, facts(tried_twice(**beside), exchange("prefill-0"), exchange("prefill-1", PAIRS[1])))
+    assert found.converged
+    assert (
+        "decode-0: num_transfer_failed_reqs_total rose by 1 during the request through the router; not attributable, "
+        "other clients are served"
+    ) in found.kept
+
+
+def test_clients_that_were_seen_between_two_requests_count_as_well() -> None:
+    later = exchange("prefill-1")
+    passed = {name: Counters(3, 50, 9, arrived=3) for name in NAMES}
+    later = replace(
+        later,
+        before=passed,
+        after={name: add(passed[name], later.after[name]) for name in NAMES},
+    )
+    assert later.pairs == {PAIRS[1]}
+    assert plan(RELEASE, facts(tried_twice(), later)).faults == ()
+
+
+def add(one: Counters, other: Counters) -> Counters:
+    return one - (Counters() - other)
 
 
 def test_a_worker_that_was_started_again_is_named() -> None:
@@ -196,19 +246,77 @@ def test_a_worker_that_was_started_again_is_named() -> None:
     assert any("decode-0: its counters went back" in line for line in plan(RELEASE, facts(again)).faults)
 
 
-def test_traffic_of_others_hides_who_fed_whom_only_where_there_is_a_choice() -> None:
-    both = exchange("prefill-0", prefill_1=Counters(3, 9.0, 3, 30, 3))
-    assert both.pairs == set(PAIRS)  # one decode: it took from both
-    pairs = (*PAIRS, ("prefill-0", "decode-1"), ("prefill-1", "decode-1"))
-    busy = replace(
-        both,
-        wanted=pairs,
-        before={**both.before, "decode-1": Counters()},
-        after={**both.after, "decode-1": Counters(requests=2)},
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"prefill_0": gave(2 * MOVED, handovers=2, requests=2, prompt_tokens=2 * TOKENS)},
+        {"prefill_0": gave(prompt_tokens=TOKENS - 7)},  # one request, but not this one
+        {"prefill_1": gave()},
+        {"decode_0": took(requests=2, prompt_tokens=2 * TOKENS)},
+        {"decode_0": took(arrived=2)},
+        {"decode_0": took(aborted=1)},
+    ],
+)
+def test_a_request_through_the_router_beside_those_of_others_proves_no_pair(beside: dict[str, Any]) -> None:
+    assert exchange("prefill-0", **beside).pairs == set()
+
+
+def test_what_one_rank_has_counted_and_the_other_has_not_is_looked_at_again() -> None:
+    between = {rank: Handovers(1 if rank[2] == "0" else 0, MOVED / 2) for rank in gave().ranks}
+    early = exchange("prefill-0", PAIRS[0], prefill_0=replace(gave(), ranks=between))
+    assert not early.settled
+    assert exchange("prefill-0", PAIRS[0]).settled
+
+
+def test_with_dp_attention_one_dp_rank_counts_the_whole_handover() -> None:
+    ranks = {("0", "0", "0"): Handovers(), ("1", "0", "1"): Handovers(1, MOVED)}
+    found = exchange("prefill-0", PAIRS[0], prefill_0=replace(gave(), ranks=ranks))
+    assert found.pairs == {PAIRS[0]}
+
+
+def busy(pair: Pair, **changes: Any) -> Exchange:
+    """A pair that answered in a room of its own, while its prefill served another client."""
+    prefill = pair[0].replace("-", "_")
+    more = gave(MOVED / 3 + MOVED, handovers=2, requests=2, prompt_tokens=TOKENS + 31, arrived=2)
+    return exchange(None, pair, **{prefill: more} | changes)
+
+
+def test_bytes_that_others_hide_are_asked_for_again_and_then_called_not_attributable() -> None:
+    done = [busy(PAIRS[0]), busy(PAIRS[1])]
+    router = exchange("prefill-0", prefill_1=gave(MOVED / 3))
+    assert next_request(PAIRS, [router]) == PAIRS[0]
+    assert next_request(PAIRS, [router, *done]) == PAIRS[0]
+    assert next_request(PAIRS, [router, *done, exchange("prefill-0", PAIRS[0])]) == PAIRS[1]
+    end = [router, *done, exchange("prefill-0", PAIRS[0]), *[busy(PAIRS[1])] * (ASKS - 1)]
+    assert next_request(PAIRS, end) is None
+    found = plan(RELEASE, facts(*end))
+    assert found.converged
+    assert found.kept[-3:] == (
+        "prefill-0 -> decode-0 moved 12.5 MiB for 100 tokens, asked directly",
+        (
+            "prefill-1 -> decode-0 answered in 4 rooms of its own; bytes not attributable, "
+            "other clients moved the counters"
+        ),
+        "bytes counted on 1 of 2 pairs",
     )
-    assert busy.pairs == set()
-    one_giver = replace(busy, after={**busy.after, "prefill-1": Counters()})
-    assert one_giver.pairs == set()  # the other taker may have been fed before the first reading
+
+
+def test_a_size_that_only_this_request_can_have_moved_is_a_fault_whatever_others_do() -> None:
+    router = exchange("prefill-0", prefill_1=gave(MOVED / 3))
+    tenth = exchange(None, PAIRS[0], prefill_0=gave(MOVED / 10))
+    assert "prefill-0 moved 1.2 MiB of KV cache for 100 tokens" in plan(RELEASE, facts(router, tenth)).faults[0]
+
+
+def test_a_chosen_prefill_that_counts_no_handover_at_all_is_a_fault_whatever_others_do() -> None:
+    silent = replace(exchange("prefill-1", PAIRS[0]), looks=LOOKS)
+    assert plan(RELEASE, facts(busy(PAIRS[1]), silent)).faults == (
+        ("prefill-0 -> decode-0: answered, but no prefill worker handed over KV cache: found 0 transfers, expected 1"),
+    )
+
+
+def test_an_answer_that_no_decode_of_this_release_finished_is_a_fault() -> None:
+    elsewhere = replace(exchange("prefill-0", decode_0=Counters()), looks=LOOKS)
+    assert "no decode worker finished a request" in plan(RELEASE, facts(elsewhere)).faults[0]
 
 
 def test_the_router_is_asked_first_then_the_pairs_that_it_never_took() -> None:
@@ -246,7 +354,7 @@ def test_whatever_the_router_chooses_every_pair_is_proved_in_bounded_requests(
     done: list[Exchange] = []
     while (chosen := next_request(pairs, done)) is not None:
         giver, taker = choices.choice(pairs) if isinstance(chosen, ThroughRouter) else chosen
-        after = {name: Counters() for name in names} | {giver: Counters(1, 1.0, 1), taker: Counters(requests=1)}
+        after = {name: Counters() for name in names} | {giver: gave(), taker: took()}
         pair = None if isinstance(chosen, ThroughRouter) else chosen
         done.append(Exchange(pairs, pair, ANSWER, {name: Counters() for name in names}, after))
     assert {pair for each in done for pair in each.pairs} == set(pairs)

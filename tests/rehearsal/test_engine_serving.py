@@ -55,7 +55,8 @@ def follow(pd: PdGroup, transfers: int) -> None:
         lambda: sum(total(pd, name, "num_requests_total") for name in prefills) == warm_ups + transfers,
         f"{transfers} requests are counted",
     )
-    assert sum(total(pd, name, "kv_transfer_total_mb_count") for name in prefills) == transfers
+    counted = [metrics(pd, name).total("sglang:kv_transfer_total_mb_count", tp_rank="0") or 0 for name in prefills]
+    assert sum(counted) == transfers
 
 
 def test_one_request_moves_its_kv_cache_from_exactly_one_prefill(start: Start) -> None:
@@ -249,7 +250,8 @@ def test_route_is_503_until_the_model_is_loaded(tmp_path: Path) -> None:
 def test_tensor_parallel_ranks_share_the_kv_heads(start: Start) -> None:
     pd = start(None, "serving.prefill.replicas=1", "serving.tensorParallel=2")
     usage = ask(pd).json()["usage"]
-    # One rank's histogram: two KV heads over two ranks.
+    # Two KV heads over two ranks, each with series of its own.
     expected = usage["prompt_tokens"] * KV_BYTES_PER_TOKEN / 2 / 2**20
     follow(pd, 1)
-    assert total(pd, "prefill-0", "kv_transfer_total_mb_sum") == expected
+    found = metrics(pd, "prefill-0")
+    assert [found.total("sglang:kv_transfer_total_mb_sum", tp_rank=rank) for rank in "01"] == [expected, expected]

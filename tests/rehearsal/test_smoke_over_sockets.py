@@ -1,10 +1,12 @@
 """The smoke test against real sockets: a whole group passes, and each thing that goes wrong is named."""
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from steps.adapters.sglang import SglangInference
 from steps.engine.converge import Outcome, converge
@@ -12,7 +14,7 @@ from steps.engine.errors import Blocked, DeadlineExceeded
 from steps.smoke_test import SmokeTest
 from tests.fakes import FakeClock, RecordingReport
 from tests.pd_cluster import LoopbackRoute, PdCluster
-from tests.pd_group import PdGroup, eventually, pd_group
+from tests.pd_group import MODEL_PATH, PdGroup, eventually, pd_group
 from workflows.rehearsal.engine import Script
 
 Start = Callable[..., PdGroup]
@@ -56,6 +58,27 @@ def test_a_whole_group_is_proved_on_every_pair(start: Start) -> None:
     assert f"prefill-0 -> decode-0 moved {tokens * 256 / 2**20:.4f} MiB for {tokens} tokens" in kept
     assert "a chat past the router is refused with 400 by every worker" in kept
     assert "KV cache goes over RDMA device erdma_0 on every worker" in kept
+
+
+def test_a_whole_group_is_green_while_others_ask_it_over_the_same_sockets(start: Start) -> None:
+    pd, stop = start(None, "serving.tensorParallel=2"), threading.Event()
+
+    def ask() -> None:
+        body = {"model": MODEL_PATH, "messages": [{"role": "user", "content": "What is a keel?"}]}
+        while not stop.is_set():
+            requests.post(pd.url("router-0") + "/v1/chat/completions", json=body, timeout=60)
+
+    others = [threading.Thread(target=ask, daemon=True) for _ in range(3)]
+    for other in others:
+        other.start()
+    try:
+        for _ in range(5):
+            outputs = smoke(pd, clock=FakeClock()).outputs
+            assert (outputs.pairs + outputs.pairs_not_attributable).count("->") == 2
+    finally:
+        stop.set()
+        for other in others:
+            other.join()
 
 
 def test_pairs_that_round_robin_never_takes_are_asked_directly(start: Start) -> None:

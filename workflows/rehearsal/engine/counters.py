@@ -28,15 +28,12 @@ class Counters:
         self._registry = Registry(_HELP)
         engine = {"prefill": "prefill", "decode": "decode"}.get(flags.mode, "unified")
         self._front = {"engine_type": engine, "model_name": flags.served_model_name}
-        self._scheduler = {**self._front, "moe_ep_rank": "0", "pp_rank": "0", "tp_rank": "0"}
+        self._ranks = [
+            {**self._front, "moe_ep_rank": "0", "pp_rank": "0", "tp_rank": str(rank)} for rank in range(flags.tp_size)
+        ]
+        self._scheduler = self._ranks[0]
         capacity = flags.max_total_tokens
         for name, value in {
-            "max_total_num_tokens": capacity,
-            "page_size": flags.page_size,
-            # One page more than the capacity is allocated, for padded tokens.
-            "kv_cache_memory_usage_gb": checkpoint.kv_bytes_per_token(flags.tp_size)
-            * (capacity + flags.page_size)
-            / GIB,
             "num_running_reqs": 0,
             "num_queue_reqs": 0,
             "num_used_tokens": 0,
@@ -47,6 +44,12 @@ class Counters:
             "num_decode_transfer_queue_reqs": 0,
         }.items():
             self._registry.set(f"sglang:{name}", float(value), self._scheduler)
+        # One page more than the capacity is allocated, for padded tokens.
+        pool = checkpoint.kv_bytes_per_token(flags.tp_size) * (capacity + flags.page_size) / GIB
+        sizes = {"max_total_num_tokens": capacity, "page_size": flags.page_size, "kv_cache_memory_usage_gb": pool}
+        for name, size in sizes.items():
+            for rank in self._ranks:
+                self._registry.set(f"sglang:{name}", float(size), rank)
 
     def text(self) -> str:
         return self._registry.text()
@@ -68,30 +71,34 @@ class Counters:
             self._registry.observe("sglang:time_to_first_token_seconds", seconds, labels)
 
     def transferred(self, size: int, prompt: int, seconds: float) -> None:
-        """Prefill handed over `size` bytes of one rank for `prompt` tokens."""
-        for name, value in {
+        """Prefill handed over `size` bytes of each rank for `prompt` tokens."""
+        observed = {
             "latency_ms": seconds * 1000,
             "total_mb": size / MIB,
             "speed_gb_s": size / GIB / max(seconds, 1e-6),
             "bootstrap_ms": 1.0,
             "alloc_ms": 0.1,
-        }.items():
-            self._registry.observe(f"sglang:kv_transfer_{name}", value, self._scheduler)
+        }
+        for rank in self._ranks:
+            for name, value in observed.items():
+                self._registry.observe(f"sglang:kv_transfer_{name}", value, rank)
         labels = {**self._scheduler, "mode": "prefill_compute"}
         self._registry.add("sglang:realtime_tokens_total", prompt, labels)
         self.staged()
 
     def decoded(self, made: int) -> None:
         """Decode made `made` tokens, the first of which came from prefill."""
-        for name in ("bootstrap_ms", "alloc_ms"):
-            self._registry.observe(f"sglang:kv_transfer_{name}", 1.0, self._scheduler)
+        for rank in self._ranks:
+            for name in ("bootstrap_ms", "alloc_ms"):
+                self._registry.observe(f"sglang:kv_transfer_{name}", 1.0, rank)
         labels = {**self._scheduler, "mode": "decode"}
         self._registry.add("sglang:realtime_tokens_total", max(0, made - 1), labels)
         self.staged()
 
     def failed(self, what: str) -> None:
         """`what` is "bootstrap" or "transfer"."""
-        self._registry.add(f"sglang:num_{what}_failed_reqs_total", 1.0, self._scheduler)
+        for rank in self._ranks:
+            self._registry.add(f"sglang:num_{what}_failed_reqs_total", 1.0, rank)
 
     def aborted(self) -> None:
         self._registry.add("sglang:num_aborted_requests_total", 1.0, self._front)
