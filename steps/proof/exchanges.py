@@ -10,9 +10,8 @@ says, by sglang 0.5.23 (python/sglang/srt):
   are awaited. So the prefill that was asked has moved by one at least. If it moved by exactly one, with the tokens of
   this prompt, the bytes are this request's. If it moved by more, they are not attributable, and that is no failure.
 - *Failure counters* also move when a client hangs up: only a broken connection or an explicit abort raises
-  num_aborted_requests_total (managers/tokenizer_manager.py, 2245 to 2265), and it may end a transfer, too. Measured: a
-  client that left before anything had moved raised num_aborted_requests_total on both workers and
-  num_transfer_failed_reqs_total on decode. Beside an answered request they blame the release only if no other client
+  num_aborted_requests_total (managers/tokenizer_manager.py, 2245 to 2265), and it ends a handshake or a transfer, too
+  (recorded: tests/contract/sglang/hang-up). Beside an answered request they blame the release only if no other client
   was seen. A pair that cannot transfer refuses the request in its own room, whatever others do.
 """
 
