@@ -46,7 +46,7 @@ def guarded(live: LiveCluster, step: Step[Any], run: str, counter: int | None) -
 
 
 def promotion(live: LiveCluster, of: Release, run: str) -> PromoteRelease:
-    return PromoteRelease(of, live.port, live.clock, run)
+    return PromoteRelease(of, live.port, live.clock, of.id, run)
 
 
 def promote(live: LiveCluster, of: Release, run: str, counter: int | None) -> None:
