@@ -30,6 +30,8 @@ from tests.samples import DIGEST, SERVICES, release, service
 from tests.workflows.argo_substitution import LONGEST, VERSIONS, SubstitutionError, Version, passes
 from tests.workflows.rendered import LINES, VARIANTS, objects
 from workflows import pipeline
+from workflows.rehearsal.cluster.api import ApiServer
+from workflows.rehearsal.cluster.store import Store
 from workflows.rehearsal.hub import Hub
 from workflows.rehearsal.server import Handler, LoopbackServer
 from workflows.rehearsal.tiny_model import SMALL, write_tiny_model
@@ -120,10 +122,34 @@ def run(left: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-def hub_message(run: Run, text: str, _folder: Path) -> int:
+@contextmanager
+def empty_cluster(folder: Path) -> Iterator[str]:
+    """The kubeconfig of a cluster in which nothing was promoted yet."""
+    api = ApiServer(Store())
+    api.write_kubeconfig(folder / "kubeconfig")
+    api.start()
+    try:
+        yield str(folder / "kubeconfig")
+    finally:
+        api.stop()
+
+
+@contextmanager
+def cluster_saying(folder: Path, code: int, message: str) -> Iterator[str]:
+    """The kubeconfig of a cluster whose API says this to everything."""
+    body = json.dumps({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message})
+    with answering(code, "application/json", body) as url:
+        cluster = {"name": "a", "cluster": {"server": url}}
+        context = {"name": "a", "context": {"cluster": "a", "user": "a"}}
+        content = {"clusters": [cluster], "contexts": [context], "users": [{"name": "a", "user": {}}]}
+        (folder / "kubeconfig").write_text(json.dumps({**content, "current-context": "a"}))
+        yield str(folder / "kubeconfig")
+
+
+def hub_message(run: Run, text: str, folder: Path) -> int:
     body = json.dumps({"Code": 10010205001, "Success": False, "Message": text, "Data": None})
-    with answering(404, "application/json", body) as url:
-        return run("resolve-model", SLIPWAY_MODELSCOPE_ENDPOINT=url)
+    with answering(404, "application/json", body) as url, empty_cluster(folder) as kubeconfig:
+        return run("resolve-model", SLIPWAY_MODELSCOPE_ENDPOINT=url, KUBECONFIG=kubeconfig)
 
 
 def hub_file_name(run: Run, text: str, folder: Path) -> int:
@@ -135,7 +161,8 @@ def hub_file_name(run: Run, text: str, folder: Path) -> int:
     hub = Hub(folder)
     hub.start()
     try:
-        return run("resolve-model", model=MODEL, SLIPWAY_MODELSCOPE_ENDPOINT=hub.url)
+        with empty_cluster(folder) as kubeconfig:
+            return run("resolve-model", model=MODEL, SLIPWAY_MODELSCOPE_ENDPOINT=hub.url, KUBECONFIG=kubeconfig)
     finally:
         hub.stop()
 
@@ -148,13 +175,8 @@ def bucket_message(run: Run, text: str, _folder: Path) -> int:
 
 
 def api_message(run: Run, text: str, folder: Path) -> int:
-    body = json.dumps({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "message": text})
-    with answering(403, "application/json", body) as url:
-        cluster = {"name": "a", "cluster": {"server": url}}
-        context = {"name": "a", "context": {"cluster": "a", "user": "a"}}
-        content = {"clusters": [cluster], "contexts": [context], "users": [{"name": "a", "user": {}}]}
-        (folder / "kubeconfig").write_text(json.dumps({**content, "current-context": "a"}))
-        return run("promote-release", KUBECONFIG=str(folder / "kubeconfig"))
+    with cluster_saying(folder, 403, text) as kubeconfig:
+        return run("promote-release", KUBECONFIG=kubeconfig)
 
 
 def pod_message(run: Run, found: Manifest) -> int:
