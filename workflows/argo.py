@@ -62,7 +62,7 @@ def workflow_template(service: ModelService, document: str) -> Manifest:
         arguments=_parameters(service, document),
         workflow_metadata=_run_metadata(service),
         # One writer at a time, whoever started it: a run that finds another one at work waits as Pending.
-        synchronization=m.Synchronization(mutexes=[m.Mutex(name=mutex_name(service))]),
+        synchronization=_lock(service),
         active_deadline_seconds=_run_deadline(service),
         pod_gc=m.PodGC(strategy="OnWorkflowSuccess"),
         ttl_strategy=m.TTLStrategy(seconds_after_success=3 * DAY, seconds_after_failure=7 * DAY),
@@ -119,6 +119,7 @@ def cron_workflow(service: ModelService, schedule: str) -> Manifest:
             Parameter(name=REASON, value="schedule"),
         ],
         workflow_template_ref=m.WorkflowTemplateRef(name=service.name),
+        synchronization=_lock(service),  # where the line of Argo needs it beside the reference
     )
     manifest = dict(cron.to_dict())
     # Hera has no word for the metadata of the runs; what it calls so lands inside the workflow.
@@ -140,6 +141,10 @@ def event_binding(service: ModelService) -> Manifest:
         spec=event_spec(service),
     )
     return dict(binding.model_dump(exclude_none=True, by_alias=True))
+
+
+def _lock(service: ModelService) -> m.Synchronization:
+    return m.Synchronization(mutexes=[m.Mutex(name=mutex_name(service))])
 
 
 def mutex_name(service: ModelService) -> str:

@@ -13,7 +13,7 @@ MINE = [{"name": "mine", "container": {"image": "registry.example.com/mine", "co
 
 def run_of_ci(template: Manifest, **spec: Any) -> Manifest:
     """What `python -m workflows submit` sends, with more in its spec."""
-    wanted = prepare(template, ["image=registry.example.com/llm/sglang:2"], Why("r-1", "ci"))
+    wanted = prepare(template, ["image=registry.example.com/llm/sglang:0.5.24"], Why("r-1", "ci"))
     return {**wanted.manifest, "spec": {**wanted.manifest["spec"], **spec}}
 
 
@@ -31,7 +31,9 @@ REFUSED: Mapping[str, tuple[Manifest, str]] = {
     "hooks": ({"hooks": {"exit": {"template": "mine"}}}, "nothing else"),
     "an exit handler": ({"onExit": "create-volume"}, "nothing else"),
     "volumes": ({"volumes": [{"name": "a", "hostPath": {"path": "/"}}]}, "nothing else"),
-    "no lock": ({"synchronization": {}}, "nothing else"),
+    "no lock": ({"synchronization": {}}, "no other lock"),
+    "another lock": ({"synchronization": {"mutex": {"name": "another"}}}, "no other lock"),
+    "one more lock": ({"synchronization": {"mutexes": [{"name": "slipway-default-qwen3-32b"}] * 2}}, "no other lock"),
     "a priority": ({"priority": 1000}, "nothing else"),
     "metadata of the pods": ({"podMetadata": {"labels": {"a": "b"}}}, "nothing else"),
     "garbage collection": ({"artifactGC": {"serviceAccountName": "slipway-create-volume"}}, "nothing else"),
