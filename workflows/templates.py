@@ -35,10 +35,25 @@ DOCUMENT = "service"  # parameter of the workflow and artifact of every template
 SCRATCH = "scratch"
 DESCRIPTION = "workflows.argoproj.io/description"
 USER = 65532  # "nonroot" of distroless images
+# How the message of a pod begins that its node gave up: eviction, preemption by the kubelet, shutdown of the node.
+# Kubelets from 1.22 on keep the states of its containers, killed with 137 or 143, as is one that needed too much memory.
+# Argo takes the message of the pod before a container's, which begins with its reason: `OOMKilled (exit code 137)`.
+# https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (inferFailedReason)
+# https://github.com/kubernetes/kubernetes/blob/v1.33.0/pkg/kubelet/eviction/helpers.go (nodeLowMessageFmt)
+# https://github.com/kubernetes/kubernetes/blob/v1.33.0/pkg/kubelet/preemption/preemption.go (message)
+# https://github.com/kubernetes/kubernetes/blob/v1.33.0/pkg/kubelet/nodeshutdown/nodeshutdown_manager.go
+LOST_WITH_ITS_NODE = (
+    "The node was low on resource",
+    "Preempted in order to admit critical pod",
+    "Pod was terminated in response to imminent node shutdown",
+)
 # Argo keeps the exit code as a string. Error means that the pod was deleted or that Argo's own containers failed; "-1"
-# that the pod ended without a word, as after an eviction. The step's own "ask again" is the only other reason.
-# https://argo-workflows.readthedocs.io/en/latest/retries/
-RETRY_EXPRESSION = f'lastRetry.status == "Error" || lastRetry.exitCode in ["{int(Exit.NO_ANSWER)}", "-1"]'
+# that the pod ended without a word of its containers. The step's own "ask again" is the last reason. docs/retry.md has
+# the table. https://argo-workflows.readthedocs.io/en/latest/retries/
+RETRY_EXPRESSION = (
+    f'lastRetry.status == "Error" || lastRetry.exitCode in ["{int(Exit.NO_ANSWER)}", "-1"] || '
+    f'lastRetry.message matches "^({"|".join(LOST_WITH_ITS_NODE)})"'
+)
 # Argo waits before it looks whether the expression allows another attempt, so a final failure is told that much later,
 # too: the first wait is short. The six attempts of a transfer still span half an hour in which the hub may be down.
 # https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (processNodeRetries)
