@@ -21,7 +21,6 @@ from workflows.runs.submission import REASON
 from workflows.templates import (
     DESCRIPTION,
     DOCUMENT,
-    SCRATCH,
     USER,
     add_exit_handler,
     add_sign,
@@ -79,7 +78,6 @@ def workflow_template(service: ModelService, document: str) -> Manifest:
             seccomp_profile=m.SeccompProfile(type="RuntimeDefault"),
         ),
         pod_spec_patch=json.dumps({"terminationGracePeriodSeconds": GRACE_SECONDS}),
-        **_scratch(service),
     ) as workflow:
         for task in _one_for_each_step((*line, *pipeline.EXIT)):
             add_template(task, service, used)
@@ -191,22 +189,6 @@ def _pod_metadata(service: ModelService) -> m.Metadata | None:
 def _run_deadline(service: ModelService) -> int:
     """Every task may need its time twice. The time in the queue of the mutex does not count."""
     return 2 * sum(deadline_seconds(task.step, service) for task in pipeline.tasks(service))
-
-
-def _scratch(service: ModelService) -> dict[str, Any]:
-    if not any(task.scratch for task in pipeline.tasks(service)):
-        return {}
-    scratch = service.transfer.scratch
-    claim = m.PersistentVolumeClaim(
-        metadata=m.ObjectMeta(name=SCRATCH),
-        spec=m.PersistentVolumeClaimSpec(
-            access_modes=["ReadWriteOnce"],
-            resources=m.VolumeResourceRequirements(requests={"storage": scratch.size}),
-            storage_class_name=scratch.storage_class,
-        ),
-    )
-    # The claim of a failed run stays, so that Retry finds what was downloaded. ttlStrategy ends it in the end.
-    return {"volume_claim_templates": [claim], "volume_claim_gc": m.VolumeClaimGC(strategy="OnWorkflowSuccess")}
 
 
 def _away_from_gpus(service: ModelService) -> m.Affinity:

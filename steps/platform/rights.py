@@ -151,6 +151,14 @@ _STEPS: Mapping[str, tuple[Grant, ...]] = {
             "cluster",
         ),
     ),
+    "create-scratch": (
+        Grant(
+            ("get", "create", "patch"),
+            "persistentvolumeclaims",
+            "the scratch volume of a run, named after the run",
+            scope="workflow",
+        ),
+    ),
     "download-model": (),
     "upload-model": (),
     "mirror-model": (),
@@ -219,7 +227,22 @@ _STEPS: Mapping[str, tuple[Grant, ...]] = {
         *_LOOK_AT_GROUP,
         *_GUARD,
     ),
-    "report-run": (replace(_RECORD_READ, explains=True), _RUN_READ),
+    "report-run": (
+        replace(_RECORD_READ, explains=True),
+        _RUN_READ,
+        Grant(
+            ("get", "delete"),
+            "persistentvolumeclaims",
+            "give back the scratch volume that no Retry needs",
+            scope="workflow",
+        ),
+        Grant(
+            ("list", "delete"),
+            "pods",
+            "remove the pods of the transfer that have ended, which would keep that volume",
+            scope="workflow",
+        ),
+    ),
 }
 
 # Argo's executor beside every step, in every line since 3.4; without it a run stays Running for ever.

@@ -183,6 +183,7 @@ def test_a_pod_is_called_as_a_process_on_a_laptop_is(variant: str) -> None:
         "shard": "all",
         "run-name": "run",
         "run-status": "Failed",
+        "run-uid": "0b1c",
     }
     overrides = [f"{override.field}=" for override in pipeline.OVERRIDES]
     for task in (*pipeline.tasks(sample(variant)), *pipeline.EXIT):
@@ -334,20 +335,23 @@ def test_a_run_may_use_the_time_of_each_of_its_tasks_twice() -> None:
     assert spec["activeDeadlineSeconds"] == 2 * sum(deadline_seconds(task.step, of) for task in pipeline.tasks(of))
 
 
-def test_the_scratch_volume_outlives_a_failed_run_and_only_a_staged_transfer_has_one() -> None:
-    staged = workflow_spec(variant="all options")
-    (claim,) = staged["volumeClaimTemplates"]
-    assert claim["metadata"] == {"name": "scratch"}
-    assert claim["spec"] == {
-        "accessModes": ["ReadWriteOnce"],
-        "storageClassName": "alicloud-disk-essd",
-        "resources": {"requests": {"storage": "1Ti"}},
-    }
-    assert staged["volumeClaimGC"] == {"strategy": "OnWorkflowSuccess"}
+@pytest.mark.parametrize("argo", LINES)
+def test_no_claim_is_made_before_the_transfer_needs_one_and_only_a_staged_one_does(argo: str) -> None:
+    """Argo makes those of volumeClaimTemplates first, and neither stops nor terminates a run that waits for one."""
+    for variant in VARIANTS:
+        assert not {"volumeClaimTemplates", "volumeClaimGC", "volumes"} & set(workflow_spec(argo, variant))
+    staged = workflow_spec(argo, variant="all options")
     mounting = [name for name, template in templates(staged).items() if "/scratch" in _mounts(template)]
     assert mounting == ["download-model", "upload-model"]
-    streamed = workflow_spec(variant="streamed")
-    assert not {"volumeClaimTemplates", "volumeClaimGC"} & set(streamed)
+    for name in mounting:
+        claims = [volume for volume in templates(staged)[name]["volumes"] if volume["name"] == "scratch"]
+        assert claims == [{"name": "scratch", "persistentVolumeClaim": {"claimName": "{{workflow.name}}-scratch"}}]
+    tasks = {task["name"]: task for task in dag_tasks(staged)}
+    assert tasks["create-scratch"]["depends"] == "preflight"
+    assert tasks["create-scratch"]["when"] == tasks["preflight"]["when"]
+    assert tasks["download-model"]["depends"].split(" && ")[0].startswith("create-scratch")
+    streamed = workflow_spec(argo, variant="streamed")
+    assert "create-scratch" not in templates(streamed)
     assert not any("/scratch" in _mounts(template) for template in templates(streamed).values())
 
 
