@@ -52,7 +52,7 @@ class CheckPlatform:
 
     def observe(self) -> PlatformFacts:
         namespace = self.release.service.namespace
-        listing, bucket = self._model()
+        listing, bucket, stored = self._model()
         return PlatformFacts(
             namespace=self._get(Ref(facts.NAMESPACE, namespace)),
             rbg_versions=_look(self._rbg_versions),
@@ -66,6 +66,9 @@ class CheckPlatform:
             services=self._select(facts.SERVICE, namespace),
             weight_bytes=listing if isinstance(listing, Refusal) else listing.weight_bytes,
             bucket=bucket,
+            stored=stored,
+            quotas=self._select(facts.RESOURCE_QUOTA, namespace),
+            quotas_of_runs=self._select(facts.RESOURCE_QUOTA, self.release.service.workflow.namespace),
             code=_look(lambda: self._code(listing)),
             engine=self._engine(),
             rights={right: self.cluster.allows(right) for right in self._rights()},
@@ -110,15 +113,15 @@ class CheckPlatform:
             return Refusal("the account of this step reads no Secret; the kubelet hands each step its keys")
         return self._get(Ref(facts.SECRET, service.store.credentials.secret, service.workflow.namespace))
 
-    def _model(self) -> tuple[Listing | Refusal, str | Refusal]:
-        """The files, and what the bucket said. A stored model answers both without asking the hub."""
+    def _model(self) -> tuple[Listing | Refusal, str | Refusal, bool]:
+        """The files, what the bucket said, and whether it holds them: then nobody asks the hub."""
         stored = _look(lambda: manifest.read(self.store, self.release))
         where = f"oss://{self.release.service.store.bucket}/{self.release.prefix}"
         if isinstance(stored, Refusal):
-            return _look(self.source.listing), stored
+            return _look(self.source.listing), stored, False
         if stored is not None:
-            return stored.listing, f"{where} holds the model"
-        return _look(self.source.listing), _look(lambda: self._probe_write(where))
+            return stored.listing, f"{where} holds the model", True
+        return _look(self.source.listing), _look(lambda: self._probe_write(where)), False
 
     def _code(self, listing: Listing | Refusal) -> CodeOfModel | Refusal:
         """Compared with the release that the record calls current: the files that its manifest lists."""

@@ -123,6 +123,8 @@ _STEPS: Mapping[str, tuple[Grant, ...]] = {
         Grant(("get",), "namespaces", "is the serving namespace there", names=lambda service: (service.namespace,)),
         Grant(("get",), "configmaps", "which model serves, whose code is known", names=_record),
         Grant(("list",), "services", "is the name of the Service free"),
+        Grant(("list",), "resourcequotas", "is there room for the workers"),
+        Grant(("list",), "resourcequotas", "is there room for the scratch volume", scope="workflow"),
         Grant(("list",), "nodes", "free GPUs, their memory, RDMA devices", scope="cluster"),
         Grant(("list",), "pods", "GPUs that are taken", scope="cluster"),
         Grant(("list",), "deployments", "operators that serve, in whatever namespace", "apps", "cluster"),

@@ -180,9 +180,9 @@ class World:
         kept = {WORKLOAD_TYPE: "workloads.x-k8s.io/v1alpha2/RoleInstanceSet"}
         self.live.patch(ref, {"spec": {"roles": [{**role, "annotations": kept} for role in roles]}})
 
-    def _patch_status(self, pod: str, status: Mapping[str, Any]) -> None:
+    def _patch_status(self, pod: str, status: Mapping[str, Any], namespace: str = "default") -> None:
         answer = requests.patch(
-            f"{self.live.embedded.url}/api/v1/namespaces/default/pods/{pod}/status",
+            f"{self.live.embedded.url}/api/v1/namespaces/{namespace}/pods/{pod}/status",
             json={"status": status},
             headers={"Content-Type": "application/merge-patch+json"},
             timeout=30,
@@ -383,6 +383,8 @@ def report_run(world: World) -> list[Stage]:
         world.live.freeze()  # the collector would find no Workflow that owns the claim
         for made in (RUNS, scratch_claim.claim(OLD.service, "nightly-7", "0b1c"), ENDED):
             world.live.port.apply(made)
+        name, namespace = ENDED["metadata"]["name"], ENDED["metadata"]["namespace"]
+        world._patch_status(name, {"phase": "Succeeded"}, namespace)
 
     world.live.embedded.store.create(CUSTOM_RESOURCE_DEFINITIONS, definition("Workflow"))
     missed = ("get persistentvolumeclaims", "list pods", "delete pods", "delete persistentvolumeclaims")
@@ -401,7 +403,7 @@ MOVED = {
     },
 }
 
-ENDED = {
+ENDED: Manifest = {
     "apiVersion": "v1",
     "kind": "Pod",
     "metadata": {
@@ -413,7 +415,6 @@ ENDED = {
         "containers": [{"name": "main", "image": "slipway"}],
         "volumes": [{"name": "scratch", "persistentVolumeClaim": {"claimName": scratch_claim.claim_name("nightly-7")}}],
     },
-    "status": {"phase": "Succeeded"},
 }
 
 SCENARIOS: dict[str, Callable[[World], list[Stage]]] = {
