@@ -15,6 +15,7 @@ from steps.engine.report import Report
 from steps.image_name import ImageName
 from steps.model import Listing, ModelDigest, ModelFile
 from steps.objects import record
+from steps.objects.run_end import workflow_of
 from steps.platform import checks, code, engine_image, facts, rights
 from steps.platform.components import OSS_DRIVER
 from steps.platform.facts import CodeOfModel, PlatformFacts
@@ -45,6 +46,7 @@ class CheckPlatform:
     store: ModelStore
     source: ModelSource
     registry: ImageRegistry | None = None  # None: there is none to ask, as in a rehearsal
+    run: str = ""  # name of the Workflow; empty outside of Argo
     # Each step has an account of its own, as in a pod; otherwise one account runs them all, as on a laptop.
     own_accounts: bool = False
 
@@ -67,6 +69,7 @@ class CheckPlatform:
             weight_bytes=listing if isinstance(listing, Refusal) else listing.weight_bytes,
             bucket=bucket,
             stored=stored,
+            run=_look(lambda: workflow_of(self.cluster, self.release.service, self.run)),
             quotas=self._select(facts.RESOURCE_QUOTA, namespace),
             quotas_of_runs=self._select(facts.RESOURCE_QUOTA, self.release.service.workflow.namespace),
             code=_look(lambda: self._code(listing)),

@@ -136,7 +136,8 @@ def _check_platform(invocation: Invocation) -> Step[Any]:
     service = invocation.service
     in_pod = _kubeconfig() is None
     release, source = _release(invocation), _source(service)
-    return CheckPlatform(release, _cluster(), _store(service), source, _registry(), own_accounts=in_pod)
+    run = _run_name(invocation)
+    return CheckPlatform(release, _cluster(), _store(service), source, _registry(), run, own_accounts=in_pod)
 
 
 def _download_model(invocation: Invocation) -> Step[Any]:

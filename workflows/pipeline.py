@@ -137,6 +137,7 @@ PREFLIGHT = Task(
     "Check everything that needs no bytes, before any byte moves",
     ("check-release",),
     _DIGEST,
+    about_run=("run-name",),
     unless_current=True,
 )
 SCRATCH = Task(
@@ -214,7 +215,9 @@ def tasks(service: ModelService, *, in_pods: bool = True) -> tuple[Task, ...]:
     line = [RESOLVE, CHECK, PREFLIGHT, *transfer]
     for name, step, does in rest:
         options, about_run = (
-            (_DIGEST | _MORE.get(step, {}) | _INTENT, ("run-name",)) if step in WRITING else (_DIGEST, ())
+            (_DIGEST | _MORE.get(step, {}) | _INTENT, ("run-name",))
+            if step in WRITING
+            else (_DIGEST, PREFLIGHT.about_run if step == PREFLIGHT.step else ())
         )
         line.append(Task(name, step, does, (line[-1].name,), options, about_run, unless_current=True))
     return tuple(task for task in line if in_pods or not task.only_in_pods)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from steps.engine.plan import Plan
-from steps.platform import capacity, code, components, engine_image, fabric, quotas, step_nodes
+from steps.platform import argo_lock, capacity, code, components, engine_image, fabric, quotas, step_nodes
 from steps.platform.facts import PlatformFacts
 from steps.platform.findings import Finding, as_plan
 from steps.release import Release
@@ -89,6 +89,12 @@ CHECKS = (
         "Nodes for the steps",
         "add such a node, correct workflow.nodeSelector, or set workflow.gpuNodes: allow",
         step_nodes.nodes_for_steps,
+    ),
+    Check(
+        "ARG01",
+        "Lock of the run",
+        "render again for the version that `argo version` says (python -m workflows render --argo), and apply it",
+        argo_lock.lock_of_the_run,
     ),
     Check(
         "QUO01",

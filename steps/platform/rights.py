@@ -123,6 +123,7 @@ _STEPS: Mapping[str, tuple[Grant, ...]] = {
         Grant(("get",), "namespaces", "is the serving namespace there", names=lambda service: (service.namespace,)),
         Grant(("get",), "configmaps", "which model serves, whose code is known", names=_record),
         Grant(("list",), "services", "is the name of the Service free"),
+        replace(_RUN_READ, why="did Argo understand the lock of this run"),
         Grant(("list",), "resourcequotas", "is there room for the workers"),
         Grant(("list",), "resourcequotas", "is there room for the scratch volume", scope="workflow"),
         Grant(("list",), "nodes", "free GPUs, their memory, RDMA devices", scope="cluster"),
