@@ -72,6 +72,7 @@ def _run(options: argparse.Namespace, report: StreamReport, clock: SystemClock) 
             scratch=options.scratch,
             run_name=options.run_name,
             run_status=options.run_status,
+            run_uid=options.run_uid,
             record_counter=options.record_counter,
             shard=options.shard,
             check=options.check,
@@ -119,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--run-status", default="", help="roll-back, report-run: Succeeded, Failed or Error; default: started by hand"
     )
+    parser.add_argument("--run-uid", default="", help="create-scratch: the uid of the Workflow that owns the claim")
     parser.add_argument(
         "--record-counter",
         type=int,

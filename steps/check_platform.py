@@ -15,6 +15,7 @@ from steps.engine.report import Report
 from steps.image_name import ImageName
 from steps.model import Listing, ModelDigest, ModelFile
 from steps.objects import record
+from steps.objects.run_end import workflow_of
 from steps.platform import checks, code, engine_image, facts, rights
 from steps.platform.components import OSS_DRIVER
 from steps.platform.facts import CodeOfModel, PlatformFacts
@@ -45,6 +46,7 @@ class CheckPlatform:
     store: ModelStore
     source: ModelSource
     registry: ImageRegistry | None = None  # None: there is none to ask, as in a rehearsal
+    run: str = ""  # name of the Workflow; empty outside of Argo
     # Each step has an account of its own, as in a pod; otherwise one account runs them all, as on a laptop.
     own_accounts: bool = False
 
@@ -52,7 +54,7 @@ class CheckPlatform:
 
     def observe(self) -> PlatformFacts:
         namespace = self.release.service.namespace
-        listing, bucket = self._model()
+        listing, bucket, stored = self._model()
         return PlatformFacts(
             namespace=self._get(Ref(facts.NAMESPACE, namespace)),
             rbg_versions=_look(self._rbg_versions),
@@ -66,6 +68,10 @@ class CheckPlatform:
             services=self._select(facts.SERVICE, namespace),
             weight_bytes=listing if isinstance(listing, Refusal) else listing.weight_bytes,
             bucket=bucket,
+            stored=stored,
+            run=_look(lambda: workflow_of(self.cluster, self.release.service, self.run)),
+            quotas=self._select(facts.RESOURCE_QUOTA, namespace),
+            quotas_of_runs=self._select(facts.RESOURCE_QUOTA, self.release.service.workflow.namespace),
             code=_look(lambda: self._code(listing)),
             engine=self._engine(),
             rights={right: self.cluster.allows(right) for right in self._rights()},
@@ -110,15 +116,15 @@ class CheckPlatform:
             return Refusal("the account of this step reads no Secret; the kubelet hands each step its keys")
         return self._get(Ref(facts.SECRET, service.store.credentials.secret, service.workflow.namespace))
 
-    def _model(self) -> tuple[Listing | Refusal, str | Refusal]:
-        """The files, and what the bucket said. A stored model answers both without asking the hub."""
+    def _model(self) -> tuple[Listing | Refusal, str | Refusal, bool]:
+        """The files, what the bucket said, and whether it holds them: then nobody asks the hub."""
         stored = _look(lambda: manifest.read(self.store, self.release))
         where = f"oss://{self.release.service.store.bucket}/{self.release.prefix}"
         if isinstance(stored, Refusal):
-            return _look(self.source.listing), stored
+            return _look(self.source.listing), stored, False
         if stored is not None:
-            return stored.listing, f"{where} holds the model"
-        return _look(self.source.listing), _look(lambda: self._probe_write(where))
+            return stored.listing, f"{where} holds the model", True
+        return _look(self.source.listing), _look(lambda: self._probe_write(where)), False
 
     def _code(self, listing: Listing | Refusal) -> CodeOfModel | Refusal:
         """Compared with the release that the record calls current: the files that its manifest lists."""

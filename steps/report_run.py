@@ -1,6 +1,7 @@
 """report-run: after every run, last of all. Tells people how it ended and what was put back.
 
-It changes nothing on the cluster, and its failure changes nothing either: it is shown on its own task. A run has one
+It changes nothing of the service, and its failure changes nothing either: it is shown on its own task. It gives back
+the scratch volume of a run that no Retry needs. A run has one
 report for each of its ends: Argo starts the exit handler once when a run ends, and once more when a Retry of it ends,
 which people must hear as well. So nothing is remembered of who was told.
 """
@@ -12,15 +13,20 @@ from typing import Any
 from steps.engine.errors import Blocked, StepError
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
-from steps.objects import record
+from steps.objects import record, scratch_claim
+from steps.objects.kinds import PERSISTENT_VOLUME_CLAIM, being_deleted
 from steps.objects.run_end import Account, ReadWorkflow, RunEnd, account
-from steps.objects.workflow_run import ROLL_BACK, TaskResult
-from steps.ports import Cluster, Notifier
+from steps.objects.workflow_run import ROLL_BACK, SUCCEEDED, TaskResult
+from steps.ports import Cluster, Manifest, Notifier, Ref
 from steps.service import ModelService
 
 DEADLINE = 300.0  # seconds
 # Argo starts the pod of this step just before it writes how roll-back ended; with the pauses of the loop, some 20 s.
 LOOKS_AT_ROLL_BACK = 8
+# Tasks of the line that make and use up the scratch volume.
+CREATE_SCRATCH = "create-scratch"
+UPLOAD_MODEL = "upload-model"
+ENDED = ("Succeeded", "Failed")  # phases of a pod
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class Facts:
     last_look: bool = False  # what Argo has not written by now is not waited for
     told: bool = False
     refused: str = ""  # why people could not be told
+    spare: tuple[Manifest, ...] = ()  # the scratch claim that no Retry needs, and the ended pods that would keep it
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,14 @@ class Told:
     """Payload of the change that tells people."""
 
     message: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class GivenBack:
+    """Payload of the change that deletes that very object."""
+
+    ref: Ref
+    uid: str
 
 
 @dataclass(frozen=True)
@@ -67,12 +82,14 @@ class ReportRun:
 
     def observe(self) -> Facts:
         self._seen.looks += 1
+        found = account(self.workflow)
         return Facts(
-            account(self.workflow),
+            found,
             self._serving(),
             last_look=self._seen.looks >= LOOKS_AT_ROLL_BACK,
             told=self._seen.told,
             refused=self._seen.refused,
+            spare=self._spare() if self._all_told and no_retry_needs_scratch(self.run, found) else (),
         )
 
     def plan(self, facts: Facts) -> Plan:
@@ -80,10 +97,27 @@ class ReportRun:
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
         for change in changes:
-            self._tell(change, report)
+            if isinstance(change.payload, GivenBack):
+                self.cluster.delete(change.payload.ref, change.payload.uid)
+                report.changed(change)
+            else:
+                self._tell(change, report)
 
     def outputs(self, facts: Facts) -> Outputs:
         return Outputs(verdict(self.run, facts), summary(self.service, self.run, facts))
+
+    @property
+    def _all_told(self) -> bool:
+        """People first: the cluster may not answer about the scratch volume."""
+        return self.notifier is None or self._seen.told or bool(self._seen.refused)
+
+    def _spare(self) -> tuple[Manifest, ...]:
+        live = self.cluster.get(scratch_claim.claim_ref(self.service, self.run.name))
+        if live is None or not scratch_claim.of_run(live, self.run.name):
+            return ()
+        pods = scratch_claim.pods_of(self.cluster, self.service, self.run.name)
+        ended = (pod for pod in pods if (pod.get("status") or {}).get("phase") in ENDED)
+        return tuple(found for found in (*ended, live) if not being_deleted(found))
 
     def _serving(self) -> str | None:
         try:
@@ -112,9 +146,32 @@ def plan(service: ModelService, run: RunEnd, facts: Facts, *, tells: bool) -> Pl
     if run.failed and back and not back.ended and not facts.last_look:
         return Plan(waits=(f"Argo to write how {ROLL_BACK} ended",))
     recap = Plan(kept=(f"{run}: {run.status}", *facts.account.recap(run), *map(str, _tasks(facts))))
+    if facts.spare:
+        return recap + Plan(tuple(map(_giving_back, facts.spare)))
     if facts.refused:
         return recap + Plan(faults=(facts.refused,))
     return recap if facts.told or not tells else recap + Plan((_telling(service, run, facts),))
+
+
+def no_retry_needs_scratch(run: RunEnd, found: Account) -> bool:
+    """Whether what was moved to the scratch volume of this run, if it has one, is of no use any more.
+
+    A Retry of a run that failed runs neither create-scratch nor upload-model again once they succeeded.
+    """
+    if not run.status or found.run is None or found.unread:
+        return False
+    phases = {task.name: task.phase for task in found.run.tasks if task.ran}
+    if CREATE_SCRATCH not in phases:
+        return False
+    return not run.failed or phases[CREATE_SCRATCH] != SUCCEEDED or phases.get(UPLOAD_MODEL) == SUCCEEDED
+
+
+def _giving_back(found: Manifest) -> Change:
+    ref = Ref.of(found)
+    why = (
+        "no Retry of this run needs it" if ref.kind == PERSISTENT_VOLUME_CLAIM else "it has ended, and holds the claim"
+    )
+    return Change("delete", str(ref), why, GivenBack(ref, found["metadata"]["uid"]))
 
 
 def verdict(run: RunEnd, facts: Facts) -> str:

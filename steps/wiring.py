@@ -67,6 +67,7 @@ class Invocation:
     scratch: Path = Path("/scratch")
     run_name: str = ""
     run_status: str = ""
+    run_uid: str = ""
     record_counter: int | None = None  # of the release record when the run began; None: a step by hand
     shard: int | None = None  # of the transfer, from 0; None: all files and the manifest
     check: bool = False  # nothing will be changed
@@ -135,7 +136,8 @@ def _check_platform(invocation: Invocation) -> Step[Any]:
     service = invocation.service
     in_pod = _kubeconfig() is None
     release, source = _release(invocation), _source(service)
-    return CheckPlatform(release, _cluster(), _store(service), source, _registry(), own_accounts=in_pod)
+    run = _run_name(invocation)
+    return CheckPlatform(release, _cluster(), _store(service), source, _registry(), run, own_accounts=in_pod)
 
 
 def _download_model(invocation: Invocation) -> Step[Any]:
@@ -176,6 +178,13 @@ def _shard(invocation: Invocation) -> "Shard | None":
             "render the workflow again from the document that the run uses, so that both know the same number",
         )
     return Shard(number, count)
+
+
+def _create_scratch(invocation: Invocation) -> Step[Any]:
+    from steps.create_scratch import CreateScratch
+
+    uid = "" if "{{" in invocation.run_uid else invocation.run_uid
+    return CreateScratch(invocation.service, _cluster(), _run_name(invocation), uid)
 
 
 def _create_volume(invocation: Invocation) -> Step[Any]:
@@ -247,6 +256,7 @@ STEPS: Mapping[str, Callable[[Invocation], Step[Any]]] = {
     "upload-model": _upload_model,
     "mirror-model": _mirror_model,
     "verify-model": _verify_model,
+    "create-scratch": _create_scratch,
     "create-volume": _create_volume,
     "roll-out-service": _roll_out_service,
     "smoke-test": _smoke_test,

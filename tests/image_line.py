@@ -65,7 +65,7 @@ def changed(said: str) -> int:
 
 
 def _line() -> list[tuple[Task, tuple[str, ...]]]:
-    line: list[tuple[Task, tuple[str, ...]]] = [(task, ()) for task in tasks(DEMO)]
+    line: list[tuple[Task, tuple[str, ...]]] = [(task, ()) for task in tasks(DEMO, in_pods=False)]
     preflight = next(place for place, (task, _) in enumerate(line) if task.name == "preflight")
     return [*line[: preflight + 1], (MIRROR, (BESIDE,)), *line[preflight + 1 :], *((task, ()) for task in EXIT)]
 

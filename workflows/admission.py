@@ -29,8 +29,14 @@ def validations(service: ModelService) -> list[dict[str, str]]:
     return [
         _rule('request.operation == "CREATE"', "CI may start a run, and not change one"),
         _rule(
-            'dyn(object.spec).all(field, field in ["arguments", "workflowTemplateRef"])',
-            "CI may set arguments and workflowTemplateRef of a Workflow, nothing else",
+            'dyn(object.spec).all(field, field in ["arguments", "synchronization", "workflowTemplateRef"])',
+            "CI may set arguments, synchronization and workflowTemplateRef of a Workflow, nothing else",
+        ),
+        # A run repeats the lock of its template on Argo 3.5 (workflows.runs.submission).
+        _rule(
+            "!has(object.spec.synchronization) || (has(params.spec.synchronization) && "
+            "dyn(object.spec.synchronization) == dyn(params.spec.synchronization))",
+            f"CI may set the synchronization that the WorkflowTemplate {service.name} has, and no other lock",
         ),
         _rule(
             f"has(variables.template.name) && variables.template.name == {json.dumps(service.name)} && "

@@ -21,7 +21,6 @@ from workflows.runs.submission import REASON
 from workflows.templates import (
     DESCRIPTION,
     DOCUMENT,
-    SCRATCH,
     USER,
     add_exit_handler,
     add_sign,
@@ -62,7 +61,7 @@ def workflow_template(service: ModelService, document: str) -> Manifest:
         arguments=_parameters(service, document),
         workflow_metadata=_run_metadata(service),
         # One writer at a time, whoever started it: a run that finds another one at work waits as Pending.
-        synchronization=m.Synchronization(mutexes=[m.Mutex(name=mutex_name(service))]),
+        synchronization=_lock(service),
         active_deadline_seconds=_run_deadline(service),
         pod_gc=m.PodGC(strategy="OnWorkflowSuccess"),
         ttl_strategy=m.TTLStrategy(seconds_after_success=3 * DAY, seconds_after_failure=7 * DAY),
@@ -79,7 +78,6 @@ def workflow_template(service: ModelService, document: str) -> Manifest:
             seccomp_profile=m.SeccompProfile(type="RuntimeDefault"),
         ),
         pod_spec_patch=json.dumps({"terminationGracePeriodSeconds": GRACE_SECONDS}),
-        **_scratch(service),
     ) as workflow:
         for task in _one_for_each_step((*line, *pipeline.EXIT)):
             add_template(task, service, used)
@@ -119,6 +117,7 @@ def cron_workflow(service: ModelService, schedule: str) -> Manifest:
             Parameter(name=REASON, value="schedule"),
         ],
         workflow_template_ref=m.WorkflowTemplateRef(name=service.name),
+        synchronization=_lock(service),  # where the line of Argo needs it beside the reference
     )
     manifest = dict(cron.to_dict())
     # Hera has no word for the metadata of the runs; what it calls so lands inside the workflow.
@@ -140,6 +139,10 @@ def event_binding(service: ModelService) -> Manifest:
         spec=event_spec(service),
     )
     return dict(binding.model_dump(exclude_none=True, by_alias=True))
+
+
+def _lock(service: ModelService) -> m.Synchronization:
+    return m.Synchronization(mutexes=[m.Mutex(name=mutex_name(service))])
 
 
 def mutex_name(service: ModelService) -> str:
@@ -186,22 +189,6 @@ def _pod_metadata(service: ModelService) -> m.Metadata | None:
 def _run_deadline(service: ModelService) -> int:
     """Every task may need its time twice. The time in the queue of the mutex does not count."""
     return 2 * sum(deadline_seconds(task.step, service) for task in pipeline.tasks(service))
-
-
-def _scratch(service: ModelService) -> dict[str, Any]:
-    if not any(task.scratch for task in pipeline.tasks(service)):
-        return {}
-    scratch = service.transfer.scratch
-    claim = m.PersistentVolumeClaim(
-        metadata=m.ObjectMeta(name=SCRATCH),
-        spec=m.PersistentVolumeClaimSpec(
-            access_modes=["ReadWriteOnce"],
-            resources=m.VolumeResourceRequirements(requests={"storage": scratch.size}),
-            storage_class_name=scratch.storage_class,
-        ),
-    )
-    # The claim of a failed run stays, so that Retry finds what was downloaded. ttlStrategy ends it in the end.
-    return {"volume_claim_templates": [claim], "volume_claim_gc": m.VolumeClaimGC(strategy="OnWorkflowSuccess")}
 
 
 def _away_from_gpus(service: ModelService) -> m.Affinity:

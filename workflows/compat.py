@@ -29,6 +29,8 @@ class Line:
 
     folder: str  # in manifests/argo; lines that want the same files share one
     singular: tuple[Singular, ...] = ()
+    # Fields of the template that a scheduled run repeats beside its reference.
+    repeated: tuple[str, ...] = ()
 
 
 _OLD = Line(
@@ -38,6 +40,12 @@ _OLD = Line(
         Singular("synchronization", "semaphores", "semaphore"),
         Singular("", "schedules", "schedule"),
     ),
+    # A controller of 3.5 that starts again knows the lock of a running run from the Workflow itself alone. 3.7.18 and
+    # 4.1.2 look into the stored spec, too, and refuse the field under `templateReferencing: Strict`. 3.6 looks as 3.5
+    # does, but shares its files with them: there the writer Lease keeps two runs apart, and the mutex is a queue.
+    # https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/sync/sync_manager.go (getWorkflowSyncLevelByName)
+    # https://github.com/argoproj/argo-workflows/blob/v4.1.2/workflow/util/merge.go (allowedUserOverrideFields)
+    repeated=("synchronization",),
 )
 _NEW = Line("3.6-4.1")
 
@@ -65,10 +73,16 @@ def _rewritten(spec: Manifest, wanted: Line) -> Manifest:
         elif change.section in result:
             result[change.section] = _as_singular(result[change.section], change)
     if "workflowSpec" in result:
-        result["workflowSpec"] = _rewritten(result["workflowSpec"], wanted)
+        result["workflowSpec"] = _rewritten(_beside_reference(result["workflowSpec"], wanted), wanted)
     if "templates" in result:
         result["templates"] = [_rewritten(template, wanted) for template in result["templates"]]
     return result
+
+
+def _beside_reference(spec: Manifest, wanted: Line) -> Manifest:
+    """What a run by reference holds itself."""
+    kept = {"workflowTemplateRef", "arguments", *wanted.repeated}
+    return {key: value for key, value in spec.items() if key in kept}
 
 
 def _as_singular(section: Manifest, change: Singular) -> Manifest:

@@ -30,6 +30,7 @@ class Task:
     options: Mapping[str, Output] = field(default_factory=dict)  # option of the step -> where its value comes from
     about_run: tuple[str, ...] = ()  # options of the step that only the run itself can fill
     scratch: bool = False  # works on the scratch volume
+    only_in_pods: bool = False  # on a laptop, scratch is a folder
     # What --shard tells the step. Several mean as many instances of the task at the same time, each of which may be
     # tried again alone; none means that the step is not told.
     shards: tuple[str, ...] = ()
@@ -136,13 +137,23 @@ PREFLIGHT = Task(
     "Check everything that needs no bytes, before any byte moves",
     ("check-release",),
     _DIGEST,
+    about_run=("run-name",),
+    unless_current=True,
+)
+SCRATCH = Task(
+    "create-scratch",
+    "create-scratch",
+    "Claim the scratch volume of this run",
+    ("preflight",),
+    about_run=("run-name", "run-uid"),
+    only_in_pods=True,
     unless_current=True,
 )
 DOWNLOAD = Task(
     "download-model",
     "download-model",
     "Hub to scratch volume, verified",
-    ("preflight",),
+    ("create-scratch",),
     _DIGEST,
     scratch=True,
     unless_current=True,
@@ -191,9 +202,9 @@ EXIT = (
 )
 
 
-def tasks(service: ModelService) -> tuple[Task, ...]:
+def tasks(service: ModelService, *, in_pods: bool = True) -> tuple[Task, ...]:
     """The tasks of one run, in an order in which each comes after all that it needs."""
-    transfer = (DOWNLOAD, UPLOAD) if service.transfer.mode == "staged" else _streamed(service.transfer.shards)
+    transfer = (SCRATCH, DOWNLOAD, UPLOAD) if service.transfer.mode == "staged" else _streamed(service.transfer.shards)
     rest = (
         ("create-volume", "create-volume", "Secret, volume and claim over the verified files"),
         ("check-components", "check-platform", "The same checks again, right before GPUs are taken"),
@@ -204,10 +215,12 @@ def tasks(service: ModelService) -> tuple[Task, ...]:
     line = [RESOLVE, CHECK, PREFLIGHT, *transfer]
     for name, step, does in rest:
         options, about_run = (
-            (_DIGEST | _MORE.get(step, {}) | _INTENT, ("run-name",)) if step in WRITING else (_DIGEST, ())
+            (_DIGEST | _MORE.get(step, {}) | _INTENT, ("run-name",))
+            if step in WRITING
+            else (_DIGEST, PREFLIGHT.about_run if step == PREFLIGHT.step else ())
         )
         line.append(Task(name, step, does, (line[-1].name,), options, about_run, unless_current=True))
-    return tuple(line)
+    return tuple(task for task in line if in_pods or not task.only_in_pods)
 
 
 def _streamed(shards: int) -> tuple[Task, ...]:

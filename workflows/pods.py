@@ -53,6 +53,7 @@ PODS: Mapping[str, Pod] = {
     "upload-model": _FROM_SCRATCH,
     "mirror-model": _FROM_HUB,
     "verify-model": _FROM_SCRATCH,
+    "create-scratch": Pod(_light),
     "create-volume": Pod(lambda service: service.volume.deadline_minutes, store=True),
     "roll-out-service": Pod(_rollout),
     "smoke-test": Pod(lambda service: service.smoke.deadline_minutes),

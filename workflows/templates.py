@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from hera.workflows import (
     Container,
     EmptyDirVolume,
+    ExistingVolume,
     Parameter,
     RawArtifact,
     Resources,
@@ -23,6 +24,7 @@ from hera.workflows import models as m
 from steps.check_release import CURRENT
 from steps.engine.errors import Exit
 from steps.engine.outputs import RECAP, file_name
+from steps.objects.scratch_claim import claim_name
 from steps.objects.workflow_run import SUCCEEDED
 from steps.platform.footprint import footprint
 from steps.platform.rights import account
@@ -35,10 +37,25 @@ DOCUMENT = "service"  # parameter of the workflow and artifact of every template
 SCRATCH = "scratch"
 DESCRIPTION = "workflows.argoproj.io/description"
 USER = 65532  # "nonroot" of distroless images
+# How the message of a pod begins that its node gave up: eviction, preemption by the kubelet, shutdown of the node.
+# Kubelets from 1.22 on keep the states of its containers, killed with 137 or 143, as after an OOM kill.
+# Argo takes the message of the pod before a container's, which begins with its reason: `OOMKilled (exit code 137)`.
+# https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (inferFailedReason)
+# https://github.com/kubernetes/kubernetes/blob/v1.33.0/pkg/kubelet/eviction/helpers.go (nodeLowMessageFmt)
+# https://github.com/kubernetes/kubernetes/blob/v1.33.0/pkg/kubelet/preemption/preemption.go (message)
+# https://github.com/kubernetes/kubernetes/blob/v1.33.0/pkg/kubelet/nodeshutdown/nodeshutdown_manager.go
+LOST_WITH_ITS_NODE = (
+    "The node was low on resource",
+    "Preempted in order to admit critical pod",
+    "Pod was terminated in response to imminent node shutdown",
+)
 # Argo keeps the exit code as a string. Error means that the pod was deleted or that Argo's own containers failed; "-1"
-# that the pod ended without a word, as after an eviction. The step's own "ask again" is the only other reason.
-# https://argo-workflows.readthedocs.io/en/latest/retries/
-RETRY_EXPRESSION = f'lastRetry.status == "Error" || lastRetry.exitCode in ["{int(Exit.NO_ANSWER)}", "-1"]'
+# that the pod ended without a word of its containers. The step's own "ask again" is the last reason. docs/retry.md has
+# the table. https://argo-workflows.readthedocs.io/en/latest/retries/
+RETRY_EXPRESSION = (
+    f'lastRetry.status == "Error" || lastRetry.exitCode in ["{int(Exit.NO_ANSWER)}", "-1"] || '
+    f'lastRetry.message matches "^({"|".join(LOST_WITH_ITS_NODE)})"'
+)
 # Argo waits before it looks whether the expression allows another attempt, so a final failure is told that much later,
 # too: the first wait is short. The six attempts of a transfer still span half an hour in which the hub may be down.
 # https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (processNodeRetries)
@@ -47,7 +64,15 @@ WAIT_FACTOR = 4
 # What only the run can tell; `workflow.status` exists in the exit handler alone. Never `workflow.failures`: what tasks
 # said would become part of a template, which Argo evaluates, and of an argument, which has a limit of 128 KiB.
 # https://argo-workflows.readthedocs.io/en/latest/variables/#exit-handler
-RUN_FACTS = {"run-name": "{{workflow.name}}", "run-status": "{{workflow.status}}"}
+RUN_FACTS = {
+    "run-name": "{{workflow.name}}",
+    "run-status": "{{workflow.status}}",
+    "run-uid": "{{workflow.uid}}",
+}
+
+
+# The claim that create-scratch makes. Argo fills the name in as it does in the rest of a template.
+_SCRATCH_VOLUME = ExistingVolume(name=SCRATCH, mount_path=PLACES.scratch, claim_name=claim_name(RUN_FACTS["run-name"]))
 
 
 def add_template(task: Task, service: ModelService, consumed: frozenset[Output]) -> None:
@@ -85,8 +110,10 @@ def add_template(task: Task, service: ModelService, consumed: frozenset[Output])
         # A step that could not start, or was killed, shows the end of its log; that is plain text as its message is.
         termination_message_policy="FallbackToLogsOnError",
         resources=_resources(task.step, service),
-        volumes=[EmptyDirVolume(name="tmp", mount_path="/tmp")],  # noqa: S108  # a volume of the pod's own
-        volume_mounts=[m.VolumeMount(name=SCRATCH, mount_path=PLACES.scratch)] if task.scratch else None,
+        volumes=[
+            EmptyDirVolume(name="tmp", mount_path="/tmp"),  # noqa: S108  # a volume of the pod's own
+            *([_SCRATCH_VOLUME] if task.scratch else ()),
+        ],
     )
 
 

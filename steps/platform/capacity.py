@@ -36,7 +36,7 @@ def gpu_slots(release: Release, facts: PlatformFacts) -> tuple[Finding, ...]:
     missing = workers_to_start(release, facts)
     if not missing:
         return (Well("every worker of this release has its GPUs"),)
-    need = _worker_requests(release)
+    need = worker_requests(release)
     slots = {room.name: room.workers(need) for room in rooms if fits_memory(release, facts, room)}
     have = sum(slots.values())
     tensor_parallel = release.service.serving.tensor_parallel
@@ -77,7 +77,7 @@ def rooms_of(release: Release, facts: PlatformFacts) -> tuple[NodeRoom, ...] | R
         return facts.nodes
     if isinstance(facts.pods, Refusal):
         return facts.pods
-    staying = [pod for pod in facts.pods if _holds_resources(pod) and not _gives_way(release, pod)]
+    staying = [pod for pod in facts.pods if _holds_resources(pod) and not gives_way(release, pod)]
     healthy = healthy_nodes(release, facts)
     return tuple(
         _room(node, staying)
@@ -104,7 +104,7 @@ def fits_memory(release: Release, facts: PlatformFacts, room: NodeRoom) -> bool:
     return facts.weight_bytes / release.service.serving.tensor_parallel <= room.gpu_memory * USABLE_SHARE
 
 
-def _worker_requests(release: Release) -> dict[str, float]:
+def worker_requests(release: Release) -> dict[str, float]:
     serving = release.service.serving
     need = {
         GPU: float(serving.tensor_parallel),
@@ -126,12 +126,12 @@ def _room(node: Manifest, pods: Iterable[Manifest]) -> NodeRoom:
     free = {resource: quantity(amount) for resource, amount in node["status"]["allocatable"].items()}
     for pod in pods:
         if pod["spec"].get("nodeName") == name:
-            for resource, amount in _pod_requests(pod).items():
+            for resource, amount in pod_requests(pod).items():
                 free[resource] = free.get(resource, 0) - amount
     return NodeRoom(name, free, card_memory(node))
 
 
-def _pod_requests(pod: Manifest) -> dict[str, float]:
+def pod_requests(pod: Manifest) -> dict[str, float]:
     total: dict[str, float] = {}
     for container in pod["spec"].get("containers", ()):
         resources = container.get("resources", {})
@@ -144,7 +144,7 @@ def _holds_resources(pod: Manifest) -> bool:
     return bool(pod["spec"].get("nodeName")) and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
 
 
-def _gives_way(release: Release, pod: Manifest) -> bool:
+def gives_way(release: Release, pod: Manifest) -> bool:
     """Recreate stops the other releases of this service before it starts the new one."""
     labels = pod["metadata"].get("labels", {})
     return (

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from steps.engine.plan import Plan
-from steps.platform import capacity, code, components, engine_image, fabric, step_nodes
+from steps.platform import argo_lock, capacity, code, components, engine_image, fabric, quotas, step_nodes
 from steps.platform.facts import PlatformFacts
 from steps.platform.findings import Finding, as_plan
 from steps.release import Release
@@ -89,6 +89,25 @@ CHECKS = (
         "Nodes for the steps",
         "add such a node, correct workflow.nodeSelector, or set workflow.gpuNodes: allow",
         step_nodes.nodes_for_steps,
+    ),
+    Check(
+        "ARG01",
+        "Lock of the run",
+        "render again for the version that `argo version` says (python -m workflows render --argo), and apply it",
+        argo_lock.lock_of_the_run,
+    ),
+    Check(
+        "QUO01",
+        "Quota for the scratch volume",
+        "delete failed runs that keep one, ask the owner of the quota for room, or set a smaller transfer.scratch.size "
+        "or transfer.mode: streamed",
+        quotas.quotas_for_scratch,
+    ),
+    Check(
+        "QUO02",
+        "Quota for the workers",
+        "ask the owner of the quota for room; rollout.strategy: Recreate needs it only once",
+        quotas.quotas_for_workers,
     ),
     Check(
         "GPU01",

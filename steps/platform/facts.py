@@ -9,6 +9,7 @@ from steps.ports import Kind, Manifest, Right
 NAMESPACE = Kind("v1", "Namespace")
 NODE = Kind("v1", "Node")
 POD = Kind("v1", "Pod")
+RESOURCE_QUOTA = Kind("v1", "ResourceQuota")
 SECRET = Kind("v1", "Secret")
 SERVICE = Kind("v1", "Service")
 DEPLOYMENT = Kind("apps/v1", "Deployment")
@@ -49,7 +50,13 @@ def of_workload(workload: Manifest) -> Manifest:
         "metadata": _only(workload["metadata"], "name", "namespace"),
         "spec": _only(workload.get("spec", {}), "replicas"),
         "status": workload.get("status", {}),
+        "images": _images(workload),
     }
+
+
+def _images(workload: Manifest) -> list[str]:
+    pod = (workload.get("spec", {}).get("template") or {}).get("spec") or {}
+    return [container["image"] for container in pod.get("containers") or () if "image" in container]
 
 
 def _only(found: Manifest, *names: str) -> Manifest:
@@ -89,5 +96,9 @@ class PlatformFacts:
     bucket: str | Refusal  # what was found out about it
     code: CodeOfModel | Refusal = CodeOfModel()
     engine: str | Refusal = ""  # the version that the engine image says; empty if it says none
+    stored: bool = False  # the bucket holds the model
+    quotas: Objects | Refusal = ()  # of the serving namespace
+    quotas_of_runs: Objects | Refusal = ()  # of the namespace of the workflow
+    run: Manifest | Refusal | None = None  # the Workflow that this step belongs to
     rights: Mapping[Right, bool] = field(default_factory=dict)
     in_pods: bool = False  # whether the steps run on nodes of this cluster

@@ -123,6 +123,9 @@ _STEPS: Mapping[str, tuple[Grant, ...]] = {
         Grant(("get",), "namespaces", "is the serving namespace there", names=lambda service: (service.namespace,)),
         Grant(("get",), "configmaps", "which model serves, whose code is known", names=_record),
         Grant(("list",), "services", "is the name of the Service free"),
+        replace(_RUN_READ, why="did Argo understand the lock of this run"),
+        Grant(("list",), "resourcequotas", "is there room for the workers"),
+        Grant(("list",), "resourcequotas", "is there room for the scratch volume", scope="workflow"),
         Grant(("list",), "nodes", "free GPUs, their memory, RDMA devices", scope="cluster"),
         Grant(("list",), "pods", "GPUs that are taken", scope="cluster"),
         Grant(("list",), "deployments", "operators that serve, in whatever namespace", "apps", "cluster"),
@@ -149,6 +152,14 @@ _STEPS: Mapping[str, tuple[Grant, ...]] = {
             "ask what the accounts of the other steps may do, before hours of transfer",
             "authorization.k8s.io",
             "cluster",
+        ),
+    ),
+    "create-scratch": (
+        Grant(
+            ("get", "create", "patch"),
+            "persistentvolumeclaims",
+            "the scratch volume of a run, named after the run",
+            scope="workflow",
         ),
     ),
     "download-model": (),
@@ -219,7 +230,22 @@ _STEPS: Mapping[str, tuple[Grant, ...]] = {
         *_LOOK_AT_GROUP,
         *_GUARD,
     ),
-    "report-run": (replace(_RECORD_READ, explains=True), _RUN_READ),
+    "report-run": (
+        replace(_RECORD_READ, explains=True),
+        _RUN_READ,
+        Grant(
+            ("get", "delete"),
+            "persistentvolumeclaims",
+            "give back the scratch volume that no Retry needs",
+            scope="workflow",
+        ),
+        Grant(
+            ("list", "delete"),
+            "pods",
+            "remove the pods of the transfer that have ended, which would keep that volume",
+            scope="workflow",
+        ),
+    ),
 }
 
 # Argo's executor beside every step, in every line since 3.4; without it a run stays Running for ever.

@@ -1,6 +1,7 @@
 """An older run that acts after a newer one promoted changes nothing, whichever door it comes through."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from steps.adapters.kubernetes import connect
 from steps.engine.converge import Outcome, Step
-from steps.engine.errors import Blocked, TransientError
+from steps.engine.errors import Blocked, DeadlineExceeded, TransientError
 from steps.model import Listing, ModelFile
 from steps.objects import record, services
 from steps.objects.intent import Intent
@@ -211,6 +212,72 @@ def test_a_record_that_another_run_wrote_in_the_meantime_is_not_written_over(liv
     with pytest.raises(TransientError, match="was written by another client since it was read"):
         live.run(promotion(live, NEW, "newer"))
     assert (found(live).counter, found(live).run) == (2, "rival")
+
+
+class Beside:
+    """The port of a run beside which another one looks after each write, and acts on what it sees."""
+
+    def __init__(self, live: LiveCluster, look: Callable[[], None]) -> None:
+        self._port, self._look = live.port, look
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._port, name)
+
+    def apply(self, wanted: Manifest) -> None:
+        self._port.apply(wanted)
+        self._look()
+
+    def delete(self, ref: Ref, uid: str) -> None:
+        self._port.delete(ref, uid)
+        self._look()
+
+
+@dataclass
+class Rival:
+    """A run that began with the other one, past the same mutex, and would delete what serves."""
+
+    live: LiveCluster
+    report: RecordingReport = field(default_factory=RecordingReport)
+    waited: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        lease = WriterLease(FIRST.service, locks(self.live), Writer("rival", 3600, stays=True), self.live.clock)
+        wanted = (self.live.volume(OLDER), self.live.rollout(RECREATING), promotion(self.live, OLDER, "rival"))
+        self.steps = [Guarded(step, lease, Intent("rival", 1)) for step in wanted]
+
+    def look(self) -> None:
+        for step in self.steps:
+            plan = step.plan(step.observe())
+            if plan.changes:
+                step.apply(plan.changes, self.report)
+            self.waited += plan.waits
+            self.refused += plan.faults
+
+
+def test_of_two_runs_past_the_mutex_one_writes_and_the_other_one_is_told_which(live: LiveCluster) -> None:
+    """A controller of Argo 3.5 that starts again lets the queue in; an event carries no lock that would hold there."""
+    promote(live, FIRST, "first", 0)
+    give_back(live, "first")
+    rival, honest = Rival(live), live.port
+    live.port = Beside(live, rival.look)
+    guarded(live, live.volume(NEW), "winner", 1)
+    live.port, before = honest, live.objects()
+    with pytest.raises(DeadlineExceeded, match="still waiting for: winner changes this service since"):
+        guarded(live, live.volume(OLDER), "rival", 1)
+    assert live.objects() == before
+    live.port = Beside(live, rival.look)
+    guarded(live, live.rollout(NEW), "winner", 1)
+    guarded(live, promotion(live, NEW, "winner"), "winner", 1)
+    live.port = honest
+    assert rival.report.of("changed") == []
+    assert {said for said in rival.waited if "winner changes this service since" not in said} == set()
+    assert any("winner promoted release" in said for said in rival.refused)
+    with pytest.raises(Blocked, match="winner promoted release") as refused:
+        guarded(live, live.rollout(RECREATING), "rival", 1)
+    assert "Next: submit a new run" in str(refused.value)
+    assert (found(live).run, found(live).counter, live.names("RoleBasedGroup")) == ("winner", 2, [NEW.group])
+    assert not any(OLDER.id in name for name in live.objects())
 
 
 @pytest.mark.parametrize("strategy", ["BlueGreen", "Recreate"])

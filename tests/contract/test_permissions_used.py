@@ -5,7 +5,7 @@ test_permissions_granted.py holds the roles against the authorizer of a real API
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,12 @@ from steps import wiring
 from steps.adapters.kubernetes import KubernetesCluster, connect
 from steps.check_platform import CheckPlatform
 from steps.check_release import CheckRelease, Part
+from steps.create_scratch import CreateScratch
 from steps.create_volume import CreateVolume
 from steps.engine.converge import Step, converge
 from steps.engine.errors import Blocked, StepError
 from steps.model import Listing, ModelFile
-from steps.objects import services, volume
+from steps.objects import scratch_claim, services, volume
 from steps.objects.group_look import WORKLOAD_TYPE
 from steps.objects.intent import Intent
 from steps.objects.kinds import POD, V1ALPHA1
@@ -30,7 +31,7 @@ from steps.objects.read_only import ReadOnlyCluster
 from steps.objects.run_end import RunEnd, workflow_of
 from steps.objects.writer_lease import GpuLease, Guarded, Writer, WriterLease
 from steps.platform.rights import STEPS, grants, rights
-from steps.ports import Kind, NotServing, Ref, Right
+from steps.ports import Kind, Manifest, NotServing, Ref, Right
 from steps.promote_release import PromoteRelease
 from steps.release import Release
 from steps.report_run import ReportRun
@@ -38,7 +39,7 @@ from steps.resolve_model import ResolveModel
 from steps.roll_back import RollBack
 from steps.roll_out_service import RollOutService
 from steps.smoke_test import SmokeTest
-from tests.argo_world import definition
+from tests.argo_world import Attempt, definition, nodes
 from tests.fakes import FakeClock, ListedSource, RecordingReport, stored
 from tests.live_cluster import KEY, LiveCluster, live_cluster
 from tests.samples import release
@@ -179,9 +180,9 @@ class World:
         kept = {WORKLOAD_TYPE: "workloads.x-k8s.io/v1alpha2/RoleInstanceSet"}
         self.live.patch(ref, {"spec": {"roles": [{**role, "annotations": kept} for role in roles]}})
 
-    def _patch_status(self, pod: str, status: Mapping[str, Any]) -> None:
+    def _patch_status(self, pod: str, status: Mapping[str, Any], namespace: str = "default") -> None:
         answer = requests.patch(
-            f"{self.live.embedded.url}/api/v1/namespaces/default/pods/{pod}/status",
+            f"{self.live.embedded.url}/api/v1/namespaces/{namespace}/pods/{pod}/status",
             json={"status": status},
             headers={"Content-Type": "application/merge-patch+json"},
             timeout=30,
@@ -358,18 +359,68 @@ def roll_back(world: World) -> list[Stage]:
     ]
 
 
+def create_scratch(world: World) -> list[Stage]:
+    def step() -> CreateScratch:
+        return CreateScratch(OLD.service, world.cluster, "nightly-7", "0b1c")
+
+    world.live.port.apply(RUNS)
+    verbs = ("get", "patch", "create")
+    return [Stage(world.live.freeze, step, tuple(f"{verb} persistentvolumeclaims" for verb in verbs))]
+
+
 def report_run(world: World) -> list[Stage]:
+    """After a run that failed behind its transfer: a Retry needs its scratch volume no more."""
+
+    def read() -> Manifest:
+        with suppress(Blocked):
+            workflow_of(world.cluster, OLD.service, "nightly-7")
+        return MOVED
+
     def step() -> ReportRun:
-        run = RunEnd.of("nightly-7", "Failed")
-        return ReportRun(OLD.service, world.cluster, Inbox, run, partial(workflow_of, world.cluster, OLD.service, "7"))
+        return ReportRun(OLD.service, world.cluster, Inbox, RunEnd.of("nightly-7", "Failed"), read)
+
+    def moved() -> None:
+        world.live.freeze()  # the collector would find no Workflow that owns the claim
+        for made in (RUNS, scratch_claim.claim(OLD.service, "nightly-7", "0b1c"), ENDED):
+            world.live.port.apply(made)
+        name, namespace = ENDED["metadata"]["name"], ENDED["metadata"]["namespace"]
+        world._patch_status(name, {"phase": "Succeeded"}, namespace)
 
     world.live.embedded.store.create(CUSTOM_RESOURCE_DEFINITIONS, definition("Workflow"))
-    return [Stage(lambda: None, step, ())]
+    missed = ("get persistentvolumeclaims", "list pods", "delete pods", "delete persistentvolumeclaims")
+    return [Stage(moved, step, missed)]
 
+
+RUNS = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OLD.service.workflow.namespace}}
+MOVED = {
+    "metadata": {"name": "nightly-7"},
+    "status": {
+        "phase": "Running",
+        "nodes": nodes(
+            "nightly-7",
+            {"create-scratch": (Attempt(),), "upload-model": (Attempt(),), "create-volume": (Attempt("Failed"),)},
+        ),
+    },
+}
+
+ENDED: Manifest = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {
+        "name": "nightly-7-upload-model",
+        "namespace": OLD.service.workflow.namespace,
+        "labels": {scratch_claim.RUN_LABEL: "nightly-7"},
+    },
+    "spec": {
+        "containers": [{"name": "main", "image": "slipway"}],
+        "volumes": [{"name": "scratch", "persistentVolumeClaim": {"claimName": scratch_claim.claim_name("nightly-7")}}],
+    },
+}
 
 SCENARIOS: dict[str, Callable[[World], list[Stage]]] = {
     "resolve-model": resolve_model,
     "check-release": check_release,
+    "create-scratch": create_scratch,
     "create-volume": create_volume,
     "roll-out-service": roll_out_service,
     "smoke-test": smoke_test,
@@ -438,7 +489,8 @@ def _in_a_race(step: str) -> set[Right]:
 
 def test_the_platform_check_uses_exactly_its_rights_and_says_what_it_could_not_look_at(tmp_path: Path) -> None:
     with world(tmp_path, "check-platform") as here:
-        step = CheckPlatform(OLD, here.cluster, _Stored(), LISTED, own_accounts=True)  # type: ignore[arg-type]
+        here.live.embedded.store.create(CUSTOM_RESOURCE_DEFINITIONS, definition("Workflow"))
+        step = CheckPlatform(OLD, here.cluster, _Stored(), LISTED, run="nightly-7", own_accounts=True)  # type: ignore[arg-type]
         found = step.observe()
         assert here.gate.strange == []
         assert sorted(map(str, set(here.gate.rights) - here.gate.used)) == []

@@ -41,6 +41,7 @@ NEEDS_NOTHING = {
     "resolve-model": "it is the first",
     "check-release": "it changes nothing, and what is missing is a reason to walk the line",
     "check-platform": "it changes nothing, and looks at what no task makes",
+    "create-scratch": "it makes an empty volume for its own run",
     "roll-back": "it goes by what the run left behind",
     "report-run": "it changes nothing of the service",
 }

@@ -91,7 +91,33 @@ def test_a_healthy_platform_has_nothing_to_wait_for_and_every_check_says_what_it
     assert {line.split()[0] for line in found.kept} == {check.code for check in CHECKS}
 
 
+def quota(namespace: str, used: dict[str, str], **hard: str) -> Manifest:
+    return {"metadata": {"name": "team", "namespace": namespace}, "status": {"hard": hard, "used": used}}
+
+
+HELD = {"mutex": {"holding": [{"mutex": "slipway/Mutex/slipway-default-qwen3-32b", "holder": "slipway/demo-1"}]}}
+ARGO = {**deployment("workflow-controller"), "images": ["quay.io/argoproj/workflow-controller:v4.1.2"]}
+STORAGE = "requests.storage"
+GPUS = "requests.nvidia.com/gpu"
 BROKEN = [
+    (
+        "QUO01",
+        {"quotas_of_runs": (quota("slipway", {STORAGE: "350Gi"}, **{STORAGE: "500Gi"}),)},
+        "slipway/team with requests.storage 350Gi of 500Gi used; needed room for the scratch volume, 200Gi",
+    ),
+    ("QUO01", {"quotas_of_runs": (quota("slipway", {}, persistentvolumeclaims="0"),)}, "persistentvolumeclaims 0 of 0"),
+    # What Argo 4.1.2 left of a run under the manifests of 3.5: it does not know `mutex`.
+    ("ARG01", {"run": {"status": {"phase": "Running"}}}, "a run without a lock, under a controller that is not to be"),
+    (
+        "ARG01",
+        {"run": {"status": {}}, "deployments": (*healthy().deployments, ARGO)},  # type: ignore[misc]
+        "under quay.io/argoproj/workflow-controller:v4.1.2; needed the mutex of its template",
+    ),
+    ("ARG01", {"run": Refusal("not allowed to get workflows")}, "permission to get the Workflow of this run"),
+    ("QUO01", {"quotas_of_runs": Refusal("not allowed to list resourcequotas")}, "permission to list ResourceQuotas"),
+    ("QUO02", {"quotas": (quota("default", {GPUS: "4"}, **{GPUS: "8"}),)}, "needed room for 3 workers, 6"),
+    ("QUO02", {"quotas": (quota("default", {}, cpu="35"),)}, "with cpu 0 of 35 used; needed room for 3 workers, 36"),
+    ("QUO02", {"quotas": (quota("default", {"pods": "8"}, pods="10"),)}, "with pods 8 of 10 used"),
     ("API02", {"namespace": None}, "no namespace default"),
     ("API02", {"namespace": {"status": {"phase": "Terminating"}}}, "is being deleted"),
     ("API03", {"services": ({"metadata": {"name": "sglang-pd"}},)}, "a Service sglang-pd that Slipway did not make"),
@@ -274,6 +300,28 @@ def test_a_secret_that_this_account_may_not_read_is_not_taken_for_absent() -> No
 )
 def test_quantities_are_read_as_kubernetes_writes_them(text: object, number: float) -> None:
     assert quantity(text) == pytest.approx(number)
+
+
+def test_a_run_that_holds_its_mutex_was_understood_by_argo() -> None:
+    assert _faults(healthy(run={"status": {"synchronization": HELD}})) == []
+    assert "ARG01" in _faults(healthy(run={"status": {"synchronization": {"mutex": {"waiting": []}}}}))
+
+
+def test_a_quota_is_no_obstacle_with_room_for_what_is_still_to_come() -> None:
+    full = (quota("slipway", {STORAGE: "200Gi"}, **{STORAGE: "200Gi"}),)
+    assert _faults(healthy(quotas_of_runs=full, stored=True)) == []  # right before GPUs are taken, the claim is there
+    assert _faults(healthy(quotas_of_runs=(quota("slipway", {STORAGE: "0"}, **{STORAGE: "200Gi"}),))) == []
+    scoped = {**quota("default", {}, pods="0"), "spec": {"scopes": ["BestEffort"]}}
+    assert _faults(healthy(quotas=(scoped,))) == []
+    assert _faults(healthy(quotas=(quota("default", {GPUS: "2"}, **{GPUS: "8"}),))) == []
+
+
+def test_recreate_gives_back_what_the_other_release_holds_under_a_quota() -> None:
+    other = {**labels_of(release(), "prefill"), "slipway/release": "another0"}
+    pods = tuple(pod("gpu-a", 2, **other) for _ in range(3))
+    facts = healthy(pods=pods, quotas=(quota("default", {GPUS: "6"}, **{GPUS: "6"}),))
+    assert "QUO02" in _faults(facts)
+    assert [fault for fault in plan(release("rollout.strategy=Recreate"), facts).faults if "QUO02" in fault] == []
 
 
 def test_every_check_has_its_paragraph_in_the_catalogue() -> None:

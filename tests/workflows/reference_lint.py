@@ -114,13 +114,12 @@ def _container(template: Manifest, spec: Manifest) -> Iterator[str]:
     name = template["name"]
     inputs = {f"inputs.parameters.{parameter}" for parameter in _parameters(template.get("inputs"))}
     workflow = {f"workflow.parameters.{parameter}" for parameter in _parameters(spec.get("arguments"))}
-    known = inputs | workflow | {"workflow.name"}
+    known = inputs | workflow | {"workflow.name", "workflow.uid"}
     if name in {step["template"] for step in _exit_steps(spec)}:
         known |= {STATUS}
     yield from (f"template {name} uses {{{{{tag}}}}}, which nothing defines" for tag in _tags(template) - known)
     yield from (f"template {name} does not use its input {tag}" for tag in inputs - _tags(template))
     volumes = {item["name"] for item in template.get("volumes", ())}
-    volumes |= {item["metadata"]["name"] for item in spec.get("volumeClaimTemplates", ())}
     for mount in template["container"].get("volumeMounts", ()):
         if mount["name"] not in volumes:
             yield f"template {name} mounts {mount['name']}, which is no volume"

@@ -12,17 +12,18 @@ from tests.workflows.ci_requests import DOCUMENT, MINE, REFUSED, STATUSES, given
 from tests.workflows.rendered import objects, workflow_spec
 from workflows import admission
 from workflows.argo import workflow_template
+from workflows.compat import for_line, line
 
 SERVICE = service()
 TEMPLATE = workflow_template(SERVICE, DOCUMENT)
 
 
-def refusals(workflow: Manifest, operation: str = "CREATE") -> list[str]:
+def refusals(workflow: Manifest, operation: str = "CREATE", template: Manifest = TEMPLATE) -> list[str]:
     """The sentences with which the API server would refuse this to CI."""
     rule, _ = admission.policy(SERVICE)
     known: dict[str, Any] = {
         name: json_to_cel(found)
-        for name, found in (("object", workflow), ("params", TEMPLATE), ("request", {"operation": operation}))
+        for name, found in (("object", workflow), ("params", template), ("request", {"operation": operation}))
     }
     variables: dict[str, Any] = {}
     for variable in rule["spec"]["variables"]:
@@ -43,6 +44,16 @@ def _map(variables: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("spec", [{}, {"arguments": {}}, given("reason", "nightly #12"), given("image", "")], ids=str)
 def test_ci_may_start_its_template_with_all_parameters_or_fewer(spec: dict[str, Any]) -> None:
     assert refusals(run_of_ci(TEMPLATE, **spec)) == []
+
+
+def test_ci_may_repeat_the_lock_of_the_template_as_a_run_on_argo_3_5_does() -> None:
+    template = for_line(TEMPLATE, line("3.5"))
+    run = run_of_ci(template)
+    assert run["spec"]["synchronization"] == {"mutex": {"name": "slipway-default-qwen3-32b"}}
+    assert refusals(run, template=template) == []
+    for other in ({}, {"mutex": {"name": "another"}}, {"mutex": {**run["spec"]["synchronization"]["mutex"], "a": "b"}}):
+        found = refusals(run_of_ci(template, synchronization=other), template=template)
+        assert found == ["CI may set the synchronization that the WorkflowTemplate qwen3-32b has, and no other lock"]
 
 
 def test_ci_may_start_its_template_without_arguments_and_as_the_clients_of_argo_send_it() -> None:

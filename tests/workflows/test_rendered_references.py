@@ -68,7 +68,7 @@ MUTANTS: dict[str, tuple[str, Change]] = {
         "nothing defines",
         lambda found: exit_steps(_spec(found))[1].update(when="{{steps.roll-back.outputs.parameters.message}} == a"),
     ),
-    "volume": ("no volume", lambda found: _spec(found).pop("volumeClaimTemplates")),
+    "volume": ("no volume", lambda found: [template.pop("volumes", None) for template in _spec(found)["templates"]]),
     "long name": ("longer than", lambda found: found["CronWorkflow"]["metadata"].update(name="a" * 53)),
     "other template": (
         "another template",

@@ -43,6 +43,11 @@ def _template(spec: dict[str, Any], name: str = "download-model") -> dict[str, A
     return next(item for item in spec["templates"] if item["name"] == name)
 
 
+def _claim(spec: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = _template(spec)["volumes"][1]["persistentVolumeClaim"]
+    return found
+
+
 # One wrong key or value in each construct that the rendered objects use.
 MUTANTS: dict[str, tuple[str, Change]] = {
     "spec": ("WorkflowTemplate", lambda spec: spec.update(onexit="exit")),
@@ -57,12 +62,7 @@ MUTANTS: dict[str, tuple[str, Change]] = {
     "affinity": ("WorkflowTemplate", lambda spec: spec["affinity"]["nodeAffinity"].update(preferred=[])),
     "pod security": ("WorkflowTemplate", lambda spec: spec["securityContext"].update(readOnlyRootFilesystem=True)),
     "seccomp": ("WorkflowTemplate", lambda spec: spec["securityContext"]["seccompProfile"].update(kind="Unconfined")),
-    "claim": ("WorkflowTemplate", lambda spec: spec["volumeClaimTemplates"][0]["spec"].update(size="1Gi")),
-    "claim size": (
-        "WorkflowTemplate",
-        lambda spec: spec["volumeClaimTemplates"][0]["spec"]["resources"]["requests"].update(storage="200 gigabytes"),
-    ),
-    "claim GC": ("WorkflowTemplate", lambda spec: spec["volumeClaimGC"].update(strategy="OnSuccess")),
+    "claim": ("WorkflowTemplate", lambda spec: _claim(spec).update(name="a")),
     "template": ("WorkflowTemplate", lambda spec: _template(spec).update(serviceAccount="a")),
     "template inputs": ("WorkflowTemplate", lambda spec: _template(spec)["inputs"].update(params=[])),
     "input artifact": ("WorkflowTemplate", lambda spec: _template(spec)["inputs"]["artifacts"][0].update(content="a")),

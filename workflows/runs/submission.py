@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from steps.objects.workflow_run import TEMPLATE_LABEL, WORKFLOW
@@ -32,6 +32,7 @@ class Submission:
     parameters: Mapping[str, str]  # all of the template's: a Retry that overrides one forgets defaults
     overrides: Mapping[str, str]  # those of them that differ from the document
     trigger: str = "manual"
+    lock: Manifest = field(default_factory=dict)  # the template's own `synchronization`, where the run must repeat it
 
     @property
     def labels(self) -> dict[str, str]:
@@ -39,16 +40,20 @@ class Submission:
 
     @property
     def manifest(self) -> Manifest:
-        """Only what `templateReferencing: Strict` lets a submitter set.
+        """Only what `templateReferencing: Strict` lets a submitter set: newer lines refuse a lock there.
 
-        https://argo-workflows.readthedocs.io/en/latest/workflow-restrictions/
+        https://github.com/argoproj/argo-workflows/blob/v4.1.2/workflow/util/merge.go (allowedUserOverrideFields)
         """
         parameters = [{"name": name, "value": value} for name, value in self.parameters.items()]
         return {
             "apiVersion": WORKFLOW.api_version,
             "kind": WORKFLOW.kind,
             "metadata": {"name": self.name, "namespace": self.namespace, "labels": self.labels},
-            "spec": {"workflowTemplateRef": {"name": self.template}, "arguments": {"parameters": parameters}},
+            "spec": {
+                "workflowTemplateRef": {"name": self.template},
+                "arguments": {"parameters": parameters},
+                **({"synchronization": self.lock} if self.lock else {}),
+            },
         }
 
 
@@ -85,7 +90,18 @@ def prepare(template: Manifest, requested: Iterable[str], why: Why) -> Submissio
         parameters={**parameters, **overrides},
         overrides=overrides,
         trigger=why.trigger,
+        lock=_lock(template),
     )
+
+
+def _lock(template: Manifest) -> Manifest:
+    """The lock in the form of Argo 3.5, which a run has to hold itself: a controller that starts again looks for it in
+    the spec of the Workflow alone, and gives the lock of a running run to the next one in the queue.
+
+    https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/sync/sync_manager.go (getWorkflowSyncLevelByName)
+    """
+    lock: Manifest = template["spec"].get("synchronization") or {}
+    return lock if "mutex" in lock else {}
 
 
 def cleaned(reason: str) -> str:

@@ -62,6 +62,7 @@ PERSISTENT_VOLUMES = Resource("", "v1", "persistentvolumes", "PersistentVolume",
 PERSISTENT_VOLUME_CLAIMS = Resource(
     "", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", namespaced=True, subresources=STATUS
 )
+RESOURCE_QUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota", namespaced=True, subresources=STATUS)
 SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount", namespaced=True)
 EVENTS = Resource("", "v1", "events", "Event", namespaced=True)
 ENDPOINTS = Resource("", "v1", "endpoints", "Endpoints", namespaced=True)
@@ -106,6 +107,7 @@ BUILT_IN = (
     CONFIG_MAPS,
     PERSISTENT_VOLUMES,
     PERSISTENT_VOLUME_CLAIMS,
+    RESOURCE_QUOTAS,
     SERVICE_ACCOUNTS,
     EVENTS,
     ENDPOINTS,
