@@ -86,7 +86,7 @@ def add_template(task: Task, service: ModelService, consumed: frozenset[Output])
         annotations={DESCRIPTION: task.does},  # of its pods
         image=service.workflow.image,
         command=list(command(task)),
-        args=list(arguments(task, PLACES, _values(task), _overrides())),
+        args=list(arguments(task, PLACES, _values(task), _overrides(task))),
         inputs=[*_inputs(task), RawArtifact(name=DOCUMENT, path=PLACES.document, data=workflow_parameter(DOCUMENT))],
         outputs=_outputs(task.step, consumed),
         env=[
@@ -208,7 +208,10 @@ def _values(task: Task) -> dict[str, str]:
     return handed | {fact: RUN_FACTS[fact] for fact in task.about_run}
 
 
-def _overrides() -> list[str]:
+def _overrides(task: Task) -> list[str]:
+    """None for the exit handler: an override that the document refuses would stop it, and it reads none of them."""
+    if "run-status" in task.about_run:
+        return []
     return [f"{override.field}={workflow_parameter(override.parameter)}" for override in OVERRIDES]
 
 
