@@ -14,7 +14,7 @@ CONTROLLER = "workflow-controller"  # name of its Deployment in upstream's manif
 def lock_of_the_run(_release: Release, facts: PlatformFacts) -> tuple[Finding, ...]:
     """A task runs only while its run holds the mutex of its template, and the status says which it holds.
 
-    https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/sync/sync_manager.go (TryAcquire); as in 4.1.2
+    https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/sync/sync_manager.go (TryAcquire)
     """
     if isinstance(facts.run, Refusal):
         return (Wrong(facts.run.reason, "permission to get the Workflow of this run"),)
