@@ -6,7 +6,7 @@ which people must hear as well. So nothing is remembered of who was told.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from steps.engine.errors import Blocked, StepError
@@ -15,6 +15,7 @@ from steps.engine.report import Report
 from steps.objects import record
 from steps.objects.run_end import Account, ReadWorkflow, RunEnd, account
 from steps.objects.workflow_run import ROLL_BACK, TaskResult
+from steps.overrides import InForce
 from steps.ports import Cluster, Notifier
 from steps.service import ModelService
 
@@ -27,6 +28,7 @@ LOOKS_AT_ROLL_BACK = 8
 class Facts:
     account: Account = field(default_factory=Account)
     release: str | None = ""  # id of the release that serves; empty: there is none; None: it is not known
+    overrides: tuple[InForce, ...] = ()  # under which it was promoted
     last_look: bool = False  # what Argo has not written by now is not waited for
     told: bool = False
     refused: str = ""  # why people could not be told
@@ -69,7 +71,7 @@ class ReportRun:
         self._seen.looks += 1
         return Facts(
             account(self.workflow),
-            self._serving(),
+            *self._serving(),
             last_look=self._seen.looks >= LOOKS_AT_ROLL_BACK,
             told=self._seen.told,
             refused=self._seen.refused,
@@ -85,12 +87,12 @@ class ReportRun:
     def outputs(self, facts: Facts) -> Outputs:
         return Outputs(verdict(self.run, facts), summary(self.service, self.run, facts))
 
-    def _serving(self) -> str | None:
+    def _serving(self) -> tuple[str | None, tuple[InForce, ...]]:
         try:
-            current = record.read(self.cluster.get(record.record_ref(self.service))).current
+            found = record.read(self.cluster.get(record.record_ref(self.service)))
         except StepError:
-            return None
-        return current.release if current else ""
+            return None, ()
+        return (found.current.release, found.overrides) if found.current else ("", ())
 
     def _tell(self, change: Change, report: Report) -> None:
         """Raises TransientError if no one answers. A refusal is kept until the recap is told, then it ends the step."""
@@ -149,9 +151,10 @@ def _put_back(run: RunEnd, facts: Facts) -> str:
 def _serves(service: ModelService, facts: Facts) -> str:
     if facts.release is None:
         return f"which release of {service.name} serves is not known"
-    return (
-        f"{service.name} serves release {facts.release}" if facts.release else f"{service.name} serves no release yet"
-    )
+    if not facts.release:
+        return f"{service.name} serves no release yet"
+    beside = f" with {', '.join(map(str, facts.overrides))}" if facts.overrides else ""
+    return f"{service.name} serves release {facts.release}{beside}"
 
 
 def _telling(service: ModelService, run: RunEnd, facts: Facts) -> Change:
@@ -162,6 +165,7 @@ def _telling(service: ModelService, run: RunEnd, facts: Facts) -> Change:
         "status": run.status,
         "verdict": verdict(run, facts),
         "release": facts.release or "",
+        "overrides": [asdict(one) for one in facts.overrides],
         "failures": [{"task": failure.task, "message": failure.message} for failure in facts.account.failures],
         "result": facts.account.run.result if facts.account.run else "",
         "tasks": [

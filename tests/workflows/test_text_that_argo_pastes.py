@@ -21,6 +21,7 @@ from steps.engine.plan import Plan
 from steps.model import ModelDigest
 from steps.objects import volume
 from steps.objects.services import release_service
+from steps.overrides import OverridesText
 from steps.ports import Manifest, Refusal
 from tests.group_world import OPERATOR, as_wanted, group_of, live, ready_group
 from tests.hubs import MODEL, SHARD
@@ -277,7 +278,7 @@ def test_what_a_later_task_consumes_is_a_word_or_a_number() -> None:
         for source in consumed_outputs(pipeline.tasks(service(f"transfer.mode={mode}"))):
             step = next(task.step for task in pipeline.tasks(service()) if task.name == source.task)
             (field,) = (field for field in pipeline.outputs(step) if field.name == source.field)
-            assert field.type in (Word, ModelDigest, int), f"{step} {field.name}"
+            assert field.type in (Word, OverridesText, ModelDigest, int), f"{step} {field.name}"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
