@@ -23,6 +23,7 @@ from steps.objects import volume
 from steps.objects.services import release_service
 from steps.overrides import OverridesText
 from steps.ports import Manifest, Refusal
+from tests.fakes import HoldingOne
 from tests.group_world import OPERATOR, as_wanted, group_of, live, ready_group
 from tests.hubs import MODEL, SHARD
 from tests.plan.test_objects_pod_failures import crash, pod
@@ -113,6 +114,8 @@ def run(left: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     def run(step: str, planned: Planned | None = None, model: str = "", **environment: str) -> int:
         for name, value in {**ours, **environment}.items():
             monkeypatch.setenv(name, value)
+        if "KUBECONFIG" not in environment:
+            monkeypatch.setattr(wiring, "_cluster", lambda: HoldingOne(None))  # there is no release record
         if planned:
             monkeypatch.setitem(wiring.STEPS, step, lambda _invocation: planned)
         sets = ("--set", f"model.id={model}")
