@@ -189,22 +189,20 @@ class BusyGroup:
         request.prefill_ended, request.reply = True, Refusal(500, "KVTransferError")
 
     def _hang_up(self, request: _Request) -> None:
-        """Each side notices in its own time; with nothing moved, decode counts a failed transfer, too, as recorded."""
+        """Each side notices in its own time, and counts what tests/contract/sglang/hang-up holds."""
         request.hung_up = True
         if request.reply is None:
-            self._after(self._lag(1.0), lambda: self._decode_aborts(request))
+            self._after(self._lag(1.0), lambda: self._aborts(request.decode, request))
         if not request.prefill_ended:
-            self._after(self._lag(1.0), lambda: self._counters(request.prefill).aborted())
-            if self._random.choice([True, False]):
-                self._after(self._lag(2.0), lambda: self._counters(request.prefill).failed("transfer"))
+            self._after(self._lag(1.0), lambda: self._aborts(request.prefill, request))
 
-    def _decode_aborts(self, request: _Request) -> None:
-        self._counters(request.decode).aborted()
-        if not request.prefill_ended:
-            self._after(self._lag(0.05), lambda: self._counters(request.decode).failed("transfer"))
+    def _aborts(self, name: str, request: _Request) -> None:
+        self._counters(name).aborted()
+        what = self._random.choice(["transfer", "bootstrap", ""])
+        if what and not request.prefill_ended:
+            self._after(self._lag(0.5), lambda: self._counters(name).failed(what))
         prompt = len(tokens(request.prompt))
-        ended = lambda: self._counters(request.decode).finished(prompt, 1, seconds=0.1, stream=True)  # noqa: E731
-        self._after(self._lag(0.05), ended)
+        self._after(self._lag(0.05), lambda: self._counters(name).finished(prompt, 1, seconds=0.1, stream=True))
 
     # the port
 

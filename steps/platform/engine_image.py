@@ -1,8 +1,9 @@
 """Does the engine image hold the SGLang that the document expects, as far as the image says it?
 
-SGLang's own images say it only in their history, as the build argument SGL_VERSION (docker/Dockerfile of
-sgl-project/sglang, since 0.5.5); images built on them set SGLANG_VERSION (ai-dynamo/dynamo, container/). The label
-`org.opencontainers.image.version` says nothing: they inherit that of Ubuntu, 22.04.
+SGLang's own Dockerfile sets no variable and no label; its build argument SGL_VERSION (docker/Dockerfile at 0.5.5, after
+FROM) is what BuildKit writes into the history. Images built on it set SGLANG_VERSION, as the runtime image of NVIDIA
+Dynamo does. No configuration of a published image was recorded here, so what says nothing stays unchecked.
+The label `org.opencontainers.image.version` is no source: images inherit that of Ubuntu, 22.04.
 """
 
 import re

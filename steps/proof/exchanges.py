@@ -6,13 +6,12 @@ says, by sglang 0.5.23 (python/sglang/srt):
 - *A pair answers in a bootstrap room of its own.* Decode goes on only once the prefill that was named has reported the
   transfer for this room, and refuses metadata of another one (disaggregation/decode.py, 2626 to 2667). So KV cache
   came from this prefill for this request. How many bytes it does not say.
-- *Prefill counts a handover before it answers* (disaggregation/prefill.py, 1255 and 1267), and both halves of a pair
+- *Prefill counts a handover before it answers* (disaggregation/prefill.py, 1255 and 1266), and both halves of a pair
   are awaited. So the prefill that was asked has moved by one at least. If it moved by exactly one, with the tokens of
   this prompt, the bytes are this request's. If it moved by more, they are not attributable, and that is no failure.
 - *Failure counters* also move when a client hangs up: only a broken connection or an explicit abort raises
-  num_aborted_requests_total (managers/tokenizer_manager.py, 2245 to 2265), and it may end a transfer, too. Measured: a
-  client that left before anything had moved raised num_aborted_requests_total on both workers and
-  num_transfer_failed_reqs_total on decode. Beside an answered request they blame the release only if no other client
+  num_aborted_requests_total (managers/tokenizer_manager.py, 2241 to 2263), and it ends a handshake or a transfer, too
+  (recorded: tests/contract/sglang/hang-up). Beside an answered request they blame the release only if no other client
   was seen. A pair that cannot transfer refuses the request in its own room, whatever others do.
 """
 

@@ -126,9 +126,15 @@ def test_a_whole_step_that_has_nothing_to_do_is_at_rest_without_the_right_to_wri
     ]
 
 
+def _of_a_team(made: Release) -> Manifest:
+    found = services.traffic_service(made)
+    found["metadata"]["labels"]["team"] = "llm"
+    return found
+
+
 DRIFT: dict[str, tuple[Callable[[Release], Manifest], dict[str, Any]]] = {
     "another value": (services.traffic_service, {"spec": {"selector": {"slipway/release": "0ld"}}}),
-    "a label": (services.traffic_service, {"metadata": {"labels": {"slipway/service": None}}}),
+    "a label": (_of_a_team, {"metadata": {"labels": {"team": None}}}),
     "a port": (services.traffic_service, {"spec": {"ports": [{"port": 9, "name": "more"}, {"port": 8000}]}}),
     "a key of a Secret": (lambda made: volume.secret(made, KEY), {"data": {"akId": None}}),
     "what somebody else added": (services.traffic_service, {"metadata": {"annotations": {"mine": "yes"}}}),

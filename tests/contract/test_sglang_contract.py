@@ -312,6 +312,18 @@ def test_each_rank_of_a_recorded_worker_counts_its_share_of_one_handover() -> No
     assert kv_bytes_per_token(exposition.parse(text)) == 512
 
 
+def test_clients_that_hang_up_move_every_failure_counter_of_a_recorded_release_that_serves() -> None:
+    folder = RECORDED / "hang-up"
+    moved = {name: read(folder, f"after_{name}") - read(folder, f"before_{name}") for name in ("prefill0", "decode0")}
+    assert moved["decode0"].failures == {
+        "num_transfer_failed_reqs_total": 1,
+        "num_bootstrap_failed_reqs_total": 4,
+        "num_aborted_requests_total": 8,
+    }
+    assert moved["prefill0"].failures.keys() == moved["decode0"].failures.keys()
+    assert (moved["decode0"].arrived, moved["decode0"].requests) == (8, 8)  # who hangs up is counted as ended
+
+
 @pytest.mark.parametrize("name", ["prefill0", "prefill1", "decode0"])
 def test_the_engine_itself_tells_the_bytes_of_one_token(name: str) -> None:
     text = (RECORDED / f"metrics_after_{name}.txt").read_text(encoding="utf-8")

@@ -250,6 +250,31 @@ def test_gpus_are_not_taken_by_a_run_that_must_wait_for_another_writer(world: Wo
     assert world.cluster.get(world.gpus(LAST).ref) is None
 
 
+def test_the_last_step_of_the_line_keeps_it_after_a_fault_as_proof_that_the_run_wrote(world: World) -> None:
+    """The exit handler of a run that failed rolls back what the last holder did; a run that succeeded has none."""
+    promotes = Writer("nightly-7", HOUR, stays=False, stays_with_faults=True)
+    world.run(Step(["group"]), NIGHTLY)
+    with pytest.raises(Blocked, match="not ready"):
+        world.run(Step([], faults=("not ready",)), promotes)
+    assert world.lease(LAST).wrote()
+    world.clock.seconds += 2 * HOUR
+    assert world.lease(LAST).wrote()  # also once its time is over
+    assert not world.lease(LAPTOP).wrote()
+    step = Step(["traffic"], during=lambda: seen.append(world.holder))
+    seen: list[str] = []
+    world.run(step, promotes)
+    assert (seen, world.holder) == (["nightly-7"], "")  # renewed before it wrote, given back after it
+    assert not world.lease(LAST).wrote()
+
+
+def test_a_lease_that_another_took_is_no_proof(world: World) -> None:
+    world.run(Step(["group"]), NIGHTLY)
+    world.clock.seconds += 2 * HOUR
+    world.run(Step(["other"]), Writer("nightly-8", HOUR, stays=True))
+    assert not world.lease(LAST).wrote()
+    assert world.lease(LAST).other_writer().startswith("nightly-8 changes this service")
+
+
 def _killed_after(step: Step, name: str) -> Any:
     @dataclass
     class Killed:

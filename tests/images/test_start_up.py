@@ -32,7 +32,7 @@ EXPECTED = {
     "upload-model": TO_THE_BUCKET,
     "mirror-model": TO_THE_HUB | TO_THE_BUCKET,
     "verify-model": TO_THE_BUCKET,
-    "create-volume": TO_THE_CLUSTER,
+    "create-volume": TO_THE_BUCKET | TO_THE_CLUSTER,  # reads the manifest
     "roll-out-service": TO_THE_CLUSTER,
     "smoke-test": TO_THE_CLUSTER,
     "promote-release": TO_THE_CLUSTER,

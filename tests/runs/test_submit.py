@@ -70,13 +70,13 @@ def test_a_run_that_succeeds_is_zero_and_its_tasks_are_told(world: ArgoWorld, do
 def test_every_parameter_is_passed_so_that_a_retry_forgets_none(world: ArgoWorld, door: str) -> None:
     template = world.apply_template()
     start = replace(
-        QUIET, overrides=("image=a/b:1", "serving.prefill.replicas=3"), wait=False, reason="image 1", trigger="ci"
+        QUIET, overrides=("image=a/b:0.5.24", "serving.prefill.replicas=3"), wait=False, reason="image 1", trigger="ci"
     )
     assert commands.submit(start, place(world, door)) == 0
     run = world.only_run()
     passed = {parameter["name"]: parameter["value"] for parameter in run["spec"]["arguments"]["parameters"]}
     declared = {parameter["name"]: parameter["value"] for parameter in template["spec"]["arguments"]["parameters"]}
-    wanted = {**declared, "image": "a/b:1", "prefill-replicas": "3", "reason": "image 1"}
+    wanted = {**declared, "image": "a/b:0.5.24", "prefill-replicas": "3", "reason": "image 1"}
     if door == "event":
         wanted.pop("service")  # the document itself cannot come in by that door
     assert passed == wanted
@@ -369,7 +369,7 @@ def test_the_command_line_says_it_on_stderr_with_the_code(world: ArgoWorld, caps
     assert "there is no WorkflowTemplate qwen3-32b" in capsys.readouterr().err
     world.apply_template()
     assert main(["submit", SERVICE, "-p", "strategy=Fast"]) == 10
-    assert main(["submit", SERVICE, "--set", "image=a/b:2", "--no-wait", "--run-id", "7"]) == 0
+    assert main(["submit", SERVICE, "--set", "image=a/b:0.5.24", "--no-wait", "--run-id", "7"]) == 0
     assert "Follow it: python -m workflows status qwen3-32b-7 --namespace slipway --follow" in capsys.readouterr().out
 
 

@@ -13,7 +13,7 @@ MINE = [{"name": "mine", "container": {"image": "registry.example.com/mine", "co
 
 def run_of_ci(template: Manifest, **spec: Any) -> Manifest:
     """What `python -m workflows submit` sends, with more in its spec."""
-    wanted = prepare(template, ["image=registry.example.com/llm/sglang:2"], Why("r-1", "ci"))
+    wanted = prepare(template, ["image=registry.example.com/llm/sglang:0.5.24"], Why("r-1", "ci"))
     return {**wanted.manifest, "spec": {**wanted.manifest["spec"], **spec}}
 
 

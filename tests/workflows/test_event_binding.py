@@ -58,7 +58,7 @@ GOOD = [
     ("model-revision", "feature/long-context"),
     ("model-revision", "0123456789abcdef0123456789abcdef01234567"),
     ("image", "registry.example.com:5000/llm/sglang-erdma:0.5.23"),
-    ("image", "lmsysorg/sglang@sha256:" + "a" * 64),
+    ("image", "lmsysorg/sglang:v0.5.23-cu126@sha256:" + "a" * 64),
     ("prefill-replicas", "1"),
     ("prefill-replicas", "64"),
     ("strategy", "BlueGreen"),

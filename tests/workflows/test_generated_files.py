@@ -9,7 +9,7 @@ from steps.service import DocumentError, parse
 from tests.samples import ROOT, SERVICES
 from workflows.compat import LINES
 from workflows.install import KUSTOMIZATION
-from workflows.render import ARGO, REFERENCE, SCHEMA, bundle, drift, render, write, write_all
+from workflows.render import ARGO, REFERENCE, SCHEMA, drift, render, service_folder, write, write_all
 
 CRON = Path("cron-workflow.yaml")
 FILES = {Path("workflow-template.yaml"), CRON, Path("event-binding.yaml")}
@@ -83,7 +83,7 @@ def test_every_committed_document_renders(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", LINES)
 def test_a_document_without_a_schedule_renders_none(version: str) -> None:
-    files = bundle(SERVICES / "demo.yaml", version)
+    files = service_folder(SERVICES / "demo.yaml", version)
     assert CRON not in files
     assert CRON.name not in files[KUSTOMIZATION]
     assert not any("kind: CronWorkflow" in text for text in files.values())
