@@ -18,7 +18,8 @@ from steps.engine.logs import set_up
 from steps.engine.plain_text import make_streams_plain, plain_bytes
 from steps.engine.report import StreamReport, stdout_report
 from steps.model import MalformedDigestError, ModelDigest
-from steps.service import DocumentError, load
+from steps.overrides import BY_HAND, InForce, Wanted, given, of_text
+from steps.service import DocumentError, read
 
 log = logging.getLogger("steps")
 
@@ -61,12 +62,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, report: StreamReport, clock: SystemClock) -> str:
     """The verdict of a step that only judges, else nothing."""
-    service = load(options.service, options.set)
-    set_up(step=options.step, service=service.name, verbose=options.verbose)
+    run = options.run_name if options.run_name and "{{" not in options.run_name else BY_HAND
+    wanted = Wanted(read(options.service), given(options.parameter), tuple(options.set), run)
+    resolved = wanted.resolve(options.overrides or ())
+    set_up(step=options.step, service=resolved.service.name, verbose=options.verbose)
     step = wiring.build(
         options.step,
         wiring.Invocation(
-            service=service,
+            service=resolved.service,
             model_digest=options.model_digest,
             proved_release=options.proved_release,
             scratch=options.scratch,
@@ -76,6 +79,9 @@ def _run(options: argparse.Namespace, report: StreamReport, clock: SystemClock) 
             record_counter=options.record_counter,
             shard=options.shard,
             check=options.check,
+            wanted=wanted,
+            overrides=resolved.overrides,
+            inherits=options.overrides is None,
         ),
     )
     if options.check:
@@ -97,7 +103,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("step", choices=sorted(wiring.STEPS), metavar="STEP", help=", ".join(wiring.STEPS))
     parser.add_argument("--service", type=Path, required=True, metavar="FILE", help="the ModelService document")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", help="override one field; may repeat"
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="edit one field of the document for this step alone; may repeat. No later run inherits it",
+    )
+    parser.add_argument(
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="parameter of the run, such as image=…, which later runs inherit once it is promoted; document: as in the "
+        "document; empty: as inherited; may repeat",
+    )
+    parser.add_argument(
+        "--overrides",
+        type=_overrides,
+        metavar="TEXT",
+        help="the overrides that resolve-model found in force; document: none. Default: those of the release record; "
+        "none for a transfer and for the exit handler",
     )
     parser.add_argument("--model-digest", type=_digest, metavar="sha256:…", help="the digest that resolve-model pinned")
     parser.add_argument(
@@ -138,6 +163,13 @@ def _digest(text: str) -> ModelDigest:
     try:
         return ModelDigest(text)
     except MalformedDigestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _overrides(text: str) -> tuple[InForce, ...]:
+    try:
+        return of_text(text)
+    except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 

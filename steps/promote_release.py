@@ -20,6 +20,7 @@ from steps.objects.kinds import CONFIG_MAP, PERSISTENT_VOLUME, PERSISTENT_VOLUME
 from steps.objects.readiness import gate
 from steps.objects.record import Entry, Record
 from steps.objects.retirement import NO_RELEASE, deletions, groups_and_services, owned, superseded, superseded_volumes
+from steps.overrides import InForce
 from steps.ports import Cluster, Manifest, Ref
 from steps.release import Release
 from steps.service import ModelService
@@ -60,6 +61,8 @@ class PromoteRelease:
     clock: Clock = field(default_factory=SystemClock, compare=False, repr=False)
     proved: str = ""  # id of the release that smoke-test proved in this run
     run: str = ""  # that promotes, by the name under which it holds the Lease of the writer
+    overrides: tuple[InForce, ...] = ()  # under which the release is what it is, for later runs to inherit
+    document: str = ""  # fingerprint of the document without them
 
     @property
     def deadline(self) -> float:
@@ -106,7 +109,8 @@ class PromoteRelease:
     def _looks(self, wanted: Manifest, found: Record) -> tuple[Look, ...]:
         traffic = services.traffic_service(self.release)
         entry = Entry.of(self.release, [wanted, services.release_service(self.release), traffic])
-        content = record.record(self.release.service, record.promoted(found, entry, self.run))
+        after = record.promoted(found, entry, self.run, self.overrides, self.document)
+        content = record.record(self.release.service, after)
         return tuple(look(self.cluster, manifest) for manifest in (traffic, content))
 
 

@@ -7,7 +7,7 @@ which people must hear as well. So nothing is remembered of who was told.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from steps.engine.errors import Blocked, StepError
@@ -17,6 +17,7 @@ from steps.objects import record, scratch_claim
 from steps.objects.kinds import PERSISTENT_VOLUME_CLAIM, being_deleted
 from steps.objects.run_end import Account, ReadWorkflow, RunEnd, account
 from steps.objects.workflow_run import ROLL_BACK, SUCCEEDED, TaskResult
+from steps.overrides import InForce
 from steps.ports import Cluster, Manifest, Notifier, Ref
 from steps.service import ModelService
 
@@ -33,6 +34,7 @@ ENDED = ("Succeeded", "Failed")  # phases of a pod
 class Facts:
     account: Account = field(default_factory=Account)
     release: str | None = ""  # id of the release that serves; empty: there is none; None: it is not known
+    overrides: tuple[InForce, ...] = ()  # under which it was promoted
     last_look: bool = False  # what Argo has not written by now is not waited for
     told: bool = False
     refused: str = ""  # why people could not be told
@@ -85,7 +87,7 @@ class ReportRun:
         found = account(self.workflow)
         return Facts(
             found,
-            self._serving(),
+            *self._serving(),
             last_look=self._seen.looks >= LOOKS_AT_ROLL_BACK,
             told=self._seen.told,
             refused=self._seen.refused,
@@ -119,12 +121,12 @@ class ReportRun:
         ended = (pod for pod in pods if (pod.get("status") or {}).get("phase") in ENDED)
         return tuple(found for found in (*ended, live) if not being_deleted(found))
 
-    def _serving(self) -> str | None:
+    def _serving(self) -> tuple[str | None, tuple[InForce, ...]]:
         try:
-            current = record.read(self.cluster.get(record.record_ref(self.service))).current
+            found = record.read(self.cluster.get(record.record_ref(self.service)))
         except StepError:
-            return None
-        return current.release if current else ""
+            return None, ()
+        return (found.current.release, found.overrides) if found.current else ("", ())
 
     def _tell(self, change: Change, report: Report) -> None:
         """Raises TransientError if no one answers. A refusal is kept until the recap is told, then it ends the step."""
@@ -206,9 +208,10 @@ def _put_back(run: RunEnd, facts: Facts) -> str:
 def _serves(service: ModelService, facts: Facts) -> str:
     if facts.release is None:
         return f"which release of {service.name} serves is not known"
-    return (
-        f"{service.name} serves release {facts.release}" if facts.release else f"{service.name} serves no release yet"
-    )
+    if not facts.release:
+        return f"{service.name} serves no release yet"
+    beside = f" with {', '.join(map(str, facts.overrides))}" if facts.overrides else ""
+    return f"{service.name} serves release {facts.release}{beside}"
 
 
 def _telling(service: ModelService, run: RunEnd, facts: Facts) -> Change:
@@ -219,6 +222,7 @@ def _telling(service: ModelService, run: RunEnd, facts: Facts) -> Change:
         "status": run.status,
         "verdict": verdict(run, facts),
         "release": facts.release or "",
+        "overrides": [asdict(one) for one in facts.overrides],
         "failures": [{"task": failure.task, "message": failure.message} for failure in facts.account.failures],
         "result": facts.account.run.result if facts.account.run else "",
         "tasks": [

@@ -1,11 +1,13 @@
 """Pin the model: list its files at the hub, and let one digest stand for all of them.
 
-Every name of the release derives from the document and this digest. The step also reads the counter of the release
-record, by which later tasks see whether another run promoted a release in the meantime. It changes nothing.
+Every name of the release derives from the document and this digest. The step also reads the release record: its
+counter, by which later tasks see whether another run promoted a release in the meantime, and the overrides in force
+(`steps.overrides`), under which all tasks of the run read the document. It changes nothing.
 """
 
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,8 +15,9 @@ from steps.engine.errors import Blocked
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report, size
 from steps.model import Listing, ModelDigest
-from steps.objects import record
+from steps.objects import inherited, record
 from steps.objects.record import Record
+from steps.overrides import OverridesText, Resolved, Wanted, as_text
 from steps.ports import Cluster, ModelSource
 from steps.service import ModelService
 
@@ -36,12 +39,18 @@ class Outputs:
     weight_bytes: int  # what an engine loads into GPU memory
     file_count: int
     record_counter: int  # of the release record; 0 if there is none
+    overrides: OverridesText  # in force for this run: inherited, and its own
+    difference: str  # what of it is not as in the document, in words
+
+    @property
+    def verdict(self) -> str:
+        return self.difference
 
 
 @dataclass(frozen=True)
 class ResolveModel:
-    service: ModelService
-    source: ModelSource
+    wanted: Wanted
+    source: Callable[[ModelService], ModelSource]  # of the model that a service names
     cluster: Cluster
 
     @property
@@ -50,18 +59,33 @@ class ResolveModel:
         return 0.0
 
     def observe(self) -> Facts:
-        found = record.read(self.cluster.get(record.record_ref(self.service)))
-        return Facts(self.source.listing(), found)  # the record first: what is promoted from now on is newer
+        found = record.read(self.cluster.get(record.record_ref(self.wanted.resolve().service)))
+        service = inherited.resolve(self.wanted, found).service
+        return Facts(self.source(service).listing(), found)  # the record first: what is promoted from now on is newer
 
     def plan(self, facts: Facts) -> Plan:
-        return plan(self.service, facts)
+        return plan(self._resolved(facts).service, facts) + Plan(kept=self._difference(facts))
 
     def apply(self, changes: tuple[Change, ...], _report: Report) -> None:
         raise Blocked(f"resolve-model changes nothing, and was asked for {len(changes)} changes")
 
     def outputs(self, facts: Facts) -> Outputs:
         listing = facts.listing
-        return Outputs(listing.digest, listing.size, listing.weight_bytes, len(listing.files), facts.record.counter)
+        return Outputs(
+            model_digest=listing.digest,
+            model_bytes=listing.size,
+            weight_bytes=listing.weight_bytes,
+            file_count=len(listing.files),
+            record_counter=facts.record.counter,
+            overrides=as_text(self._resolved(facts).overrides),
+            difference="; ".join(self._difference(facts)),
+        )
+
+    def _resolved(self, facts: Facts) -> Resolved:
+        return inherited.resolve(self.wanted, facts.record)
+
+    def _difference(self, facts: Facts) -> tuple[str, ...]:
+        return inherited.explained(self.wanted, facts.record)
 
 
 def plan(service: ModelService, facts: Facts) -> Plan:

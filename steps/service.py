@@ -5,6 +5,7 @@ It holds decisions only. Whatever can be derived from them is derived in `steps.
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -347,40 +348,62 @@ class ModelService(_Section):
         return self.store.endpoint or f"https://oss-{self.store.region}-internal.aliyuncs.com"
 
 
-def load(path: Path, overrides: Iterable[str] = ()) -> ModelService:
-    """Read a document; `overrides` are `path.to.field=value`, with the value in YAML. An empty value changes nothing.
+@dataclass(frozen=True)
+class Document:
+    """The text of a document; `origin` says in messages where it came from."""
 
-    Raises DocumentError with every mistake in it.
-    """
+    text: str
+    origin: str
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """As it is written. Raises DocumentError for what is no mapping."""
+        if self.text.strip() == UNFILLED:
+            raise DocumentError(
+                f"{self.origin} holds {UNFILLED}, which Argo did not fill in: a Retry with a changed parameter forgets "
+                "the document unless whoever started the run passed it. Next: resubmit the run instead (docs/retry.md)"
+            )
+        try:
+            found = yaml.load(self.text, _EachKeyOnce)  # noqa: S506  # a safe loader that refuses more
+        except yaml.YAMLError as error:
+            raise DocumentError(f"{self.origin} is not YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(found, dict):
+            kind = type(found).__name__
+            raise DocumentError(f"{self.origin} holds {kind}, expected one mapping with kind: ModelService")
+        return found
+
+    def service(self, overrides: Iterable[str] = ()) -> ModelService:
+        """The document, validated; `overrides` are `path.to.field=value`, with the value in YAML. An empty value
+        changes nothing.
+
+        Raises DocumentError with every mistake in it.
+        """
+        found = self.content
+        for override in overrides:
+            _override(found, override)
+        try:
+            return ModelService.model_validate(found)
+        except ValidationError as error:
+            raise DocumentError(explain(self.origin, error, ModelService)) from error
+
+
+def read(path: Path) -> Document:
+    """Raises DocumentError if there is no such file, or no text in it."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return Document(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise DocumentError(
             f"cannot read the document {path}: {why}. Next: give the path of a ModelService document in UTF-8"
         ) from error
-    return parse(text, str(path), overrides)
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> ModelService:
+    return read(path).service(overrides)
 
 
 def parse(text: str, origin: str, overrides: Iterable[str] = ()) -> ModelService:
-    """Validate the text of a document; `origin` says in messages where it came from."""
-    if text.strip() == UNFILLED:
-        raise DocumentError(
-            f"{origin} holds {UNFILLED}, which Argo did not fill in: a Retry with a changed parameter forgets the "
-            "document unless whoever started the run passed it. Next: resubmit the run instead (docs/retry.md)"
-        )
-    try:
-        found = yaml.load(text, _EachKeyOnce)  # noqa: S506  # a safe loader that refuses more
-    except yaml.YAMLError as error:
-        raise DocumentError(f"{origin} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(found, dict):
-        raise DocumentError(f"{origin} holds {type(found).__name__}, expected one mapping with kind: ModelService")
-    for override in overrides:
-        _override(found, override)
-    try:
-        return ModelService.model_validate(found)
-    except ValidationError as error:
-        raise DocumentError(explain(origin, error, ModelService)) from error
+    return Document(text, origin).service(overrides)
 
 
 def json_schema() -> dict[str, Any]:
@@ -408,7 +431,7 @@ def _override(document: dict[str, Any], override: str) -> None:
     if not equals or not all(re.fullmatch(r"[A-Za-z0-9_-]+", key) for key in keys):
         raise DocumentError(f"cannot override with {override!r}: expected path.to.field=value")
     if not text:
-        return  # a parameter of a workflow always has a value; empty is how it says "as in the document"
+        return  # a parameter of a workflow always has a value; empty is how it says that it was not given
     section = document
     for key in keys[:-1]:
         section = section.setdefault(key, {})

@@ -5,10 +5,11 @@ Adapters and steps are imported inside the functions, so that a step loads no SD
 # ruff: noqa: PLC0415
 
 import json
+import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,20 +18,23 @@ from steps.engine.clock import SystemClock
 from steps.engine.converge import Step
 from steps.engine.errors import Blocked
 from steps.model import ModelDigest
+from steps.overrides import InForce, Wanted
 from steps.ports import AccessKey, Locks, ModelSource, ModelStore, Notifier
 from steps.release import Release
-from steps.service import ModelService
+from steps.service import Document, ModelService
 
 if TYPE_CHECKING:
     from steps.adapters.kubernetes import KubernetesCluster
     from steps.objects.intent import Intent
     from steps.objects.run_end import ReadWorkflow
     from steps.objects.writer_lease import WriterLease
-    from steps.ports import ImageRegistry, Inference
+    from steps.ports import Cluster, ImageRegistry, Inference
     from steps.transfer.manifest import ModelManifest
     from steps.transfer.shards import Shard
 
 Facts = TypeVar("Facts")
+
+log = logging.getLogger("steps")
 
 ENVIRONMENT = os.environ  # noqa: TID251  # this module is the one place that reads it
 
@@ -71,6 +75,9 @@ class Invocation:
     record_counter: int | None = None  # of the release record when the run began; None: a step by hand
     shard: int | None = None  # of the transfer, from 0; None: all files and the manifest
     check: bool = False  # nothing will be changed
+    wanted: Wanted = field(default_factory=lambda: Wanted(Document("", "the document")))  # what `service` is made of
+    overrides: tuple[InForce, ...] = ()  # in force in `service`
+    inherits: bool = False  # a step by hand: what the release record holds is in force as well
 
 
 def progress_file() -> Path | None:
@@ -98,10 +105,31 @@ def build(step: str, invocation: Invocation) -> Step[Any]:
     return STEPS[step](invocation)
 
 
+def _inherits(build: Callable[[Invocation], Step[Any]]) -> Callable[[Invocation], Step[Any]]:
+    """A step by hand that works on the release that overrides name: those of the release record are in force for it.
+
+    Of the other steps, resolve-model asks the record itself, those of a transfer go by the model digest, and those of
+    the exit handler by the record.
+    """
+
+    def inheriting(invocation: Invocation) -> Step[Any]:
+        from steps.objects import inherited, record
+
+        if not invocation.inherits:
+            return build(invocation)
+        found = record.read(_cluster().get(record.record_ref(invocation.service)))
+        resolved = inherited.resolve(invocation.wanted, found)
+        for sentence in inherited.explained(invocation.wanted, found):
+            log.warning("%s", sentence)
+        return build(replace(invocation, service=resolved.service, overrides=resolved.overrides))
+
+    return inheriting
+
+
 def _resolve_model(invocation: Invocation) -> Step[Any]:
     from steps.resolve_model import ResolveModel
 
-    return ResolveModel(invocation.service, _source(invocation.service), _cluster())
+    return ResolveModel(invocation.wanted, _source, _cluster())
 
 
 def _check_release(invocation: Invocation) -> Step[Any]:
@@ -111,7 +139,6 @@ def _check_release(invocation: Invocation) -> Step[Any]:
     from steps.mirror_model import MirrorModel
     from steps.objects import record
     from steps.objects.read_only import ReadOnlyCluster
-    from steps.promote_release import PromoteRelease
     from steps.roll_out_service import RollOutService
     from steps.smoke_test import SmokeTest
 
@@ -123,7 +150,7 @@ def _check_release(invocation: Invocation) -> Step[Any]:
         Part("create-volume", lambda: CreateVolume(release, cluster, _key_of_volume(service), _manifest(release))),
         Part("roll-out-service", lambda: RollOutService(release, cluster)),
         # What it would do once the next part has proved the release.
-        Part("promote-release", lambda: PromoteRelease(release, cluster, proved=release.id)),
+        Part("promote-release", lambda: _promotion(replace(invocation, proved_release=release.id), release, cluster)),
         # Last, since it is the dearest, and its answer is worth nothing once one of the others has something to do.
         Part("smoke-test", lambda: SmokeTest(release, cluster, _inference()), looks=LOOKS_AT_ANSWERS),
     )
@@ -213,11 +240,22 @@ def _smoke_test(invocation: Invocation) -> Step[Any]:
 
 
 def _promote_release(invocation: Invocation) -> Step[Any]:
+    cluster = _cluster()
+    step = _promotion(invocation, _release(invocation), cluster)
+    return _guarded(invocation, step, _lease(invocation, cluster, last=True))
+
+
+def _promotion(invocation: Invocation, release: Release, cluster: "Cluster") -> Step[Any]:
     from steps.promote_release import PromoteRelease
 
-    cluster = _cluster()
-    step = PromoteRelease(_release(invocation), cluster, proved=invocation.proved_release, run=_writer_name(invocation))
-    return _guarded(invocation, step, _lease(invocation, cluster, last=True))
+    return PromoteRelease(
+        release,
+        cluster,
+        proved=invocation.proved_release,
+        run=_writer_name(invocation),
+        overrides=invocation.overrides,
+        document=invocation.wanted.fingerprint if invocation.overrides else "",
+    )
 
 
 def _roll_back(invocation: Invocation) -> Step[Any]:
@@ -252,17 +290,17 @@ def _report_run(invocation: Invocation) -> Step[Any]:
 
 STEPS: Mapping[str, Callable[[Invocation], Step[Any]]] = {
     "resolve-model": _resolve_model,
-    "check-release": _check_release,
-    "check-platform": _check_platform,
+    "check-release": _inherits(_check_release),
+    "check-platform": _inherits(_check_platform),
     "download-model": _download_model,
     "upload-model": _upload_model,
     "mirror-model": _mirror_model,
     "verify-model": _verify_model,
     "create-scratch": _create_scratch,
-    "create-volume": _create_volume,
-    "roll-out-service": _roll_out_service,
-    "smoke-test": _smoke_test,
-    "promote-release": _promote_release,
+    "create-volume": _inherits(_create_volume),
+    "roll-out-service": _inherits(_roll_out_service),
+    "smoke-test": _inherits(_smoke_test),
+    "promote-release": _inherits(_promote_release),
     "roll-back": _roll_back,
     "report-run": _report_run,
 }

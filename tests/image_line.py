@@ -53,7 +53,7 @@ def run_every_step(start: Start, addresses: Addresses, state: Path) -> dict[str,
         outputs.mkdir(mode=0o777)
         outputs.chmod(0o777)
         places = Places(PLACES.document, f"{PLACES.outputs}/{task.name}", PLACES.scratch)
-        words = (*command(task), *arguments(task, places, values, overrides))
+        words = (*command(task), *arguments(task, places, values, sets=overrides))
         code, said[task.name] = start(Work(task, words, _environment(addresses), folders))
         assert code == 0, f"{task.name} ended with {code}:\n{said[task.name]}"
     return said

@@ -126,7 +126,13 @@ def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "target", metavar="SERVICE", help="name of the WorkflowTemplate, or the document of the service"
     )
     submit.add_argument(
-        "-p", "--set", action="append", default=[], metavar="NAME=VALUE", help="override one parameter; may repeat"
+        "-p",
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="override one parameter, which later "
+        "runs inherit until the document changes; NAME=document resets it; may repeat",
     )
     submit.add_argument(
         "--run-id", default="", metavar="ID", help="end of the name of the run; the same starts one run"

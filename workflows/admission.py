@@ -11,9 +11,9 @@ https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-pol
 import json
 from typing import Any
 
+from steps.overrides import OVERRIDES
 from steps.service import ModelService
 from workflows.permissions import ARGO, Manifest, account_of_ci
-from workflows.pipeline import OVERRIDES
 from workflows.runs.submission import DOCUMENT, REASON, REASON_PATTERN
 
 ADMISSION = "admissionregistration.k8s.io"

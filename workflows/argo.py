@@ -11,6 +11,7 @@ from typing import Any
 from hera.workflows import DAG, CronWorkflow, Parameter, Task, WorkflowTemplate
 from hera.workflows import models as m
 
+from steps.overrides import OVERRIDES
 from steps.platform.nodes import GPU_NAME_LABEL, GPU_PRESENT_LABEL
 from steps.release import SERVICE_LABEL, TRIGGER_LABEL
 from steps.service import ModelService
@@ -113,7 +114,7 @@ def cron_workflow(service: ModelService, schedule: str) -> Manifest:
         successful_jobs_history_limit=3,
         failed_jobs_history_limit=7,
         arguments=[
-            *(Parameter(name=override.parameter, value="") for override in pipeline.OVERRIDES),
+            *(Parameter(name=override.parameter, value="") for override in OVERRIDES),
             Parameter(name=REASON, value="schedule"),
         ],
         workflow_template_ref=m.WorkflowTemplateRef(name=service.name),
@@ -157,7 +158,7 @@ def _parameters(service: ModelService, document: str) -> list[Parameter]:
             description=override.does,
             enum=["", *override.choices] if override.choices else None,
         )
-        for override in pipeline.OVERRIDES
+        for override in OVERRIDES
     ]
     reason = Parameter(name=REASON, value="manual", description="Why this run; a few words for its title.")
     does = f"The document of {service.name}: what is wanted. Its name and its transfer mode stay as they are here."
@@ -165,7 +166,7 @@ def _parameters(service: ModelService, document: str) -> list[Parameter]:
 
 
 def _run_metadata(service: ModelService) -> m.WorkflowMetadata:
-    overrides = "".join(override_if_set(item.parameter, shown=item.parameter != "image") for item in pipeline.OVERRIDES)
+    overrides = "".join(override_if_set(item.parameter, shown=item.parameter != "image") for item in OVERRIDES)
     return m.WorkflowMetadata(
         labels=_labels(service),
         annotations={

@@ -10,9 +10,9 @@ import json
 
 from hera.workflows import models as m
 
+from steps.overrides import OVERRIDES, Override
 from steps.release import TRIGGER_LABEL
 from steps.service import ModelService
-from workflows.pipeline import OVERRIDES, Override
 from workflows.runs.submission import OUTSIDE_REASON, REASON, REASON_CHARACTER, REASON_LENGTH, RUN_ID, RUN_ID_PATTERN
 
 KEYS = (*(override.parameter for override in OVERRIDES), REASON, RUN_ID)

@@ -220,7 +220,7 @@ def _started(run: _Run, task: Task, name: str, values: Mapping[str, str]) -> sub
     (outputs / RECAP_FILE).unlink(missing_ok=True)
     places = Places(str(run.options.service.absolute()), str(outputs), str(run.state.absolute() / "scratch"))
     return subprocess.Popen(
-        [sys.executable, *command(task)[1:], *arguments(task, places, values, run.options.overrides)],
+        [sys.executable, *command(task)[1:], *arguments(task, places, values, sets=run.options.overrides)],
         cwd=ROOT,
         env=run.environment,
         preexec_fn=partial(_live_as_long_as, os.getpid()),  # noqa: PLW1509  # this process has no threads

@@ -52,17 +52,6 @@ class Sign:
 
 
 @dataclass(frozen=True)
-class Override:
-    """One decision of the document that whoever starts a run may change for that run."""
-
-    parameter: str  # of the workflow
-    field: str  # path in the document
-    does: str  # one sentence for people
-    pattern: str  # RE2; what may come in from outside. It matches the empty text, which means "as in the document"
-    choices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Places:
     """Where a task finds its document and leaves what it makes; paths of a pod or of this machine."""
 
@@ -71,44 +60,13 @@ class Places:
     scratch: str
 
 
-OVERRIDES = (
-    Override(
-        "model-revision",
-        "model.revision",
-        "Branch, tag or commit at the hub; empty means as in the document.",
-        r"^([A-Za-z0-9][A-Za-z0-9._/-]{0,127})?$",
-    ),
-    Override(
-        "image",
-        "serving.image",
-        "Engine image of prefill and decode; empty means as in the document.",
-        r"^([A-Za-z0-9][A-Za-z0-9._/:@-]{0,511})?$",
-    ),
-    Override(
-        "prefill-replicas",
-        "serving.prefill.replicas",
-        "Number of prefill workers, 1 to 64; empty means as in the document.",
-        r"^([1-9][0-9]?)?$",
-    ),
-    Override(
-        "strategy",
-        "rollout.strategy",
-        "How the new release replaces the old one; empty means as in the document.",
-        r"^(BlueGreen|Recreate)?$",
-        ("BlueGreen", "Recreate"),
-    ),
-    Override(
-        "skip-unchanged",
-        "workflow.skipUnchanged",
-        "Whether a run that finds all as wanted leaves its other tasks out; empty means as in the document.",
-        r"^(true|false)?$",
-        ("true", "false"),
-    ),
-)
-
 SHARD = "shard"  # option of a step that shares its work
 
-_DIGEST = {"model-digest": Output("resolve-model", "model_digest")}
+# What the first task found, and every later one goes by.
+_PINNED = {
+    "model-digest": Output("resolve-model", "model_digest"),
+    "overrides": Output("resolve-model", "overrides"),
+}
 _MORE = {"promote-release": {"proved-release": Output("smoke-test", "proved_release")}}
 RECORD_COUNTER = Output("resolve-model", "record_counter")
 # What tells a step whether another run promoted a release since this one began.
@@ -117,13 +75,13 @@ _INTENT = {"record-counter": RECORD_COUNTER}
 # Steps that change the service, in the name of the run: no other run may do so before this one has ended.
 WRITING = frozenset({"create-volume", "roll-out-service", "promote-release", "roll-back"})
 
-RESOLVE = Task("resolve-model", "resolve-model", "Pin the files at the hub by one digest")
+RESOLVE = Task("resolve-model", "resolve-model", "Pin the files at the hub by one digest", about_run=("run-name",))
 CHECK = Task(
     "check-release",
     "check-release",
     "Is exactly this release, whole and proved, what serves already? Then the rest is left out",
     ("resolve-model",),
-    _DIGEST | _INTENT,
+    _PINNED | _INTENT,
     ("run-name",),
 )
 # What a task that is left out looks at. An output that is missing stops the run, so it never means "left out".
@@ -136,7 +94,7 @@ PREFLIGHT = Task(
     "check-platform",
     "Check everything that needs no bytes, before any byte moves",
     ("check-release",),
-    _DIGEST,
+    _PINNED,
     about_run=("run-name",),
     unless_current=True,
 )
@@ -145,6 +103,7 @@ SCRATCH = Task(
     "create-scratch",
     "Claim the scratch volume of this run",
     ("preflight",),
+    _PINNED,
     about_run=("run-name", "run-uid"),
     only_in_pods=True,
     unless_current=True,
@@ -154,7 +113,7 @@ DOWNLOAD = Task(
     "download-model",
     "Hub to scratch volume, verified",
     ("create-scratch",),
-    _DIGEST,
+    _PINNED,
     scratch=True,
     unless_current=True,
 )
@@ -163,7 +122,7 @@ UPLOAD = Task(
     "upload-model",
     "Scratch volume to bucket, verified, manifest last",
     ("download-model",),
-    _DIGEST,
+    _PINNED,
     scratch=True,
     unless_current=True,
 )
@@ -172,7 +131,7 @@ MIRROR = Task(
     "mirror-model",
     "Hub to bucket in one stream, verified, manifest last",
     ("preflight",),
-    _DIGEST,
+    _PINNED,
     unless_current=True,
 )
 PUBLISH = Task(
@@ -180,7 +139,7 @@ PUBLISH = Task(
     "mirror-model",
     "Check that every shard has arrived, then write the manifest",
     ("mirror-model",),
-    _DIGEST,
+    _PINNED,
     shards=("all",),
     unless_current=True,
 )
@@ -215,9 +174,9 @@ def tasks(service: ModelService, *, in_pods: bool = True) -> tuple[Task, ...]:
     line = [RESOLVE, CHECK, PREFLIGHT, *transfer]
     for name, step, does in rest:
         options, about_run = (
-            (_DIGEST | _MORE.get(step, {}) | _INTENT, ("run-name",))
+            (_PINNED | _MORE.get(step, {}) | _INTENT, ("run-name",))
             if step in WRITING
-            else (_DIGEST, PREFLIGHT.about_run if step == PREFLIGHT.step else ())
+            else (_PINNED, PREFLIGHT.about_run if step == PREFLIGHT.step else ())
         )
         line.append(Task(name, step, does, (line[-1].name,), options, about_run, unless_current=True))
     return tuple(task for task in line if in_pods or not task.only_in_pods)
@@ -236,17 +195,22 @@ def command(task: Task) -> tuple[str, ...]:
     return ("python", "-m", "steps", task.step)
 
 
-def arguments(task: Task, places: Places, values: Mapping[str, str], overrides: Iterable[str] = ()) -> tuple[str, ...]:
+def arguments(
+    task: Task, places: Places, values: Mapping[str, str], *, parameters: Iterable[str] = (), sets: Iterable[str] = ()
+) -> tuple[str, ...]:
     """The arguments behind `command`.
 
     `values` fills `task.options` and `task.about_run` by their names, and `shard` for a task that is told one;
-    `overrides` are `path.to.field=value`. Raises KeyError for an option that has no value.
+    `parameters` are `name=value`, `sets` `path.to.field=value`. A task of the exit handler is told no parameters: what
+    it does is not decided by them, and a wrong one must not keep it from starting. Raises KeyError for an option that
+    has no value.
     """
     scratch = (f"--scratch={places.scratch}",) if task.scratch else ()
     shard = (SHARD,) if task.shards else ()
     options = (f"--{option}={values[option]}" for option in (*task.options, *shard, *task.about_run))
-    sets = (f"--set={override}" for override in overrides)
-    return (f"--service={places.document}", f"--outputs={places.outputs}", *scratch, *options, *sets)
+    given = (f"--parameter={parameter}" for parameter in parameters if task not in EXIT)
+    edits = (f"--set={edit}" for edit in sets)
+    return (f"--service={places.document}", f"--outputs={places.outputs}", *scratch, *options, *given, *edits)
 
 
 def module_name(step: str) -> str:

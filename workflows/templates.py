@@ -26,10 +26,12 @@ from steps.engine.errors import Exit
 from steps.engine.outputs import RECAP, file_name
 from steps.objects.scratch_claim import claim_name
 from steps.objects.workflow_run import SUCCEEDED
+from steps.overrides import DOCUMENT as AS_IN_DOCUMENT
+from steps.overrides import OVERRIDES
 from steps.platform.footprint import footprint
 from steps.platform.rights import account
 from steps.service import ModelService
-from workflows.pipeline import OVERRIDES, SHARD, STATE, Output, Places, Sign, Task, arguments, command, outputs
+from workflows.pipeline import SHARD, STATE, Output, Places, Sign, Task, arguments, command, outputs
 from workflows.pods import PODS, deadline_seconds, secret_variables
 
 PLACES = Places(document="/service/service.yaml", outputs="/tmp/outputs", scratch="/scratch")  # noqa: S108  # a volume of the pod's own
@@ -86,7 +88,7 @@ def add_template(task: Task, service: ModelService, consumed: frozenset[Output])
         annotations={DESCRIPTION: task.does},  # of its pods
         image=service.workflow.image,
         command=list(command(task)),
-        args=list(arguments(task, PLACES, _values(task), _overrides(task))),
+        args=list(arguments(task, PLACES, _values(task), parameters=_parameters())),
         inputs=[*_inputs(task), RawArtifact(name=DOCUMENT, path=PLACES.document, data=workflow_parameter(DOCUMENT))],
         outputs=_outputs(task.step, consumed),
         env=[
@@ -175,8 +177,9 @@ def override_if_set(name: str, *, shown: bool) -> str:
     https://argo-workflows.readthedocs.io/en/latest/variables/#expression
     """
     value = f"workflow.parameters['{name}']"
-    said = f"'{name} ' + {value} + ', '" if shown else f"'another {name}, '"
-    return f"{{{{={value} == '' ? '' : {said}}}}}"
+    said = f"'{name} ' + {value} + ', '"
+    told = said if shown else f"({value} == '{AS_IN_DOCUMENT}' ? {said} : 'another {name}, ')"
+    return f"{{{{={value} == '' ? '' : {told}}}}}"
 
 
 def task_arguments(task: Task) -> dict[str, str]:
@@ -208,11 +211,8 @@ def _values(task: Task) -> dict[str, str]:
     return handed | {fact: RUN_FACTS[fact] for fact in task.about_run}
 
 
-def _overrides(task: Task) -> list[str]:
-    """None for the exit handler: an override that the document refuses would stop it, and it reads none of them."""
-    if "run-status" in task.about_run:
-        return []
-    return [f"{override.field}={workflow_parameter(override.parameter)}" for override in OVERRIDES]
+def _parameters() -> list[str]:
+    return [f"{override.parameter}={workflow_parameter(override.parameter)}" for override in OVERRIDES]
 
 
 def _inputs(task: Task) -> list[Parameter]:

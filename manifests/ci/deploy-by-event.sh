@@ -8,7 +8,8 @@
 #   ARGO_SERVER  Argo Server, as host:port or with https://   ARGO_TOKEN  token of the account slipway-ci-<service>
 #   NAMESPACE    namespace of the workflow                    SERVICE     name of the service
 #   RUN_ID       1 to 20 lower-case letters, digits and dashes, another one for each run
-# and, for a run that differs from the document, IMAGE and MODEL_REVISION. REASON becomes part of the title of the run.
+# and, for a run that differs from the document, IMAGE and MODEL_REVISION: later runs, the schedule too, keep them until the
+# document changes or the value `document` resets them. REASON becomes part of the title of the run.
 set -eu
 
 pause="${PAUSE:-10}" # seconds between two polls

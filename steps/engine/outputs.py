@@ -14,7 +14,9 @@ from steps.engine.plain_text import plain_bytes
 
 LIMIT = 4096  # bytes of one output; Argo keeps all of them in the Workflow, for which etcd has about 1.5 MB
 WORD = re.compile(r"[A-Za-z0-9._:-]+")
-Word = Annotated[str, WORD]  # an output that another task consumes, in its arguments or in the expression of its `when`
+# An output that another task consumes, in its arguments or in the expression of its `when`. Any text that is annotated
+# with a pattern is held to it.
+Word = Annotated[str, WORD]
 RECAP_FILE = "recap.json"  # what a step did, in numbers
 RECAP = "recap"  # what a step did, in one line; every step leaves it beside its own outputs
 NOTHING_CHANGED = "nothing changed"  # how the recap of a step begins that found everything as wanted
@@ -31,7 +33,7 @@ class Judged(Protocol):
 def write(outputs: Any, folder: Path) -> None:
     """Write each field of the dataclass `outputs` to `folder/<field-name-with-dashes>`.
 
-    Raises ValueError, and writes nothing, for a `Word` that is none.
+    Raises ValueError, and writes nothing, for a text that does not match the pattern of its field.
     """
     found = {field.name: _checked(field, getattr(outputs, field.name)) for field in dataclasses.fields(outputs)}
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,8 +62,10 @@ def _text(value: Any) -> str:
 
 
 def _checked(field: dataclasses.Field[Any], value: Any) -> Any:
-    if field.type == Word and not WORD.fullmatch(value):
-        raise ValueError(f"output {file_name(field.name)}: found {value!r}, expected letters, digits and ._:-")
+    patterns = (found for found in getattr(field.type, "__metadata__", ()) if isinstance(found, re.Pattern))
+    for pattern in patterns:
+        if not pattern.fullmatch(value):
+            raise ValueError(f"output {file_name(field.name)}: found {value!r}, expected {pattern.pattern}")
     return value
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from steps.engine.errors import TransientError
 from steps.objects.kinds import CONFIG_MAP, ROLE_BASED_GROUP, owned_metadata
+from steps.overrides import OVERRIDES, InForce
 from steps.ports import Manifest, Ref
 from steps.release import Release, record_name
 from steps.service import ModelService
@@ -52,6 +53,9 @@ class Record:
     promoted_at: str = ""
     counter: int = 0  # raised by one with each promotion that changes `current`
     run: str = ""  # that raised it, by the name under which it holds the Lease of the writer
+    overrides: tuple[InForce, ...] = ()  # under which `current` was promoted
+    document: str = ""  # fingerprint of the document over which they are in force; empty without any
+    ignored: str = ""  # what of the overrides cannot be read, as a clause
     broken: str = ""  # what of the ConfigMap cannot be read, as a clause; the rest of this record is what can be
     source: Manifest | None = field(default=None, compare=False, repr=False)  # the ConfigMap that it was read from
 
@@ -65,16 +69,21 @@ def record_ref(service: ModelService) -> Ref:
     return Ref(CONFIG_MAP, record_name(service), service.namespace)
 
 
-def promoted(record: Record, entry: Entry, run: str = "") -> Record:
-    """The record after a promotion by `run`: the same record if nothing about the current release changed.
+def promoted(
+    record: Record, entry: Entry, run: str = "", overrides: tuple[InForce, ...] = (), document: str = ""
+) -> Record:
+    """The record after a promotion by `run`: the same record if nothing about the current release changed, and nothing
+    about the overrides over this document.
 
-    A release that was scaled stays current, so what was there before it stays `previous`. A broken record is replaced.
+    A release that was scaled stays current, so what was there before it stays `previous`. What is broken is replaced.
     """
-    if record.current == entry and not record.broken:
+    fingerprint = document if overrides else ""
+    same = (record.current, record.overrides, record.document) == (entry, overrides, fingerprint)
+    if same and not record.broken:
         return record
     was_other = record.current is not None and record.current.release != entry.release
     previous = record.current if was_other else record.previous
-    return Record(entry, previous, NOW, record.counter + 1, run)
+    return Record(entry, previous, NOW, record.counter + 1, run, overrides, fingerprint)
 
 
 def read(live: Manifest | None) -> Record:
@@ -85,6 +94,7 @@ def read(live: Manifest | None) -> Record:
     faults: list[str] = []
     current, previous = (_entry(data, name, faults) for name in ("current", "previous"))
     counter = _counter(data, faults)
+    overrides, ignored = _overrides(data.get("overrides", ""))
     schema = data.get("schema", SCHEMA)
     newer = "" if schema == SCHEMA else f" (it has the schema {schema}, and this Slipway writes {SCHEMA})"
     return Record(
@@ -93,6 +103,9 @@ def read(live: Manifest | None) -> Record:
         promoted_at=data.get(PROMOTED_AT, ""),
         counter=counter,
         run=data.get("run", ""),
+        overrides=overrides,
+        document=data.get("document", "") if overrides else "",
+        ignored=f"{Ref.of(live)} has overrides that are ignored: {ignored}" if ignored else "",
         broken=f"the release record {Ref.of(live)} cannot be read: {'; '.join(faults)}{newer}" if faults else "",
         source=live,
     )
@@ -142,7 +155,9 @@ def stamped(manifest: Manifest, moment: str, live: Manifest | None) -> Manifest:
 def _data(content: Record) -> dict[str, str]:
     entries = {"current": content.current, "previous": content.previous}
     written = {name: json.dumps(asdict(entry), sort_keys=True, indent=1) for name, entry in entries.items() if entry}
-    texts = {PROMOTED_AT: content.promoted_at, "run": content.run}
+    overrides = {one.parameter: {"value": one.value, "run": one.run} for one in content.overrides}
+    written |= {"overrides": json.dumps(overrides, sort_keys=True)} if overrides else {}
+    texts = {PROMOTED_AT: content.promoted_at, "run": content.run, "document": content.document}
     said = {name: text for name, text in texts.items() if text}
     return {"schema": SCHEMA, "counter": str(content.counter), **written, **said}
 
@@ -153,6 +168,22 @@ def _counter(data: dict[str, str], faults: list[str]) -> int:
         return int(text)
     faults.append(f"data.counter is {text[:80]!r}, expected is a whole number")
     return 0
+
+
+def _overrides(text: str) -> tuple[tuple[InForce, ...], str]:
+    """Those that are sound, and what is wrong with the others: none of it keeps a run from starting."""
+    try:
+        entries = dict(json.loads(text or "{}").items())
+    except (ValueError, AttributeError, RecursionError) as error:
+        return (), f"data.overrides: {error}"
+    found, wrong = [], []
+    for parameter, entry in entries.items():
+        try:
+            found.append(InForce(parameter, entry["value"], entry["run"]))
+        except (ValueError, TypeError, LookupError) as error:
+            wrong.append(f"{parameter}: {error}")
+    places = {override.parameter: place for place, override in enumerate(OVERRIDES)}
+    return tuple(sorted(found, key=lambda one: places[one.parameter])), "; ".join(wrong)
 
 
 def _entry(data: dict[str, str], name: str, faults: list[str]) -> Entry | None:

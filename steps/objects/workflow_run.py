@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from steps.engine.outputs import NOTHING_CHANGED, RECAP
+from steps.overrides import DOCUMENT, InForce, of_text
 from steps.ports import Kind, Manifest
 from steps.release import SERVICE_LABEL, TRIGGER_LABEL
 
@@ -173,6 +174,15 @@ class Run:
         """The release that the run promoted or found promoted; empty if it did not come so far."""
         told = {task.name: task.outputs.get("release", "") for task in self.tasks}
         return told.get("promote-release") or told.get("check-release", "")
+
+    @property
+    def overrides(self) -> tuple[InForce, ...]:
+        """Those that its first task found in force; none if that is not known."""
+        said = next((task.outputs["overrides"] for task in self.tasks if "overrides" in task.outputs), DOCUMENT)
+        try:
+            return of_text(said)
+        except ValueError:
+            return ()
 
 
 def _nodes(status: Mapping[str, Any]) -> tuple[Mapping[str, Node], str]:

@@ -21,7 +21,7 @@ from steps.release import Release, writer_lease_name
 from steps.resolve_model import ResolveModel
 from tests.fakes import ListedSource, RecordingReport
 from tests.live_cluster import LiveCluster, live_cluster
-from tests.samples import release
+from tests.samples import release, wanted
 
 FIRST, NEW, OLDER = (release(digest="sha256:" + digit * 64) for digit in "123")
 RECREATING = release("rollout.strategy=Recreate", digest=OLDER.model_digest)
@@ -57,7 +57,7 @@ def promote(live: LiveCluster, of: Release, run: str, counter: int | None) -> No
 
 def counter(live: LiveCluster) -> int:
     """What the first task of a run that begins now hands to the others."""
-    outcome = live.run(ResolveModel(FIRST.service, ListedSource(WHOLE), live.port))[1]
+    outcome = live.run(ResolveModel(wanted(), lambda _: ListedSource(WHOLE), live.port))[1]
     return int(outcome.outputs.record_counter)
 
 
@@ -303,12 +303,12 @@ def test_with_a_broken_record_a_release_rolls_out_beside_what_serves_and_its_pro
 
 
 def test_without_a_namespace_to_serve_in_the_first_task_counts_from_zero(live: LiveCluster) -> None:
-    absent = release("metadata.namespace=absent").service
-    assert live.run(ResolveModel(absent, ListedSource(WHOLE), live.port))[1].outputs.record_counter == 0
+    absent = wanted(sets=("metadata.namespace=absent",))
+    assert live.run(ResolveModel(absent, lambda _: ListedSource(WHOLE), live.port))[1].outputs.record_counter == 0
 
 
 def test_a_first_task_that_may_not_read_the_record_names_the_right(tmp_path: Path) -> None:
     with live_cluster(tmp_path, denied=lambda _verb, resource, *_: resource == "configmaps") as live:
         with pytest.raises(Blocked, match="not allowed to get configmaps qwen3-32b-release in namespace") as refused:
-            live.run(ResolveModel(FIRST.service, ListedSource(WHOLE), live.port))
+            live.run(ResolveModel(wanted(), lambda _: ListedSource(WHOLE), live.port))
         assert "grant `get` on `configmaps`" in str(refused.value)

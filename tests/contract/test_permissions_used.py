@@ -42,7 +42,7 @@ from steps.smoke_test import SmokeTest
 from tests.argo_world import Attempt, definition, nodes
 from tests.fakes import FakeClock, ListedSource, RecordingReport, stored
 from tests.live_cluster import KEY, LiveCluster, live_cluster
-from tests.samples import release
+from tests.samples import release, wanted
 from workflows.pipeline import WRITING
 from workflows.rehearsal.cluster.api import ApiServer
 from workflows.rehearsal.cluster.controllers.operator_style import V08
@@ -250,7 +250,7 @@ class Insisting:
 
 def resolve_model(world: World) -> list[Stage]:
     def step() -> ResolveModel:
-        return ResolveModel(OLD.service, LISTED, world.cluster)
+        return ResolveModel(wanted(), lambda _: LISTED, world.cluster)
 
     return [Stage(lambda: None, step, ("get configmaps",))]
 

@@ -9,6 +9,7 @@ import pytest
 from steps.engine.plan import Plan
 from steps.objects.run_end import Account, Failure, RunEnd
 from steps.objects.workflow_run import Run, TaskResult
+from steps.overrides import InForce
 from steps.report_run import Facts, Told, plan, summary
 from tests.argo_world import Attempt, nodes
 from tests.samples import service
@@ -137,3 +138,11 @@ def test_the_last_attempt_of_a_task_says_why_it_failed() -> None:
         Failure("mirror-model(2:2)", "no such key"),
         Failure("download-model", "pod deleted"),
     )
+
+
+def test_the_message_names_each_override_of_what_serves_with_its_run() -> None:
+    image = InForce("image", "registry.example.com/llm/x:0.5.24", "demo-c1")
+    found = message(SUCCEEDED, facts(RESOLVED, overrides=(image,)))
+    assert found["overrides"] == [{"parameter": "image", "value": image.value, "run": "demo-c1"}]
+    assert found["text"].endswith(f"serves release ab12cd34 with serving.image={image.value} (run demo-c1)")
+    assert message(SUCCEEDED, facts(RESOLVED))["overrides"] == []

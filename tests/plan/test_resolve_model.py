@@ -14,7 +14,7 @@ from steps.resolve_model import Facts, Outputs, ResolveModel
 from tests.fakes import FakeClock, HoldingOne, ListedSource, RecordingReport
 from tests.group_world import live
 from tests.hubs import MODEL, serving, source_of
-from tests.samples import service
+from tests.samples import service, wanted
 
 SHA = "a" * 64
 
@@ -85,16 +85,16 @@ PROMOTED = holding(live(record.record(service(), Record(counter=7, run="nightly-
 
 @pytest.mark.parametrize(("cluster", "counter"), [(holding(None), 0), (PROMOTED, 7)])
 def test_the_outputs_are_what_the_next_tasks_need(cluster: Any, counter: int) -> None:
-    outcome = converge(ResolveModel(service(), ListedSource(WHOLE), cluster), RecordingReport(), FakeClock())
+    outcome = converge(ResolveModel(wanted(), lambda _: ListedSource(WHOLE), cluster), RecordingReport(), FakeClock())
     assert outcome.changes == ()
-    assert outcome.outputs == Outputs(WHOLE.digest, 12_000_001_000, 12_000_000_000, 4, counter)
+    assert outcome.outputs == Outputs(WHOLE.digest, 12_000_001_000, 12_000_000_000, 4, counter, "document", "")
 
 
 def test_a_record_that_cannot_be_read_is_named_and_stops_no_run() -> None:
     spoilt = live(record.record(service(), Record(counter=7)))
     spoilt["data"]["current"] = "{"
     report = RecordingReport()
-    outcome = converge(ResolveModel(service(), ListedSource(WHOLE), holding(spoilt)), report, FakeClock())
+    outcome = converge(ResolveModel(wanted(), lambda _: ListedSource(WHOLE), holding(spoilt)), report, FakeClock())
     assert outcome.outputs.record_counter == 7
     assert "ConfigMap/default/qwen3-32b-release cannot be read: data.current: " in report.of("ok")[-1]
 
@@ -102,13 +102,13 @@ def test_a_record_that_cannot_be_read_is_named_and_stops_no_run() -> None:
 def test_a_fault_blocks_the_line_before_any_byte_moves() -> None:
     report = RecordingReport()
     with pytest.raises(Blocked, match="has no weights"):
-        check(ResolveModel(service(), ListedSource(listing("config.json")), NO_RECORD), report)
+        check(ResolveModel(wanted(), lambda _: ListedSource(listing("config.json")), NO_RECORD), report)
     assert len(report.of("failed")) == 1
 
 
 def test_an_edited_file_at_the_hub_is_another_model(tmp_path: Path) -> None:
     with serving(tmp_path) as hub:
-        step = ResolveModel(service(f"model.id={MODEL}"), source_of(hub), NO_RECORD)
+        step = ResolveModel(wanted(sets=(f"model.id={MODEL}",)), lambda _: source_of(hub), NO_RECORD)
         first, again = (converge(step, RecordingReport(), FakeClock()).outputs for _ in range(2))
         (tmp_path / MODEL / "README.md").write_text("edited", encoding="utf-8")
         edited = converge(step, RecordingReport(), FakeClock()).outputs

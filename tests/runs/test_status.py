@@ -182,3 +182,26 @@ def run_of(tasks: Mapping[str, tuple[Attempt, ...]], line: list[str] | None = No
 def test_a_recap_in_markdown_lets_no_text_leave_its_cell() -> None:
     text = markdown(run_of({"preflight": (Attempt("Failed", "a | b\n<script>\\|", ""),)}), 0.0)
     assert "| preflight | Failed | 42s | a \\| b &lt;script>\\\\\\| |" in text.splitlines()
+
+
+def test_overrides_are_named_with_their_run_by_the_newest_run_that_succeeded(world: ArgoWorld, capsys: Any) -> None:
+    def ended(name: str, phase: str, overrides: str) -> None:
+        said = {"resolve-model": (Attempt(outputs={"overrides": overrides}),)}
+        add(world, name, LABELS, phase=phase, startedAt="2026-01-02T03:00:00Z", nodes=nodes(name, said))
+
+    ended("demo-1", "Succeeded", "image=a:0.5.24~demo-1,strategy=Recreate~demo-0")
+    ended("demo-2", "Failed", "image=b:0.5.25~demo-2")
+    assert main(["status", SERVICE]) == 0
+    reset = "until -p image=document or a changed document"
+    said = capsys.readouterr().out
+    assert f"{SERVICE}:  serving.image=a:0.5.24 (run demo-1), {reset}" in said
+    assert f"{SERVICE}:  rollout.strategy=Recreate (run demo-0), until -p strategy=document" in said
+    assert "b:0.5.25" not in said
+    assert main(["status", "demo-2"]) == 0
+    assert f"  serving.image=b:0.5.25 (run demo-2), {reset}" in capsys.readouterr().out
+
+
+def test_overrides_that_cannot_be_read_are_none() -> None:
+    """Of a run of another Slipway; whoever tells of a run tells the rest."""
+    said = {"resolve-model": (Attempt(outputs={"overrides": "{}"}),)}
+    assert Run.of({"metadata": {"name": "a"}, "status": {"nodes": nodes("a", said)}}).overrides == ()

@@ -18,6 +18,7 @@ from steps.transfer.bucket import STATE_FOLDER
 from steps.transfer.shards import Shard
 from steps.upload_model import UploadModel
 from tests.fakes import FakeClock, HoldingOne, RecordingReport
+from tests.samples import wanted
 from tests.transfer.commands import Moment, kill_at, settle, start, wait
 from tests.transfer.test_end_to_end import KINDS, Services, services
 from workflows.rehearsal.bucket import Key
@@ -105,7 +106,7 @@ def test_a_refresh_without_a_change_moves_no_byte_and_asks_at_most_five_times(tm
         found.hub.requests.clear()
         found.bucket.requests.clear()
         no_record: Any = HoldingOne(None)
-        steps: list[Step[Any]] = [ResolveModel(release.service, found.source(), no_record), *line[way]]
+        steps: list[Step[Any]] = [ResolveModel(wanted(name="demo"), lambda _: found.source(), no_record), *line[way]]
         for one in steps:
             outcome = converge(one, RecordingReport(), FakeClock())
             assert outcome.changes == ()

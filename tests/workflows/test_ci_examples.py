@@ -17,9 +17,9 @@ import jsonschema
 import pytest
 import yaml
 
+from steps.overrides import OVERRIDES
 from tests.argo_world import SERVICE, TOKEN, ArgoWorld, Attempt, argo_world, nodes
 from tests.samples import ROOT
-from workflows.pipeline import OVERRIDES
 from workflows.runs.submission import RUN_ID_PATTERN
 
 CI = ROOT / "manifests" / "ci"

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from steps.service import DocumentError, ModelService, load
+from steps.objects.workflow_run import EXIT_TASKS
+from steps.overrides import Wanted, given
+from steps.service import DocumentError, ModelService, read
 from tests.samples import ROOT
 from tests.workflows.rendered import LINES, objects, templates
 from workflows.runs.submission import Submission, Why, prepare
@@ -23,10 +25,13 @@ def as_the_pods_load_it(argo: str, run: Submission, folder: Path) -> list[ModelS
     document.write_text(run.parameters["service"], encoding="utf-8")
     found = []
     for template in templates(dict(objects(argo)["WorkflowTemplate"]["spec"])).values():
-        words = [word.removeprefix("--set=") for word in template["container"]["args"] if word.startswith("--set=")]
+        if template["name"] in EXIT_TASKS:
+            continue
+        args = template["container"]["args"]
+        words = [word.removeprefix("--parameter=") for word in args if word.startswith("--parameter=")]
         for name, value in run.parameters.items():
             words = [word.replace(f"{{{{workflow.parameters.{name}}}}}", value) for word in words]
-        found.append(load(document, words))
+        found.append(Wanted(read(document), given(words)).resolve().service)
     return found
 
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from steps.overrides import OVERRIDES
 from steps.service import DocumentError
 from tests.samples import service
 from tests.workflows.expr_lang import ExprError, evaluate, received, text_of
 from tests.workflows.rendered import LINES, objects, workflow_spec
 from workflows.events import KEYS
-from workflows.pipeline import OVERRIDES
 from workflows.runs.submission import REASON, RUN_ID, cleaned
 
 

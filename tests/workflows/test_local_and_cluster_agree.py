@@ -19,6 +19,7 @@ from workflows.pipeline import WRITING
 from workflows.templates import PLACES
 
 PROVED = "0a1b2c3d"
+IN_FORCE = "image=registry.example.com/llm/x:0.5.24~demo-c1"
 FACTS = {"run-name": "run", "run-status": "Succeeded"}
 
 
@@ -40,6 +41,7 @@ class Recorder:
         (outputs / "model-digest").write_text(DIGEST)
         (outputs / "proved-release").write_text(PROVED)
         (outputs / "record-counter").write_text(self.counter)
+        (outputs / "overrides").write_text(IN_FORCE)
         (outputs / "state").write_text(self.state)
 
     def wait(self) -> int:
@@ -113,6 +115,7 @@ def _words(template: dict[str, Any], task: dict[str, Any], item: str) -> list[st
     said = {
         ("resolve-model", "model_digest"): DIGEST,
         ("resolve-model", "record_counter"): Recorder.counter,
+        ("resolve-model", "overrides"): IN_FORCE,
         ("smoke-test", "proved_release"): PROVED,
     }
     tags = {
@@ -126,7 +129,7 @@ def _words(template: dict[str, Any], task: dict[str, Any], item: str) -> list[st
     words = [*template["container"]["command"], *template["container"]["args"]]
     for tag, value in {**filled, **_about_run()}.items():
         words = [word.replace(tag, value) for word in words]
-    words = [word for word in words if not word.startswith("--set=")]
+    words = [word for word in words if not word.startswith("--parameter=")]
     assert not any("{{" in word for word in words)
     return words
 
@@ -164,15 +167,32 @@ def test_what_an_earlier_local_run_proved_is_gone_before_the_first_task(
     assert not stale.exists()
 
 
-def test_overrides_reach_every_process_and_every_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("argo", LINES)
+def test_parameters_reach_every_pod_of_the_line_and_edits_every_process(
+    argo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Edits of a laptop are no parameters, so no later run inherits them."""
     here = on_a_laptop(tmp_path, "reference", monkeypatch)
     assert all("--set=image=" in words for words in here)
-    sets = [
-        [word.partition("={{")[0] for word in pod["container"]["args"] if word.startswith("--set=")]
-        for name, pod in templates(workflow_spec()).items()
-        if name not in EXIT_TASKS
-    ]
-    assert all(found == sets[0] and len(found) == 5 for found in sets)
+    assert not any(word.startswith("--parameter=") for words in here for word in words)
+    named = {
+        name: [word.partition("={{")[0] for word in pod["container"]["args"] if word.startswith("--parameter=")]
+        for name, pod in templates(workflow_spec(argo)).items()
+    }
+    at_exit = {named.pop(name) == [] for name in EXIT_TASKS}  # a wrong parameter must not keep these from starting
+    assert at_exit == {True}
+    assert all(len(found) == 5 and found == named["resolve-model"] for found in named.values())
+
+
+@pytest.mark.parametrize("argo", LINES)
+def test_every_task_behind_the_first_reads_the_document_under_the_overrides_that_the_first_found(
+    argo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an output, which a Retry keeps."""
+    for started in (on_the_cluster(argo, "reference"), on_a_laptop(tmp_path, "reference", monkeypatch)):
+        line = [words for words in started if words[3] not in EXIT_TASKS]
+        assert not any("--overrides=" in word for word in line[0])
+        assert all(f"--overrides={IN_FORCE}" in words for words in line[1:])
 
 
 def counters(started: list[list[str]]) -> dict[str, str]:

@@ -17,10 +17,12 @@ from steps.__main__ import _parser
 from steps.check_release import CURRENT, CheckRelease
 from steps.engine.errors import Exit
 from steps.objects.workflow_run import EXIT_TASKS
+from steps.overrides import OVERRIDES
 from steps.platform.footprint import TRANSFERS
 from steps.platform.rights import account
 from steps.release import Release
 from steps.report_run import ReportRun
+from steps.resolve_model import ResolveModel
 from steps.service import ModelService
 from tests.samples import DIGEST, SERVICES
 from tests.workflows.expr_lang import evaluate
@@ -54,11 +56,12 @@ ROLE = {  # what the webhook of RRSA puts into a pod
     "ALIBABA_CLOUD_OIDC_TOKEN_FILE": "/var/run/secrets/token",
 }
 
-# Without them the run must stop: an empty digest would pin nothing, an empty state would be no reason to go on, and an
-# empty release would be none that was proved.
+# Without them the run must stop: an empty digest would pin nothing, an empty state would be no reason to go on, an
+# empty release would be none that was proved, and no word of overrides would undo them.
 CONSUMED = {
     ("resolve-model", "model-digest"),
     ("resolve-model", "record-counter"),
+    ("resolve-model", "overrides"),
     ("check-release", "state"),
     ("smoke-test", "proved-release"),
 }
@@ -107,7 +110,7 @@ def test_a_schedule_sets_only_what_strict_template_referencing_allows() -> None:
 
 def test_every_way_in_passes_every_override_so_that_a_retry_forgets_none() -> None:
     found = objects()
-    overrides = [*(override.parameter for override in pipeline.OVERRIDES), "reason"]
+    overrides = [*(override.parameter for override in OVERRIDES), "reason"]
     for started in (found["CronWorkflow"]["spec"]["workflowSpec"], found["WorkflowEventBinding"]["spec"]["submit"]):
         assert [parameter["name"] for parameter in started["arguments"]["parameters"]] == overrides
 
@@ -166,14 +169,14 @@ def test_a_pod_runs_a_step_that_the_command_line_knows() -> None:
         assert template["name"] in wiring.STEPS
         importlib.import_module(pipeline.module_name(template["name"]))
         filled = {"{{inputs.parameters.shard}}": "1", "{{inputs.parameters.model-digest}}": DIGEST}
-        filled["{{inputs.parameters.record-counter}}"] = "1"
+        filled |= {"{{inputs.parameters.record-counter}}": "1", "{{inputs.parameters.overrides}}": "document"}
+        filled |= {f"{{{{workflow.parameters.{override.parameter}}}}}": "" for override in OVERRIDES}
         words = [_with(filled, word) for word in container["args"]]
         options = _parser().parse_args([template["name"], *words])
         assert str(options.service) == template["inputs"]["artifacts"][0]["path"], name
         assert str(options.outputs) == "/tmp/outputs"
-        # A wrong override would stop the exit handler, too, and no one would be notified.
-        wanted = [] if name in EXIT_TASKS else [override.field for override in pipeline.OVERRIDES]
-        assert [item.partition("=")[0] for item in options.set] == wanted
+        names = [] if template["name"] in EXIT_TASKS else [override.parameter for override in OVERRIDES]
+        assert ([item.partition("=")[0] for item in options.parameter], options.set) == (names, [])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -183,14 +186,15 @@ def test_a_pod_is_called_as_a_process_on_a_laptop_is(variant: str) -> None:
         "model-digest": DIGEST,
         "proved-release": "0a1b2c3d",
         "record-counter": "7",
+        "overrides": "image=registry.example.com/a:1@sha256:0~demo-c1",
         "shard": "all",
         "run-name": "run",
         "run-status": "Failed",
         "run-uid": "0b1c",
     }
-    overrides = [f"{override.field}=" for override in pipeline.OVERRIDES]
+    overrides = [f"{override.parameter}=" for override in OVERRIDES]
     for task in (*pipeline.tasks(sample(variant)), *pipeline.EXIT):
-        laptop = pipeline.arguments(task, PLACES, filled, [] if task in pipeline.EXIT else overrides)
+        laptop = pipeline.arguments(task, PLACES, filled, parameters=overrides)
         pod = [re.sub(r"\{\{workflow\.parameters\.[a-z-]+\}\}", "", argument) for argument in _args(pods, task.step)]
         for name, value in filled.items():
             pod = [re.sub(rf"^--{name}=\{{\{{.+\}}\}}$", lambda _: f"--{name}={value}", argument) for argument in pod]  # noqa: B023  # used at once
@@ -439,6 +443,8 @@ def test_a_step_gets_the_very_secrets_that_it_reads(
         step = wiring.build(name, wiring.Invocation(sample(variant), model_digest=DIGEST))
         for part in step.parts if isinstance(step, CheckRelease) else ():
             part.build()
+        if isinstance(step, ResolveModel):
+            step.source(sample(variant))
         if isinstance(step, ReportRun) and step.notifier:
             step.notifier()
         given = {variable["name"] for variable in template["container"].get("env", ())}
@@ -505,9 +511,9 @@ def test_a_person_sees_what_each_parameter_is_and_where_there_is_a_choice() -> N
     overrides = ["model-revision", "image", "prefill-replicas", "strategy", "skip-unchanged"]
     assert list(parameters) == [*overrides, "reason", "service"]
     assert all(parameter["description"] for parameter in parameters.values())
-    assert parameters["strategy"]["enum"] == ["", "BlueGreen", "Recreate"]
+    assert parameters["strategy"]["enum"] == ["", "BlueGreen", "Recreate", "document"]
     assert parameters["skip-unchanged"]["enum"] == ["", "true", "false"]
-    assert [parameters[override.parameter]["value"] for override in pipeline.OVERRIDES] == [""] * 5
+    assert [parameters[override.parameter]["value"] for override in OVERRIDES] == [""] * 5
 
 
 def test_every_object_and_every_run_says_what_it_is() -> None:
@@ -526,12 +532,13 @@ def test_every_object_and_every_run_says_what_it_is() -> None:
             {"model-revision": "v2", "image": "registry.example.com/a:1", "skip-unchanged": "false"},
             "model-revision v2, another image, skip-unchanged false, Qwen/Qwen3-32B in default",
         ),
+        ({"image": "document"}, "image document, Qwen/Qwen3-32B in default"),
         ({"model-revision": "{{=1+1}}"}, "model-revision {{=1+1}}, Qwen/Qwen3-32B in default"),
     ],
 )
 def test_the_description_of_a_run_names_what_is_not_as_in_the_document(given: dict[str, str], said: str) -> None:
     """Argo's expressions of this kind read the same in CEL. https://expr-lang.org/docs/language-definition"""
-    empty = {override.parameter: "" for override in pipeline.OVERRIDES}
+    empty = {override.parameter: "" for override in OVERRIDES}
     known = {"workflow": json_to_cel({"parameters": empty | given})}
     environment = celpy.Environment()
     text = workflow_spec()["workflowMetadata"]["annotations"]["workflows.argoproj.io/description"]

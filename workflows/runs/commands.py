@@ -16,13 +16,14 @@ from steps.engine.converge import converge
 from steps.engine.errors import Blocked, DeadlineExceeded, Exit, Interrupted
 from steps.engine.report import StreamReport, stdout_report
 from steps.objects.workflow_run import Run
+from steps.overrides import DOCUMENT, OVERRIDES
 from steps.ports import Manifest
 from steps.service import DocumentError, ModelService, Workflow, load, parse
 from workflows.runs.argo_server import ArgoServer
 from workflows.runs.doors import ArgoServerDoor, Door, EventDoor, KubernetesDoor
 from workflows.runs.follow import FollowRun
 from workflows.runs.submission import Submission, Why, difference, document_of, prepare
-from workflows.runs.tables import markdown, recap, runs_table
+from workflows.runs.tables import in_force, markdown, recap, runs_table
 
 ENVIRONMENT = os.environ  # noqa: TID251  # where the cluster is and who asks is said there, as for kubectl and argo
 TOKEN = "ARGO_TOKEN"  # noqa: S105  # a name, not a secret
@@ -145,7 +146,7 @@ def _list(door: Door, namespace: str, service: str, report: StreamReport, clock:
             "runs are deleted some days after their end; check --namespace, or start one: python -m workflows submit",
         )
     runs.sort(key=lambda run: (run.created.timestamp() if run.created else 0.0, run.name), reverse=True)
-    _print(report, runs_table(runs[:last], clock.time()))
+    _print(report, [*runs_table(runs[:last], clock.time()), *in_force(runs)])
     return Exit.DONE
 
 
@@ -206,7 +207,11 @@ def _started(submission: Submission, *, new: bool) -> str:
     beside = f" with {overrides}" if overrides else ""
     if not new:
         return f"run {submission.name} is there already; nothing was started"
-    return f"run {submission.name} started in namespace {submission.namespace} from {submission.template}{beside}"
+    sticky = [one.parameter for one in OVERRIDES if one.sticky]
+    stays = any(submission.overrides.get(name, DOCUMENT) not in ("", DOCUMENT) for name in sticky)
+    later = "\nLater runs inherit it once it is promoted, until the document changes or NAME=document resets it"
+    started = f"run {submission.name} started in namespace {submission.namespace} from {submission.template}"
+    return f"{started}{beside}{later if stays else ''}"
 
 
 def _follow_command(name: str, place: Place, namespace: str) -> str:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from steps.objects.workflow_run import TEMPLATE_LABEL, WORKFLOW
+from steps.overrides import DOCUMENT as DOCUMENT_SAYS
+from steps.overrides import OVERRIDES, Override
 from steps.ports import Manifest
 from steps.release import SERVICE_LABEL, TRIGGER_LABEL
 from steps.service import DocumentError, ModelService, parse
-from workflows.pipeline import OVERRIDES, Override
 
 DOCUMENT = "service"  # parameter that holds the document; the same as in `workflows.templates`
 REASON = "reason"  # parameter: why this run, for its title
@@ -186,6 +187,6 @@ def _allowed(override: Override) -> str:
 
 
 def _on_document(overrides: Mapping[str, str]) -> list[str]:
-    return [
-        f"{override.field}={overrides[override.parameter]}" for override in OVERRIDES if override.parameter in overrides
-    ]
+    """What is inherited is known to the first task alone, so `document` and the empty value change nothing here."""
+    given = {override: overrides.get(override.parameter, DOCUMENT_SAYS) for override in OVERRIDES}
+    return [f"{override.field}={value}" for override, value in given.items() if value != DOCUMENT_SAYS]

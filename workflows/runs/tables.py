@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from steps.objects.workflow_run import Run, TaskResult
+from steps.objects.workflow_run import SUCCEEDED, Run, TaskResult
+from steps.overrides import DOCUMENT
 from workflows.runs.follow import failure, where
 
 COLUMNS = ("RUN", "TRIGGER", "PHASE", "STARTED", "DURATION", "PROGRESS", "RELEASE", "MESSAGE")
@@ -18,7 +19,20 @@ def recap(run: Run, now: float) -> list[str]:
     """Every task of a run, and how it ended or what it is doing."""
     rows = [(f"  {task.name}", task.phase, _took(task), _words(task)) for task in run.tasks]
     unread = [f"  what its tasks did is not known: {run.unread}"] if run.unread else []
-    return [headline(run, now), *unread, *_aligned(rows)]
+    return [headline(run, now), *_overrides(run), *unread, *_aligned(rows)]
+
+
+def in_force(runs: Iterable[Run]) -> list[str]:
+    """Overrides that the next run of each service inherits, by its newest run that succeeded; `runs` newest first."""
+    newest: dict[str, Run] = {}
+    for run in runs:
+        if run.phase == SUCCEEDED:
+            newest.setdefault(run.service, run)
+    return [f"{run.service}:{line}" for run in newest.values() for line in _overrides(run)]
+
+
+def _overrides(run: Run) -> list[str]:
+    return [f"  {one}, until -p {one.parameter}={DOCUMENT} or a changed document" for one in run.overrides]
 
 
 def markdown(run: Run, now: float) -> str:
