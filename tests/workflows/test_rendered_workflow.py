@@ -309,6 +309,16 @@ def test_a_pod_that_its_node_gave_up_is_tried_again_and_one_that_needs_too_much_
     assert _tried_again(*(LOST | KEPT)[what]) == (what in LOST)
 
 
+RECORDED = json.loads((Path(__file__).parent / "recorded" / "lost-pods.json").read_text(encoding="utf-8"))["pods"]
+
+
+@pytest.mark.parametrize("pod", RECORDED, ids=lambda pod: pod["what"])
+def test_of_the_ends_that_a_real_kubelet_wrote_only_the_one_that_its_node_caused_is_tried_again(pod: Any) -> None:
+    node = pod["node"]
+    again = _tried_again(node["phase"], node["exitCode"], node["message"])
+    assert again == (pod["what"] == "preempted by the kubelet")
+
+
 def test_the_exit_codes_of_argos_executor_are_not_used() -> None:
     assert not {64, 65} & {int(code) for code in Exit}
 
