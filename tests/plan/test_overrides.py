@@ -1,6 +1,7 @@
 """What a run may override, what is in force of it, and how one task hands it to the next."""
 
 import re
+from typing import get_args
 
 import pytest
 from hypothesis import example, given
@@ -11,7 +12,7 @@ from steps.overrides import OVERRIDES, InForce, OverridesText, as_text, of_text
 from steps.service import DocumentError
 from tests.samples import wanted
 
-(TEXT,) = OverridesText.__metadata__
+TEXT = get_args(OverridesText)[1]
 STICKY = [override for override in OVERRIDES if override.sticky]
 RUNS = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,252}", fullmatch=True)
 
