@@ -1,7 +1,7 @@
 """Overrides: what a run says otherwise than the document, and what later runs inherit of it.
 
 A sticky override of a run that promoted stays in force for the runs of every door until the document changes, which
-then wins as a whole, or a run resets it with the value `document`. docs/decisions/0010-overrides-stay.md
+then wins as a whole, or a run resets it with the value `document`. docs/decisions/0011-overrides-stay.md
 """
 
 import hashlib
