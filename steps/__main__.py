@@ -12,6 +12,7 @@ from typing import NoReturn
 from steps import wiring
 from steps.engine import outputs
 from steps.engine.clock import SystemClock
+from steps.engine.closed_pipe import run_command
 from steps.engine.converge import check, converge
 from steps.engine.errors import Exit, Interrupted, StepError, exit_code
 from steps.engine.logs import set_up
@@ -205,4 +206,4 @@ def _tell_kubernetes(reason: str) -> None:
 
 if __name__ == "__main__":
     make_streams_plain()  # for the whole process: an error that leaves `main` is printed after it
-    sys.exit(main())
+    sys.exit(run_command(main))

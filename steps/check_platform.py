@@ -14,7 +14,7 @@ from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
 from steps.image_name import ImageName
 from steps.model import Listing, ModelDigest, ModelFile
-from steps.objects import record
+from steps.objects import record, services
 from steps.objects.run_end import workflow_of
 from steps.platform import checks, code, engine_image, facts, rights
 from steps.platform.components import OSS_DRIVER
@@ -55,6 +55,7 @@ class CheckPlatform:
     def observe(self) -> PlatformFacts:
         namespace = self.release.service.namespace
         listing, bucket, stored = self._model()
+        found = self._select(facts.SERVICE, namespace)
         return PlatformFacts(
             namespace=self._get(Ref(facts.NAMESPACE, namespace)),
             rbg_versions=_look(self._rbg_versions),
@@ -65,7 +66,8 @@ class CheckPlatform:
             erdma_devices=self._erdma_devices(),
             csi_driver=self._get(Ref(facts.CSI_DRIVER, OSS_DRIVER)),
             secret=self._secret(),
-            services=self._select(facts.SERVICE, namespace),
+            services=found,
+            staying=self._staying(found),
             weight_bytes=listing if isinstance(listing, Refusal) else listing.weight_bytes,
             bucket=bucket,
             stored=stored,
@@ -86,6 +88,16 @@ class CheckPlatform:
 
     def outputs(self, _found: PlatformFacts) -> Outputs:
         return Outputs(checks=len(checks.CHECKS))
+
+    def _staying(self, found: facts.Objects | Refusal) -> frozenset[str] | None:
+        """As roll-out-service decides it. Where one of both cannot be read, every release may be one that stays."""
+        service = self.release.service
+        recorded = _look(lambda: record.read(self.cluster.get(record.record_ref(service))))
+        if isinstance(found, Refusal) or isinstance(recorded, Refusal) or recorded.broken:
+            return None
+        name = services.traffic_service_ref(service).name
+        traffic = next((one for one in found if one["metadata"]["name"] == name), None)
+        return frozenset({recorded.current.release if recorded.current else "", services.serving_release(traffic)})
 
     def _rights(self) -> tuple[Right, ...]:
         service = self.release.service

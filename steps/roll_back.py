@@ -30,13 +30,12 @@ from steps.objects.readiness import Signature, settled, signature
 from steps.objects.record import Entry, Record
 from steps.objects.retirement import deletions, groups_and_services, superseded
 from steps.objects.run_end import Account, ReadWorkflow, RunEnd, account
+from steps.objects.workflow_run import TOUCHING
 from steps.ports import Answer, Cluster, Inference, Manifest, NotServing, Question, Ref, Refusal, Server
 from steps.proof.answers import flaws, shown
 from steps.release import RELEASE_LABEL
 from steps.service import ModelService
 
-# Tasks from which on a run may have changed what serves.
-TOUCHING = frozenset({"roll-out-service", "smoke-test", "promote-release"})
 KEPT, REMOVED, PUT_BACK = "kept", "removed", "put back"  # verdicts
 OBJECTS = 3  # that a record holds of a release: the group, its own Service, and the one that clients use
 

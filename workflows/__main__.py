@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from steps.engine.closed_pipe import run_command
 from steps.engine.errors import Exit, StepError
 from steps.service import DocumentError
 
@@ -109,9 +110,9 @@ def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     place.add_argument("-n", "--namespace", default="", help="of the workflow; default: as in the document, or slipway")
     place.add_argument(
         "--argo-server",
-        default="",
-        metavar="URL",
-        help="ask Argo Server, with the bearer token in ARGO_TOKEN; default: the Kubernetes API of the kubeconfig",
+        metavar="ADDRESS",
+        help="ask Argo Server, as host:port or a URL, with the token in ARGO_TOKEN; default: ARGO_SERVER as Argo's own "
+        "command line reads it, and without it, or with an empty ADDRESS, the Kubernetes API of the kubeconfig",
     )
     submit = commands.add_parser(
         "submit",
@@ -156,4 +157,4 @@ def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -26,6 +26,7 @@ CRON_LABEL = "workflows.argoproj.io/cron-workflow"
 EVENT_LABEL = "workflows.argoproj.io/workflow-event-binding"
 
 SUCCEEDED = "Succeeded"
+SUSPENDED = "Suspended"  # no phase of Argo, which leaves such a run at Running or Pending
 FAILED = ("Failed", "Error")  # what Argo calls a run or a task that did not succeed
 _ENDED = (SUCCEEDED, *FAILED, "Skipped", "Omitted")
 _ATTEMPT = re.compile(r"(?P<task>.+)\((?P<number>\d+)\)")  # name of the node of an attempt
@@ -34,12 +35,17 @@ _EXIT_HANDLER = ".onExit"
 ROLL_BACK = "roll-back"
 REPORT_RUN = "report-run"
 EXIT_TASKS = (ROLL_BACK, REPORT_RUN)
+# Tasks from which on a run may have changed what serves.
+TOUCHING = frozenset({"roll-out-service", "smoke-test", "promote-release"})
 # A node of the line that does no work: it is green if nothing changed, and left out of every other run.
 SIGN = "nothing-changed"
 # How Argo says that the `when` of a task kept it from running, here always because check-release found nothing to do.
 # https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/dag.go (executeDAGTask)
 _WHEN = re.compile("when '.*' evaluated false")
 LEFT_OUT = "check-release found nothing to do"
+NO_EXIT_HANDLER = (
+    "its exit handler did not run; what it left is removed by the next run, or by python -m steps roll-back"
+)
 NOT_FAILED = "the run did not fail"  # why the exit handler left out its task
 # MiB of nodes that are unpacked; a line of 12 tasks with 64 shards and all of their attempts has less than one.
 LONGEST_NODES = 4
@@ -104,9 +110,22 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
+class Queue:
+    """A lock of Argo that a run waits for."""
+
+    lock: str
+    holder: str  # name of a run
+    gone: bool = False  # there is no such run
+
+    def __str__(self) -> str:
+        gone = ", which is gone: a controller that is at work gives the mutex on within seconds" if self.gone else ""
+        return f"mutex {self.lock} held by run {self.holder}{gone}"
+
+
+@dataclass(frozen=True)
 class Run:
     name: str
-    phase: str  # Pending, Running, Succeeded, Failed or Error
+    phase: str  # Pending, Running, Suspended, Succeeded, Failed or Error
     message: str = ""
     service: str = ""
     trigger: str = "manual"  # manual, schedule or ci
@@ -115,7 +134,9 @@ class Run:
     started: datetime | None = None
     finished: datetime | None = None
     tasks: tuple[TaskResult, ...] = ()  # those that Argo has come to, in the order of the line, the exit handler last
-    queued_behind: tuple[str, ...] = ()  # "mutex … held by run …"
+    namespace: str = ""
+    shutdown: str = ""  # Stop or Terminate, once that was asked for
+    queued_behind: tuple[Queue, ...] = ()
     unread: str = ""  # why its tasks are not known, although Argo may know them
 
     @classmethod
@@ -144,7 +165,9 @@ class Run:
             started=_moment(status.get("startedAt")),
             finished=_moment(status.get("finishedAt")),
             tasks=tuple(_in_order(_tasks(metadata["name"], nodes), _line(status))),
-            queued_behind=tuple(_held(status)),
+            namespace=metadata.get("namespace", ""),
+            shutdown=(workflow.get("spec") or {}).get("shutdown") or "",
+            queued_behind=tuple(_queued(status)),
             unread=unread,
         )
 
@@ -155,6 +178,19 @@ class Run:
     @property
     def failed(self) -> bool:
         return self.phase in FAILED
+
+    @property
+    def left_behind(self) -> str:
+        """What a failed run left to others, for people: Argo starts no exit handler after Terminate, nor where it
+        cannot make one.
+
+        https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (operate)
+        """
+        touched = any(task.name in TOUCHING and task.ran for task in self.tasks)
+        if not self.failed or not touched or any(task.name == ROLL_BACK for task in self.tasks):
+            return ""
+        why = "terminated" if self.shutdown == "Terminate" else self.phase
+        return f"{why}: {NO_EXIT_HANDLER}"
 
     @property
     def failures(self) -> tuple[TaskResult, ...]:
@@ -218,11 +254,11 @@ def _phase(workflow: Manifest, nodes: Mapping[str, Node]) -> str:
 
     https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go
     """
-    phase = _told_phase(workflow)
-    if phase == SUCCEEDED and (workflow.get("spec") or {}).get("shutdown"):
+    phase, spec = _told_phase(workflow), workflow.get("spec") or {}
+    if phase == SUCCEEDED and spec.get("shutdown"):
         graph = nodes.get(workflow["metadata"]["name"]) or {}
         return phase if graph.get("phase") == SUCCEEDED else "Failed"
-    return phase
+    return SUSPENDED if spec.get("suspend") and phase not in _ENDED else phase
 
 
 def _shutdown(workflow: Manifest) -> str:
@@ -293,13 +329,18 @@ def _with_last_attempt(task: TaskResult, last: Node) -> TaskResult:
     )
 
 
-def _held(status: Mapping[str, Any]) -> Iterator[str]:
-    """Locks that the run waits for, and who holds them. The holder is namespace/run or namespace/run/node."""
+def _queued(status: Mapping[str, Any]) -> Iterator[Queue]:
+    """Locks that the run waits for. The holder is namespace/run or namespace/run/node.
+
+    Argo leaves a lock among those that are waited for when the run gets it.
+    https://github.com/argoproj/argo-workflows/blob/v3.5.15/pkg/apis/workflow/v1alpha1/workflow_types.go (LockAcquired)
+    """
     mutex = (status.get("synchronization") or {}).get("mutex") or {}
+    got = {holding.get("mutex") for holding in mutex.get("holding") or ()}
     for waiting in mutex.get("waiting") or ():
-        lock = waiting.get("mutex", "").rpartition("/")[2]
-        holder = waiting.get("holder", "").split("/")
-        yield f"mutex {lock} held by run {holder[1] if len(holder) > 1 else holder[0]}"
+        if waiting.get("mutex") not in got:
+            holder = waiting.get("holder", "").split("/")
+            yield Queue(waiting.get("mutex", "").rpartition("/")[2], holder[1] if len(holder) > 1 else holder[0])
 
 
 def _name(node: Node) -> str:

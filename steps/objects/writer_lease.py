@@ -6,7 +6,7 @@ https://kubernetes.io/docs/concepts/architecture/leases/
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -14,7 +14,7 @@ from steps.engine.clock import Clock
 from steps.engine.converge import Step
 from steps.engine.plan import Action, Change, Plan
 from steps.engine.report import Report
-from steps.objects import record
+from steps.objects import holder, record
 from steps.objects.intent import Intent
 from steps.objects.kinds import LEASE, owned_metadata
 from steps.objects.ownership import foreign_owner, owner
@@ -52,6 +52,7 @@ class WriterLease:
     locks: Locks
     writer: Writer
     clock: Clock
+    _own: list[dict[str, str]] = field(default_factory=list, init=False, compare=False, repr=False)
 
     does: ClassVar[str] = "changes this service"  # what its holder does, in the words of a wait
     for_waits: ClassVar[bool] = False  # it is held too while the step has nothing to change and waits
@@ -61,7 +62,10 @@ class WriterLease:
         return Ref(LEASE, writer_lease_name(self.service), self.service.namespace)
 
     def look(self) -> "LeaseLook":
-        return LeaseLook(self.locks.get(self.ref), self.clock.time(), self.does)
+        found = LeaseLook(self.locks.get(self.ref), self.clock.time(), self.does, self._own_workflow())
+        if found.holder in ("", self.writer.name):
+            return found
+        return replace(found, over=holder.over(self.locks, found.live, self.service.workflow.namespace))
 
     def other_writer(self) -> str:
         """Who else writes now, in words for people; empty if nobody does."""
@@ -84,10 +88,11 @@ class WriterLease:
                 "renewTime": now,
                 "leaseTransitions": int(spec.get("leaseTransitions") or 0) + (not again),
             },
+            look.own,
         )
 
     def given_back(self, look: "LeaseLook") -> Manifest:
-        return self._with(look, {"leaseTransitions": look.spec.get("leaseTransitions", 0)})
+        return self._with(look, {"leaseTransitions": look.spec.get("leaseTransitions", 0)}, {})
 
     def foreign(self, look: "LeaseLook") -> str:
         """Why a Lease of this name may not be taken by a run of this service; empty if it may."""
@@ -96,8 +101,15 @@ class WriterLease:
     def metadata(self) -> dict[str, Any]:
         return owned_metadata(self.service, self.ref.name, self.ref.namespace)
 
-    def _with(self, look: "LeaseLook", spec: dict[str, Any]) -> Manifest:
+    def _own_workflow(self) -> dict[str, str]:
+        """Asked once: a run that has ended does not begin again while one of its steps is at work."""
+        if not self._own:
+            self._own.append(holder.workflow_note(self.locks, self.writer.name, self.service.workflow.namespace))
+        return self._own[0]
+
+    def _with(self, look: "LeaseLook", spec: dict[str, Any], note: dict[str, str]) -> Manifest:
         metadata = self.metadata()
+        metadata |= {"annotations": {**metadata.get("annotations", {}), **note}} if note else {}
         if look.live is not None:
             # Replaces this very version and no later one. With the uid, a PUT of a deleted Lease does not make it anew.
             metadata |= {key: look.live["metadata"][key] for key in ("uid", "resourceVersion")}
@@ -131,6 +143,8 @@ class LeaseLook:
     live: Manifest | None
     now: float  # seconds since 1970
     does: str
+    own: dict[str, str] = field(default_factory=dict)  # annotations that name the Workflow of who looks
+    over: str = ""  # why its holder is at work no more, although its time is not over
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -144,8 +158,8 @@ class LeaseLook:
 
     @property
     def holder(self) -> str:
-        """Empty if nobody holds it, also if whoever did has not renewed it in time."""
-        return self.last_holder if self.now < self._renewed + self._seconds else ""
+        """Empty if no one holds it: its last holder did not renew it in time, or its Workflow has ended."""
+        return self.last_holder if self.now < self._renewed + self._seconds and not self.over else ""
 
     @property
     def worn(self) -> bool:
@@ -250,9 +264,10 @@ class Guarded(Generic[Facts]):
         return inner
 
     def _swap(self, lease: LeaseLook, manifest: Manifest) -> Change:
-        holder = manifest["spec"].get("holderIdentity", "nobody")
+        reason = f"held by {manifest['spec'].get('holderIdentity', 'nobody')}"
+        reason += f", taken over from {lease.last_holder}: {lease.over}" if lease.over else ""
         action: Action = "create" if lease.live is None else "update"
-        return Change(action, str(self.lease.ref), f"held by {holder}", Swap(manifest))
+        return Change(action, str(self.lease.ref), reason, Swap(manifest))
 
 
 def _moment(seconds: float) -> str:

@@ -77,7 +77,7 @@ def rooms_of(release: Release, facts: PlatformFacts) -> tuple[NodeRoom, ...] | R
         return facts.nodes
     if isinstance(facts.pods, Refusal):
         return facts.pods
-    staying = [pod for pod in facts.pods if _holds_resources(pod) and not gives_way(release, pod)]
+    staying = [pod for pod in facts.pods if _holds_resources(pod) and not gives_way(release, facts, pod)]
     healthy = healthy_nodes(release, facts)
     return tuple(
         _room(node, staying)
@@ -144,11 +144,16 @@ def _holds_resources(pod: Manifest) -> bool:
     return bool(pod["spec"].get("nodeName")) and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
 
 
-def gives_way(release: Release, pod: Manifest) -> bool:
-    """Recreate stops the other releases of this service before it starts the new one."""
-    labels = pod["metadata"].get("labels", {})
-    return (
-        release.service.rollout.strategy == "Recreate"
-        and labels.get(SERVICE_LABEL) == release.service.name
-        and labels.get(RELEASE_LABEL) != release.id
-    )
+def gives_way(release: Release, facts: PlatformFacts, pod: Manifest) -> bool:
+    """Recreate stops the other releases of this service before it starts the new one, and BlueGreen what a run left
+    behind that could not clean up.
+    """
+    metadata = pod["metadata"]
+    labels = metadata.get("labels", {})
+    found = labels.get(RELEASE_LABEL, "")
+    if labels.get(SERVICE_LABEL) != release.service.name or metadata.get("namespace") != release.service.namespace:
+        return False
+    if found in ("", release.id):
+        return False
+    recreate = release.service.rollout.strategy == "Recreate"
+    return recreate or (facts.staying is not None and found not in facts.staying)

@@ -101,4 +101,6 @@ class PlatformFacts:
     quotas_of_runs: Objects | Refusal = ()  # of the namespace of the workflow
     run: Manifest | Refusal | None = None  # the Workflow that this step belongs to
     rights: Mapping[Right, bool] = field(default_factory=dict)
+    # Ids of the releases beside which BlueGreen starts another: what is recorded, and what serves. None: not known.
+    staying: frozenset[str] | None = None
     in_pods: bool = False  # whether the steps run on nodes of this cluster

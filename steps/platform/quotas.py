@@ -36,7 +36,7 @@ def quotas_for_workers(release: Release, facts: PlatformFacts) -> tuple[Finding,
     pods = () if isinstance(facts.pods, Refusal) else facts.pods
     freed: dict[str, float] = {}
     for pod in pods:
-        if gives_way(release, pod):
+        if gives_way(release, facts, pod):
             for resource, amount in {**pod_requests(pod), "pods": 1.0}.items():
                 freed[_named(resource)] = freed.get(_named(resource), 0) + amount
     return _findings(facts.quotas, need, freed, release.service.namespace, f"{count} workers")

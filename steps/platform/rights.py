@@ -66,10 +66,19 @@ _RECORD_READ = Grant(("get",), "configmaps", "read the release record", names=_r
 _RUN_READ = Grant(
     ("get",), "workflows", "tell what every task of the run did", "argoproj.io", "workflow", explains=True
 )
+_HOLDER_READ = Grant(
+    ("get",),
+    "workflows",
+    "see whether the run that holds the Lease is at work, and what its tasks did",
+    "argoproj.io",
+    "workflow",
+    explains=True,
+)
 _GUARD = (
     Grant(("get", "update"), "leases", "be the one writer of the service", "coordination.k8s.io", names=_lease),
     # A lock is created by POST, so that of two writers one is refused; that is authorized without a name.
     Grant(("create",), "leases", "be the one writer of the service", "coordination.k8s.io"),
+    _HOLDER_READ,
 )
 _TAKE_GPUS = (
     Grant(
@@ -226,7 +235,6 @@ _STEPS: Mapping[str, tuple[Grant, ...]] = {
             "put back the recorded release, remove a failed one",
             WORKLOADS,
         ),
-        _RUN_READ,
         *_LOOK_AT_GROUP,
         *_GUARD,
     ),

@@ -203,6 +203,7 @@ def world(folder: Path, step: str) -> Iterator[World]:
     found = rights_of(step)
     gate = Gate(found)
     with live_cluster(folder, V08) as live:
+        live.embedded.store.create(CUSTOM_RESOURCE_DEFINITIONS, definition("Workflow"))
         plane = live.embedded._plane
         api = ApiServer(
             live.embedded.store, denied=gate.denied, pod_log=plane.pod_log, reviewed=lambda *_: False, token="account"
@@ -348,7 +349,6 @@ def roll_back(world: World) -> list[Stage]:
         world.serve(OLD)
         world.lose_group(OLD)
 
-    world.live.embedded.store.create(CUSTOM_RESOURCE_DEFINITIONS, definition("Workflow"))
     reads = ("get configmaps", "list services", "list rolebasedgroups")
     writes = ("delete rolebasedgroups", "delete services", "update leases")
     back = tuple(f"{verb} {kind}" for kind in ("services", "rolebasedgroups") for verb in ("get", "patch", "create"))
@@ -386,7 +386,6 @@ def report_run(world: World) -> list[Stage]:
         name, namespace = ENDED["metadata"]["name"], ENDED["metadata"]["namespace"]
         world._patch_status(name, {"phase": "Succeeded"}, namespace)
 
-    world.live.embedded.store.create(CUSTOM_RESOURCE_DEFINITIONS, definition("Workflow"))
     missed = ("get persistentvolumeclaims", "list pods", "delete pods", "delete persistentvolumeclaims")
     return [Stage(moved, step, missed)]
 

@@ -51,7 +51,7 @@ def deployment(name: str, available: int = 2, replicas: int = 2) -> Manifest:
 def pod(on: str, gpus: int, phase: str = "Running", **labels: str) -> Manifest:
     resources = {"limits": {"nvidia.com/gpu": str(gpus), "aliyun/erdma": "1"}}
     return {
-        "metadata": {"name": f"pod-{on}-{gpus}", "labels": labels},
+        "metadata": {"name": f"pod-{on}-{gpus}", "namespace": "default", "labels": labels},
         "spec": {"nodeName": on, "containers": [{"resources": resources}]},
         "status": {"phase": phase},
     }
@@ -269,6 +269,25 @@ def test_only_recreate_counts_the_gpus_of_the_release_that_it_replaces(strategy:
     old = release("serving.image=sglang:0.5.22")
     pods = tuple(pod(on, 6, **labels_of(old, "prefill")) for on in ("gpu-a", "gpu-b"))
     assert plan(wanted, healthy(pods=pods)).converged is fits
+
+
+@pytest.mark.parametrize(("staying", "fits"), [({"ab12cd34", ""}, True), ({"left"}, False), (None, False)])
+def test_the_gpus_of_a_release_that_blue_green_removes_are_counted_as_free(
+    staying: set[str] | None, fits: bool
+) -> None:
+    """A run that was terminated left its candidate behind: the next one must come as far as to remove it."""
+    old = release("serving.image=sglang:0.5.22")
+    known = None if staying is None else frozenset({old.id if one == "left" else one for one in staying})
+    pods = tuple(pod(on, 6, **labels_of(old, "prefill")) for on in ("gpu-a", "gpu-b"))
+    assert plan(release(), healthy(pods=pods, staying=known)).converged is fits
+
+
+def test_a_service_of_that_name_in_another_namespace_gives_no_gpus() -> None:
+    old = release("serving.image=sglang:0.5.22")
+    pods = [pod(on, 6, **labels_of(old, "prefill")) for on in ("gpu-a", "gpu-b")]
+    for found in pods:
+        found["metadata"]["namespace"] = "elsewhere"
+    assert plan(release("rollout.strategy=Recreate"), healthy(pods=tuple(pods))).faults
 
 
 def test_every_denied_permission_is_named() -> None:

@@ -81,6 +81,26 @@ def test_each_end_of_a_run_is_told_also_that_of_a_retry(failed: ArgoWorld) -> No
     assert [task["task"] for task in inbox[1]["tasks"]] == ["resolve-model", "smoke-test", "promote-release"]
 
 
+def test_each_of_three_ends_is_told_once_whatever_other_runs_were_told_in_between(failed: ArgoWorld) -> None:
+    """A name that was remembered as told kept the end of a Retry from people, unless another run was told after it."""
+    inbox, other = Inbox(), f"{RUN}-other"
+    told(failed, inbox)
+    told(failed, inbox)  # a Retry that failed again is another end
+    failed.store.create(failed.kind("Workflow"), {"metadata": {"name": other, "namespace": NAMESPACE}, "spec": {}})
+    cluster = connect(failed.kubeconfig)
+    step = ReportRun(
+        service(), cluster, lambda: inbox, RunEnd.of(other, "Succeeded"), lambda: workflow_of(cluster, service(), other)
+    )
+    converge(step, RecordingReport(), FakeClock())
+    told(failed, inbox, "Succeeded")
+    assert [(message["run"], message["status"]) for message in inbox] == [
+        (RUN, "Failed"),
+        (RUN, "Failed"),
+        (other, "Succeeded"),
+        (RUN, "Succeeded"),
+    ]
+
+
 def test_without_the_right_to_read_its_run_it_does_the_rest(failed: ArgoWorld) -> None:
     failed.faults.script(f"/workflows/{RUN}", faults.FORBIDDEN, 10)
     inbox = Inbox()

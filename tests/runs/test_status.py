@@ -6,22 +6,28 @@ from typing import Any
 
 import pytest
 
+from steps.adapters.kubernetes import connect
 from steps.engine.errors import Blocked
 from steps.objects.workflow_run import Run
+from steps.objects.writer_lease import Writer, WriterLease
+from steps.service import parse
 from tests.argo_world import NAMESPACE, SERVICE, ArgoWorld, Attempt, nodes
 from tests.fakes import FakeClock
 from workflows.__main__ import main
 from workflows.runs import commands
 from workflows.runs.commands import Place
+from workflows.runs.submission import document_of
 from workflows.runs.tables import headline, markdown
 
 LABELS = {"slipway/service": SERVICE}
 EXIT = {"report-run": (Attempt(recap="1 changed: create message/x"),), "roll-back": ()}  # of a run that succeeded
 
 
-def add(world: ArgoWorld, name: str, labels: dict[str, str], **status: Any) -> None:
+def add(
+    world: ArgoWorld, name: str, labels: dict[str, str], more: Mapping[str, Any] | None = None, **status: Any
+) -> None:
     metadata = {"name": name, "namespace": NAMESPACE, "labels": labels}
-    spec = {"workflowTemplateRef": {"name": SERVICE}}
+    spec = {"workflowTemplateRef": {"name": SERVICE}, **(more or {})}
     world.store.create(world.kind("Workflow"), {"metadata": metadata, "spec": spec})
     world.tell(name, **status)
 
@@ -205,3 +211,96 @@ def test_overrides_that_cannot_be_read_are_none() -> None:
     """Of a run of another Slipway; whoever tells of a run tells the rest."""
     said = {"resolve-model": (Attempt(outputs={"overrides": "{}"}),)}
     assert Run.of({"metadata": {"name": "a"}, "status": {"nodes": nodes("a", said)}}).overrides == ()
+
+
+LOCK = f"slipway/Mutex/slipway-default-{SERVICE}"
+
+
+def message(world: ArgoWorld, name: str, capsys: Any) -> tuple[str, str]:
+    """Phase and message of a run in the table."""
+    assert commands.status(SERVICE, Place(), clock=FakeClock()) == 0
+    (row,) = [row for row in table(capsys) if row[0] == name]
+    cells = [cell.strip() for cell in row if cell.strip()]
+    return cells[2], cells[-1]
+
+
+def test_a_suspended_run_is_called_so_and_says_how_it_goes_on(world: ArgoWorld, capsys: Any) -> None:
+    """Argo leaves its phase at Running, and its pods go on to their end."""
+    at_work = nodes("a", {"resolve-model": (Attempt(),), "download-model": (Attempt("Running"),)})
+    add(world, "a", LABELS, {"suspend": True}, phase="Running", nodes=at_work)
+    says = "Suspended, it goes on with: argo resume -n slipway a; 1 task done; download-model Running"
+    assert message(world, "a", capsys) == ("Suspended", says)
+    assert main(["status", "a"]) == 0
+    assert capsys.readouterr().out.startswith(f"run a {says}\n")
+    add(world, "b", LABELS, {"suspend": True}, phase="Succeeded")
+    assert message(world, "b", capsys)[0] == "Succeeded"
+
+
+@pytest.mark.parametrize("door", ["kubernetes", "argo-server"])
+def test_who_holds_a_lock_is_named_and_also_if_that_run_is_gone(world: ArgoWorld, door: str, capsys: Any) -> None:
+    where = Place(argo_server=world.argo_server if door == "argo-server" else "")
+    waiting = {"mutex": {"waiting": [{"mutex": LOCK, "holder": "slipway/a"}]}}
+    add(world, "a", LABELS, phase="Running")
+    add(world, "b", LABELS, phase="Pending", synchronization=waiting)
+    says = f"Pending, queued for mutex slipway-default-{SERVICE} held by run a"
+    commands.status(SERVICE, where)
+    assert any(line.endswith(says) for line in capsys.readouterr().out.splitlines())
+    world.store.delete(world.kind("Workflow"), "a", NAMESPACE)
+    for target in (SERVICE, "b"):
+        commands.status(target, where)
+        assert f"{says}, which is gone" in capsys.readouterr().out
+
+
+def test_a_run_that_got_its_lock_is_not_queued_although_argo_keeps_it_among_those_that_wait(
+    world: ArgoWorld, capsys: Any
+) -> None:
+    """LockAcquired of Argo 3.5.15 adds to `holding` and leaves `waiting` as it is."""
+    both = {"waiting": [{"mutex": LOCK, "holder": "slipway/gone"}], "holding": [{"mutex": LOCK, "holder": "a"}]}
+    at_work = nodes("a", {"resolve-model": (Attempt("Running"),)})
+    add(world, "a", LABELS, phase="Running", nodes=at_work, synchronization={"mutex": both})
+    assert message(world, "a", capsys) == ("Running", "0 tasks done; resolve-model Running")
+
+
+def test_a_queued_run_that_is_to_stop_says_that_it_still_waits(world: ArgoWorld, capsys: Any) -> None:
+    waiting = {"mutex": {"waiting": [{"mutex": LOCK, "holder": "slipway/a"}]}}
+    add(world, "a", LABELS, phase="Running")
+    add(world, "b", LABELS, {"shutdown": "Stop"}, phase="Pending", synchronization=waiting)
+    assert message(world, "b", capsys)[1].startswith("Pending, Stop was asked for, queued for mutex")
+
+
+CUT_OFF = {"create-volume": (Attempt(),), "roll-out-service": (Attempt("Failed", "workflow shutdown", ""),)}
+REST = "its exit handler did not run; what it left is removed by the next run, or by python -m steps roll-back"
+
+
+@pytest.mark.parametrize(
+    ("spec", "phase", "tasks", "why"),
+    [
+        ({"shutdown": "Terminate"}, "Failed", CUT_OFF, "terminated"),
+        ({}, "Error", CUT_OFF, "Error"),
+        ({"shutdown": "Stop"}, "Failed", {**CUT_OFF, "roll-back": (Attempt(),)}, ""),
+        ({"shutdown": "Terminate"}, "Failed", {"resolve-model": (Attempt("Failed", "x"),)}, ""),
+    ],
+)
+def test_a_run_whose_exit_handler_did_not_run_says_who_cleans_up(
+    world: ArgoWorld, spec: dict[str, str], phase: str, tasks: Any, why: str, capsys: Any
+) -> None:
+    add(world, "a", LABELS, spec, phase=phase, nodes=nodes("a", tasks, root="Failed"))
+    found = message(world, "a", capsys)[1]
+    assert found.startswith(f"{why}: {REST}") if why else REST not in found
+
+
+def test_a_run_that_was_deleted_while_it_changed_the_service_is_named(world: ArgoWorld, capsys: Any) -> None:
+    template = world.apply_template()
+    service = parse(document_of(template), "the document")
+    add(world, "a", LABELS, phase="Succeeded")
+    add(world, "b", LABELS, phase="Running")
+    cluster = connect(world.kubeconfig)
+    lease = WriterLease(service, cluster, Writer("b", 60, stays=True), FakeClock())
+    assert cluster.swap(lease.taken(lease.look()))
+    commands.status(SERVICE, Place())
+    assert REST not in capsys.readouterr().out
+    world.store.delete(world.kind("Workflow"), "b", NAMESPACE)
+    commands.status(SERVICE, Place())
+    assert capsys.readouterr().out.endswith(f"run b was deleted while it changed {SERVICE}: {REST}\n")
+    commands.status(SERVICE, Place(argo_server=world.argo_server))  # which knows no Lease
+    assert REST not in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """A run is started once, with every parameter, and followed to its end; the exit code tells how it ended."""
 
+import os
 import signal
 import subprocess  # noqa: TID251  # what Ctrl-C does can only be seen from outside of the process
 import sys
@@ -13,7 +14,7 @@ import pytest
 from steps.adapters import kubernetes
 from steps.engine.errors import Blocked, DeadlineExceeded, TransientError
 from steps.service import DocumentError
-from tests.argo_world import NAMESPACE, SERVICE, ArgoWorld, Attempt, nodes
+from tests.argo_world import NAMESPACE, SERVICE, TOKEN, ArgoWorld, Attempt, nodes
 from tests.fakes import FakeClock
 from tests.samples import ROOT, SERVICES
 from workflows.__main__ import main
@@ -188,7 +189,9 @@ def test_a_queued_run_says_what_it_waits_for(world: ArgoWorld, capsys: Any) -> N
     clock = scripted(lambda: world.tell(**queued), lambda: None, lambda: done(world))
     assert commands.submit(QUIET, Place(), clock) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("waiting")]
-    assert lines[1:] == ["waiting  Pending, queued for mutex slipway-default-qwen3-32b held by run qwen3-32b-nightly"]
+    said = "waiting  Pending, queued for mutex slipway-default-qwen3-32b held by run qwen3-32b-nightly"
+    gone = ", which is gone: a controller that is at work gives the mutex on within seconds"
+    assert lines[1:] == [said + gone]  # Argo wrote the name down before that run was deleted
 
 
 def test_progress_is_told_task_by_task_with_why_a_pod_does_not_start(world: ArgoWorld, capsys: Any) -> None:
@@ -353,7 +356,7 @@ def test_the_token_is_taken_with_and_without_its_scheme(
 
 
 @pytest.mark.parametrize(
-    ("address", "error"), [("http://127.0.0.1:9", TransientError), ("argo:2746", Blocked), ("nonsense", Blocked)]
+    ("address", "error"), [("http://127.0.0.1:9", TransientError), ("ftp://argo:2746", Blocked), ("https://", Blocked)]
 )
 def test_an_argo_server_that_is_not_there_is_told(world: ArgoWorld, address: str, error: type[Exception]) -> None:
     with pytest.raises(error, match="Argo Server"):
@@ -363,6 +366,38 @@ def test_an_argo_server_that_is_not_there_is_told(world: ArgoWorld, address: str
 def test_an_event_needs_an_argo_server(world: ArgoWorld) -> None:
     with pytest.raises(Blocked, match="events are received by Argo Server"):
         commands.submit(QUIET, Place(event=True))
+
+
+@pytest.mark.parametrize(
+    ("written", "more", "url"),
+    [
+        ("argo.example:2746", {}, "https://argo.example:2746"),
+        ("argo.example:2746", {"ARGO_SECURE": "true"}, "https://argo.example:2746"),
+        ("localhost:2746", {"ARGO_SECURE": "false", "ARGO_BASE_HREF": "/argo"}, "http://localhost:2746/argo"),
+        ("http://localhost:2746/argo", {"ARGO_BASE_HREF": "/other"}, "http://localhost:2746/argo"),
+    ],
+)
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_argo_server_is_named_as_for_argos_own_command_line(
+    written: str, more: dict[str, str], url: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "ENVIRONMENT", {**more, **({"ARGO_SERVER": written} if how == "environment" else {})})
+    place = Place(argo_server=written if how == "option" else None)
+    assert commands._resolved(place).argo_server == url
+
+
+@pytest.mark.parametrize("token", [TOKEN, f"Bearer {TOKEN}"])
+def test_the_environment_of_argos_command_line_leads_to_argo_server(
+    world: ArgoWorld, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"ARGO_SERVER": world.argo_server.removeprefix("http://"), "ARGO_SECURE": "false", "ARGO_TOKEN": token}
+    monkeypatch.setattr(commands, "ENVIRONMENT", {**commands.ENVIRONMENT, **found})
+    world.apply_template()
+    assert main(["submit", SERVICE, "--no-wait"]) == 0
+    assert any(asked.endswith("/submit") for asked in world.requests)
+    world.requests.clear()
+    assert main(["status", "--argo-server", ""]) == 0
+    assert world.requests == []
 
 
 def test_the_command_line_says_it_on_stderr_with_the_code(world: ArgoWorld, capsys: Any) -> None:
@@ -391,6 +426,26 @@ def test_ctrl_c_ends_the_following_and_not_the_run(world: ArgoWorld, number: int
     assert "--follow" in said
     assert f"argo stop -n {NAMESPACE} qwen3-32b-1" in said
     assert "Traceback" not in said
+    assert "spec" in world.only_run()
+
+
+@pytest.mark.parametrize("command", [["submit", SERVICE, "--run-id=1"], ["status"], ["--help"], ["schema"]])
+def test_a_reader_that_goes_away_ends_the_command_without_a_word_and_not_the_run(
+    world: ArgoWorld, command: list[str]
+) -> None:
+    """`submit … | head -1`, with the code of every program that SIGPIPE ends."""
+    world.apply_template()
+    if command != ["submit", SERVICE, "--run-id=1"]:
+        commands.submit(replace(QUIET, wait=False), Place())
+    shut, end = os.pipe()
+    os.close(shut)
+    words = [sys.executable, "-m", "workflows", *command]
+    environment = {"KUBECONFIG": str(world.kubeconfig), "PATH": "/usr/bin:/bin"}
+    with os.fdopen(end, "w") as gone:
+        ended = subprocess.run(
+            words, cwd=ROOT, env=environment, stdout=gone, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
+    assert (ended.returncode, ended.stderr) == (141, "")
     assert "spec" in world.only_run()
 
 

@@ -21,13 +21,16 @@ PAGE = 100  # runs in one answer
 
 
 class ArgoServer:
-    def __init__(self, url: str, token: str) -> None:
-        """`token` may begin with `Bearer `, as the Argo command line wants it in ARGO_TOKEN."""
+    def __init__(self, url: str, token: str, *, verify: bool = True) -> None:
+        """`token` may begin with `Bearer ` or `Basic `, as the Argo command line wants it in ARGO_TOKEN."""
         self._url = url.rstrip("/")
         self._session = requests.Session()
         self._session.headers["User-Agent"] = FIELD_MANAGER
+        if not verify:
+            self._session.verify = False
         if token:
-            self._session.headers["Authorization"] = f"Bearer {token.removeprefix('Bearer ').strip()}"
+            scheme = "" if token.startswith(("Bearer ", "Basic ")) else "Bearer "
+            self._session.headers["Authorization"] = f"{scheme}{token.strip()}"
 
     def get(self, path: str) -> Manifest | None:
         """None if there is no such object."""
@@ -78,7 +81,7 @@ class ArgoServer:
         except requests.exceptions.SSLError as error:
             raise Blocked(
                 f"cannot speak TLS with Argo Server at {self._url}: {error}",
-                "name a file with its certificate authority in REQUESTS_CA_BUNDLE, or use the http address",
+                "name a file with its certificate authority in REQUESTS_CA_BUNDLE, or use http (ARGO_SECURE=false)",
             ) from error
         except _NO_ADDRESS as error:
             raise Blocked(

@@ -5,7 +5,7 @@ import secrets
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -15,13 +15,13 @@ from steps.engine.clock import Clock, SystemClock
 from steps.engine.converge import converge
 from steps.engine.errors import Blocked, DeadlineExceeded, Exit, Interrupted
 from steps.engine.report import StreamReport, stdout_report
-from steps.objects.workflow_run import Run
+from steps.objects.workflow_run import NO_EXIT_HANDLER, Run
 from steps.overrides import DOCUMENT, OVERRIDES
 from steps.ports import Manifest
 from steps.service import DocumentError, ModelService, Workflow, load, parse
 from workflows.runs.argo_server import ArgoServer
 from workflows.runs.doors import ArgoServerDoor, Door, EventDoor, KubernetesDoor
-from workflows.runs.follow import FollowRun
+from workflows.runs.follow import FollowRun, with_gone_holders
 from workflows.runs.submission import Submission, Why, difference, document_of, prepare
 from workflows.runs.tables import in_force, markdown, recap, runs_table
 
@@ -34,7 +34,7 @@ class Place:
     """Where runs are, and by which door."""
 
     namespace: str = ""  # empty: that of the document, else the default of documents
-    argo_server: str = ""  # address; empty: the Kubernetes API of the kubeconfig
+    argo_server: str | None = None  # address; None: as the environment says; empty: the Kubernetes API
     event: bool = False  # start by the event binding
 
 
@@ -58,7 +58,7 @@ class Start:
 
 def submit(start: Start, place: Place, clock: Clock | None = None) -> int:
     """Start a run and follow it. 0 if it succeeded; raises DocumentError and StepError, whose codes say the rest."""
-    clock = clock or SystemClock()
+    clock, place = clock or SystemClock(), _resolved(place)
     report = stdout_report(clock, diff=False, progress_file=None)
     document = load(Path(start.target)) if _is_document(start.target) else None
     name = document.name if document else start.target
@@ -79,7 +79,7 @@ def submit(start: Start, place: Place, clock: Clock | None = None) -> int:
 
 def status(target: str, place: Place, *, follow: bool = False, last: int = 10, clock: Clock | None = None) -> int:
     """Print one run with its tasks, or the last runs of a service, or of all services."""
-    clock = clock or SystemClock()
+    clock, place = clock or SystemClock(), _resolved(place)
     report = stdout_report(clock, diff=False, progress_file=None)
     document = load(Path(target)) if _is_document(target) else None
     namespace = _namespace(place, document)
@@ -88,7 +88,8 @@ def status(target: str, place: Place, *, follow: bool = False, last: int = 10, c
     if found and follow:
         return _follow(door, target, namespace, Watch(place, _ONE_DAY), report, clock)
     if found:
-        _print(report, recap(Run.of(found), clock.time()))
+        run = with_gone_holders(Run.of(found), partial(_exists, door, namespace))
+        _print(report, recap(run, clock.time()))
         return Exit.DONE
     service = document.name if document else target
     if follow:
@@ -110,7 +111,9 @@ _ONE_DAY = 24 * 60.0  # minutes
 
 def _follow(door: Door, name: str, namespace: str, watch: Watch, report: StreamReport, clock: Clock) -> int:
     again = _follow_command(name, watch.place, namespace)
-    following = FollowRun(name, partial(door.run, namespace, name), watch.minutes * 60, clock)
+    following = FollowRun(
+        name, partial(door.run, namespace, name), watch.minutes * 60, clock, partial(_exists, door, namespace)
+    )
     try:
         with _interruptible():
             converge(following, report, clock)
@@ -138,7 +141,9 @@ def _tell(run: Run | None, path: Path | None, report: StreamReport, clock: Clock
 
 
 def _list(door: Door, namespace: str, service: str, report: StreamReport, clock: Clock, last: int) -> int:
-    runs = [run for run in map(Run.of, door.runs(namespace)) if service in ("", run.service)]
+    found = list(map(Run.of, door.runs(namespace)))
+    exists = {run.name for run in found}.__contains__
+    runs = [with_gone_holders(run, exists) for run in found if service in ("", run.service)]
     if not runs:
         of = f" of {service}" if service else ""
         raise Blocked(
@@ -147,7 +152,21 @@ def _list(door: Door, namespace: str, service: str, report: StreamReport, clock:
         )
     runs.sort(key=lambda run: (run.created.timestamp() if run.created else 0.0, run.name), reverse=True)
     _print(report, [*runs_table(runs[:last], clock.time()), *in_force(runs)])
+    _print(report, _deleted(door, namespace, service))
     return Exit.DONE
+
+
+def _deleted(door: Door, namespace: str, service: str) -> list[str]:
+    """A run that was deleted while it changed the service is in no list of runs, only in the Lease."""
+    template = door.template(namespace, service) if service else None
+    if template is None:
+        return []
+    run = door.gone_writer(parse(document_of(template), "the document of the template"))
+    return [f"run {run} was deleted while it changed {service}: {NO_EXIT_HANDLER}"] if run else []
+
+
+def _exists(door: Door, namespace: str, run: str) -> bool:
+    return door.run(namespace, run) is not None
 
 
 def _is_document(target: str) -> bool:
@@ -161,10 +180,25 @@ def _namespace(place: Place, document: ModelService | None) -> str:
 def _door(place: Place) -> Door:
     if not place.argo_server:
         if place.event:
-            raise Blocked("events are received by Argo Server, and none is named", "add --argo-server URL")
+            raise Blocked("events are received by Argo Server, and none is named", "add --argo-server ADDRESS")
         return KubernetesDoor.of(_kubeconfig())
-    server = ArgoServer(place.argo_server, ENVIRONMENT.get(TOKEN, ""))
+    server = ArgoServer(
+        place.argo_server, ENVIRONMENT.get(TOKEN, ""), verify=ENVIRONMENT.get("ARGO_INSECURE_SKIP_VERIFY") != "true"
+    )
     return EventDoor(server) if place.event else ArgoServerDoor(server)
+
+
+def _resolved(place: Place) -> Place:
+    """With the address of Argo Server as a URL, from what Argo's own command line reads.
+
+    https://argo-workflows.readthedocs.io/en/latest/cli/argo/, and
+    https://github.com/argoproj/argo-workflows/blob/v3.5.15/cmd/argo/commands/client/conn.go
+    """
+    asked = ENVIRONMENT.get("ARGO_SERVER", "") if place.argo_server is None else place.argo_server
+    if not asked or "://" in asked:
+        return replace(place, argo_server=asked)
+    scheme = "http" if ENVIRONMENT.get("ARGO_SECURE") == "false" else "https"
+    return replace(place, argo_server=f"{scheme}://{asked}{ENVIRONMENT.get('ARGO_BASE_HREF', '')}")
 
 
 def _kubeconfig() -> Path | None:

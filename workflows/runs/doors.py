@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from steps.adapters.kubernetes import KubernetesCluster, connect
-from steps.engine.errors import TransientError
+from steps.engine.errors import StepError, TransientError
+from steps.objects import holder
+from steps.objects.kinds import LEASE
 from steps.objects.workflow_run import WORKFLOW, WORKFLOW_TEMPLATE
 from steps.ports import Manifest, Ref
+from steps.release import writer_lease_name
+from steps.service import ModelService
 from workflows.runs.argo_server import ArgoServer
 from workflows.runs.submission import DOCUMENT, Submission
 
@@ -24,6 +28,10 @@ class Door(Protocol):
     def run(self, namespace: str, name: str) -> Manifest | None: ...
 
     def runs(self, namespace: str) -> list[Manifest]: ...
+
+    def gone_writer(self, service: ModelService) -> str:
+        """The run that was deleted while it changed the service; empty if there is none, and if that is not known."""
+        ...
 
 
 class KubernetesDoor:
@@ -47,6 +55,13 @@ class KubernetesDoor:
 
     def runs(self, namespace: str) -> list[Manifest]:
         return self._cluster.select(WORKFLOW, namespace)
+
+    def gone_writer(self, service: ModelService) -> str:
+        try:
+            lease = self._cluster.get(Ref(LEASE, writer_lease_name(service), service.namespace))
+        except StepError:  # who may see runs need not see Leases
+            return ""
+        return holder.gone(self._cluster, lease, service.workflow.namespace)
 
 
 class ArgoServerDoor:
@@ -77,6 +92,9 @@ class ArgoServerDoor:
 
     def runs(self, namespace: str) -> list[Manifest]:
         return self._server.list(f"/api/v1/workflows/{namespace}")
+
+    def gone_writer(self, service: ModelService) -> str:  # noqa: ARG002  # Argo Server knows no Lease
+        return ""
 
     def _start(self, submission: Submission, path: str, content: Mapping[str, Any]) -> bool:
         """Whether the run is there says more than the answer: Argo Server sends a name and a prefix for one, and of a

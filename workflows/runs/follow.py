@@ -1,17 +1,27 @@
 """Following a run is a step that only looks: the engine waits, and the plan says for what."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from steps.engine.clock import Clock
 from steps.engine.errors import TransientError
 from steps.engine.plan import Change, Plan
 from steps.engine.report import Report
-from steps.objects.workflow_run import Run, TaskResult
+from steps.objects.workflow_run import SUSPENDED, Run, TaskResult
 from steps.ports import Manifest
 
 PATIENCE = 300.0  # seconds without an answer after which following ends; the run goes on without us
 APPEARS_WITHIN = 60.0  # seconds; a run that was asked for by an event may come late, or never
+
+
+RunExists = Callable[[str], bool]  # by the name of a run
+
+
+def with_gone_holders(run: Run, exists: RunExists) -> Run:
+    """Argo writes down who held a lock when the run was last refused, and that run may be deleted since."""
+    if run.ended or not run.queued_behind:
+        return run
+    return replace(run, queued_behind=tuple(replace(one, gone=not exists(one.holder)) for one in run.queued_behind))
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,7 @@ class FollowRun:
     look: Callable[[], Manifest | None]
     deadline: float  # seconds
     clock: Clock
+    exists: RunExists = lambda _: True
     _answers: list[tuple[float, Run | None]] = field(default_factory=list, init=False, compare=False, repr=False)
 
     @property
@@ -50,7 +61,7 @@ class FollowRun:
             return Seen(before, error.reason)
         if found is None:
             return self._without_run(since, before)
-        run = Run.of(found)
+        run = with_gone_holders(Run.of(found), self.exists)
         self._answers[:] = [(self.clock.now(), run)]
         return Seen(run)
 
@@ -81,10 +92,17 @@ def plan(name: str, seen: Seen) -> Plan:
 
 def where(run: Run) -> str:
     """What the run is doing now, in one line."""
+    asked = f", {run.shutdown} was asked for" if run.shutdown else ""
+    if run.phase == SUSPENDED:
+        return f"Suspended{asked}, it goes on with: argo resume -n {run.namespace} {run.name}; {_done(run)}"
     if run.queued_behind:
-        return f"{run.phase}, queued for {' and '.join(run.queued_behind)}"
+        return f"{run.phase}{asked}, queued for {' and '.join(map(str, run.queued_behind))}"
     if run.phase == "Pending":
         return f"Pending{f': {run.message}' if run.message else ', no controller of Argo has come to it yet'}"
+    return f"{run.shutdown} was asked for; {_done(run)}" if run.shutdown else _done(run)
+
+
+def _done(run: Run) -> str:
     at_work = [_at_work(task) for task in run.tasks if not task.ended]
     done = sum(task.ended for task in run.tasks)
     total = f" ({run.progress})" if run.progress else ""
@@ -94,7 +112,8 @@ def where(run: Run) -> str:
 def failure(run: Run) -> str:
     """Why a run failed: what its failed tasks said, else what Argo says."""
     causes = "; ".join(f"{task.name}: {task.message or task.phase}" for task in run.failures)
-    return f"run {run.name} {run.phase}: {causes or run.message or 'Argo gives no reason'}"
+    why = "; ".join(filter(None, (run.left_behind, causes or run.message)))
+    return f"run {run.name} {run.phase}: {why or 'Argo gives no reason'}"
 
 
 def _at_work(task: TaskResult) -> str:

@@ -43,9 +43,14 @@ def markdown(run: Run, now: float) -> str:
 
 
 def headline(run: Run, now: float) -> str:
-    words = failure(run) if run.failed else f"run {run.name} {run.phase}"
+    words = failure(run) if run.failed else f"run {run.name} {run.phase if run.ended else _at_work(run)}"
     result = f": {run.result}" if run.result and not run.failed else ""
     return f"{words}{result}" + (f", {_duration(run, now)}" if run.started else "")
+
+
+def _at_work(run: Run) -> str:
+    doing = where(run)
+    return doing if doing.startswith(run.phase) else f"{run.phase}, {doing}"
 
 
 def _row(run: Run, now: float) -> tuple[str, ...]:
