@@ -291,3 +291,16 @@ def test_a_step_that_is_asked_to_stop_ends_with_seventy_five_and_its_recap(
     assert f"stopped by {signals[0].name}" in log.read_text()
     assert json.loads((tmp_path / "out" / "recap.json").read_text())["exit"] == 75
     assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["roll-back", "--service", DOCUMENT, "--check"]])
+def test_a_reader_that_goes_away_ends_a_step_without_a_traceback(words: list[str], tmp_path: Path) -> None:
+    shut, end = os.pipe()
+    os.close(shut)
+    command = [sys.executable, "-m", "steps", *words]
+    environment = {"KUBECONFIG": str(tmp_path / "absent"), "PATH": "/usr/bin:/bin"}
+    with os.fdopen(end, "w") as gone:
+        ended = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=gone, stderr=subprocess.PIPE, check=False, timeout=60
+        )
+    assert (ended.returncode, ended.stderr) == (141, b"")
