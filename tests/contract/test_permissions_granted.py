@@ -20,7 +20,7 @@ from steps.create_volume import CreateVolume
 from steps.engine.clock import SystemClock
 from steps.engine.converge import Step, converge
 from steps.engine.errors import Blocked, DeadlineExceeded, Exit
-from steps.objects import record, services, volume
+from steps.objects import record, scratch_claim, services, volume
 from steps.objects.group_operator import GroupOperator
 from steps.objects.intent import Intent
 from steps.objects.kinds import LEASE, V1ALPHA1
@@ -64,7 +64,14 @@ KINDS = {
     kind.kind.lower() + "s": kind
     for kind in (
         *(facts.NAMESPACE, facts.NODE, facts.POD, facts.SECRET, facts.SERVICE, facts.DEPLOYMENT, facts.DAEMON_SET),
-        *(facts.CSI_DRIVER, facts.ERDMA_DEVICE, LEASE, Kind("apps/v1", "StatefulSet"), Kind("v1", "Event")),
+        *(
+            facts.CSI_DRIVER,
+            facts.ERDMA_DEVICE,
+            facts.RESOURCE_QUOTA,
+            LEASE,
+            Kind("apps/v1", "StatefulSet"),
+            Kind("v1", "Event"),
+        ),
         *(Kind("v1", "ConfigMap"), Kind("v1", "PersistentVolume"), Kind("v1", "PersistentVolumeClaim")),
         *(WORKFLOW, Kind(V1ALPHA1, "RoleBasedGroup"), Kind("workloads.x-k8s.io/v1alpha2", "RoleInstanceSet")),
     )
@@ -312,6 +319,12 @@ def _do(installed: Installed, cluster: KubernetesCluster, right: Right) -> None:
         cluster.preview(_manifest(installed.release, right))
 
 
+def _claim(made: Release, right: Right) -> Manifest:
+    if right.namespace == made.service.workflow.namespace:
+        return scratch_claim.claim(made.service, "nightly-7", "0b1c")
+    return volume.claim(made, "1Ti")
+
+
 def _swap(installed: Installed, cluster: KubernetesCluster, right: Right) -> None:
     kind = WriterLease if right.namespace == installed.service.namespace else GpuLease
     admin = kind(installed.service, installed.server.cluster(), Writer("admin", 60, stays=True), SystemClock())
@@ -331,7 +344,7 @@ def _manifest(made: Release, right: Right) -> Manifest:
     return {
         "secrets": volume.secret(made, KEY),
         "persistentvolumes": volume.persistent_volume(made, "1Ti"),
-        "persistentvolumeclaims": volume.claim(made, "1Ti"),
+        "persistentvolumeclaims": _claim(made, right),
         "configmaps": record.record(made.service, Record()),
         "services": service,
         "rolebasedgroups": role_based_group(made, GroupOperator(V1ALPHA1, "s-")),
