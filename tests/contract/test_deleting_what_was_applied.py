@@ -5,6 +5,7 @@ All kinds that it can list are compared. tests/workflows/test_install.py compare
 """
 
 import json
+import re
 import shutil
 import subprocess  # noqa: TID251  # what a person types is kubectl
 from collections.abc import Iterator
@@ -41,6 +42,8 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
+# https://kubernetes.io/releases/version-skew-policy/#kubectl
+SUPPORTED_SKEW = 1
 ARGO = ("Workflow", "WorkflowTemplate", "CronWorkflow", "WorkflowEventBinding")
 KEY = AccessKey("dummy-id", "dummy-secret")
 # What controllers of a server write by themselves.
@@ -96,7 +99,18 @@ def _listable(api: Api) -> Iterator[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with real(tmp_path_factory.mktemp("api-server")) as started:
+        skew = _minors_apart(started)
+        if skew > SUPPORTED_SKEW:
+            pytest.skip(f"kubectl and server are {skew} minor versions apart, supported is {SUPPORTED_SKEW}")
         yield started
+
+
+def _minors_apart(server: Server) -> int:
+    words = [str(KUBECTL), "version", "--output=json", f"--kubeconfig={server.kubeconfig}"]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    found = json.loads(ended.stdout)
+    client, api = (int(re.sub("[^0-9]", "", found[side]["minor"])) for side in ("clientVersion", "serverVersion"))
+    return abs(client - api)
 
 
 @pytest.fixture

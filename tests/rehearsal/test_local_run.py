@@ -185,7 +185,7 @@ def test_a_release_that_cannot_come_up_ends_the_run_and_leaves_nothing_behind(st
     assert recaps(said)["roll-out-service"][1] > 0  # one for each role, as far as its pods have said it by then
     assert recaps(said)["roll-back"] == (2, 0)  # the group and its Service
     assert recaps(said)["report-run"] == (0, 0)
-    assert re.search(r"^ok +roll-out-service failed: .*does-not-exist:1", said, re.MULTILINE)
+    assert re.search(r"^ok +roll-out-service failed: .*does-not-exist:0.5.23", said, re.MULTILINE)
     assert "Traceback" not in said
 
     code, said = run(state)
