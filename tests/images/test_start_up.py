@@ -32,6 +32,7 @@ EXPECTED = {
     "upload-model": TO_THE_BUCKET,
     "mirror-model": TO_THE_HUB | TO_THE_BUCKET,
     "verify-model": TO_THE_BUCKET,
+    "create-scratch": TO_THE_CLUSTER,
     "create-volume": TO_THE_BUCKET | TO_THE_CLUSTER,  # reads the manifest
     "roll-out-service": TO_THE_CLUSTER,
     "smoke-test": TO_THE_CLUSTER,
@@ -74,6 +75,5 @@ def test_the_help_loads_no_client() -> None:
 
 @pytest.mark.parametrize("step", sorted(STEPS))
 def test_a_step_loads_only_the_clients_that_it_talks_through(step: str, kubeconfig: Path) -> None:
-    options = (f"--service={SERVICES / 'demo.yaml'}", f"--model-digest={DIGEST}")
-
+    options = (f"--service={SERVICES / 'demo.yaml'}", f"--model-digest={DIGEST}", "--overrides=document")
     assert loaded(step, *options, kubeconfig=kubeconfig) == EXPECTED[step]
