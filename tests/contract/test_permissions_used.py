@@ -488,7 +488,6 @@ def _in_a_race(step: str) -> set[Right]:
 
 def test_the_platform_check_uses_exactly_its_rights_and_says_what_it_could_not_look_at(tmp_path: Path) -> None:
     with world(tmp_path, "check-platform") as here:
-        here.live.embedded.store.create(CUSTOM_RESOURCE_DEFINITIONS, definition("Workflow"))
         step = CheckPlatform(OLD, here.cluster, _Stored(), LISTED, run="nightly-7", own_accounts=True)  # type: ignore[arg-type]
         found = step.observe()
         assert here.gate.strange == []
