@@ -10,17 +10,17 @@ from types import FrameType
 from typing import NoReturn
 
 from steps import wiring
-from steps.engine import outputs
-from steps.engine.clock import SystemClock
-from steps.engine.closed_pipe import run_command
-from steps.engine.converge import check, converge
-from steps.engine.errors import Exit, Interrupted, StepError, exit_code
-from steps.engine.logs import set_up
-from steps.engine.plain_text import make_streams_plain, plain_bytes
-from steps.engine.report import StreamReport, stdout_report
+from steps.document.overrides import BY_HAND, InForce, Wanted, given, of_text
+from steps.document.schema import read
+from steps.errors import DocumentError, Exit, Interrupted, StepError, exit_code
 from steps.model import MalformedDigestError, ModelDigest
-from steps.overrides import BY_HAND, InForce, Wanted, given, of_text
-from steps.service import DocumentError, read
+from steps.reconcile import outputs
+from steps.reconcile.clock import SystemClock
+from steps.reconcile.closed_pipe import run_command
+from steps.reconcile.converge import check, converge
+from steps.reconcile.logs import set_up
+from steps.reconcile.plain_text import make_streams_plain, plain_bytes
+from steps.reconcile.report import StreamReport, stdout_report
 
 log = logging.getLogger("steps")
 

@@ -9,20 +9,24 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, TypeVar
 
-from steps.engine.errors import Blocked, TransientError
-from steps.engine.plan import Change, Plan
-from steps.engine.report import Report
-from steps.image_name import ImageName
+from steps import kinds, permissions
+from steps.checks import facts, image, model_code, table
+from steps.checks.facts import CodeOfModel, PlatformFacts
+from steps.checks.findings import Refusal
+from steps.document.image_name import ImageName
+from steps.document.schema import SecretCredentials
+from steps.errors import Blocked, TransientError
+from steps.kinds import OSS_DRIVER, Kind, Manifest, Ref
 from steps.model import Listing, ModelDigest, ModelFile
 from steps.objects import record, services
-from steps.objects.run_end import workflow_of
-from steps.platform import checks, code, engine_image, facts, rights
-from steps.platform.components import OSS_DRIVER
-from steps.platform.facts import CodeOfModel, PlatformFacts
-from steps.platform.findings import Refusal
-from steps.ports import Cluster, ImageRegistry, Kind, Manifest, ModelSource, ModelStore, Ref, Right
+from steps.ports.kubernetes import Cluster, Right
+from steps.ports.modelscope import ModelSource
+from steps.ports.oss import ModelStore
+from steps.ports.registry import ImageRegistry
+from steps.reconcile.plan import Change, Plan
+from steps.reconcile.report import Report
 from steps.release import Release
-from steps.service import SecretCredentials
+from steps.report.run_end import workflow_of
 from steps.transfer import manifest
 
 Fact = TypeVar("Fact")
@@ -36,7 +40,7 @@ class Outputs:
 
 
 def plan(release: Release, found: PlatformFacts) -> Plan:
-    return checks.plan_of(release, found)
+    return table.plan_of(release, found)
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,16 @@ class CheckPlatform:
     def observe(self) -> PlatformFacts:
         namespace = self.release.service.namespace
         listing, bucket, stored = self._model()
-        found = self._select(facts.SERVICE, namespace)
+        found = self._select(kinds.SERVICE, namespace)
         return PlatformFacts(
-            namespace=self._get(Ref(facts.NAMESPACE, namespace)),
+            namespace=self._get(Ref(kinds.NAMESPACE, namespace)),
             rbg_versions=_look(self._rbg_versions),
-            deployments=self._select(facts.DEPLOYMENT),
-            daemon_sets=self._select(facts.DAEMON_SET),
-            nodes=self._select(facts.NODE),
-            pods=self._select(facts.POD),
+            deployments=self._select(kinds.DEPLOYMENT),
+            daemon_sets=self._select(kinds.DAEMON_SET),
+            nodes=self._select(kinds.NODE),
+            pods=self._select(kinds.POD),
             erdma_devices=self._erdma_devices(),
-            csi_driver=self._get(Ref(facts.CSI_DRIVER, OSS_DRIVER)),
+            csi_driver=self._get(Ref(kinds.CSI_DRIVER, OSS_DRIVER)),
             secret=self._secret(),
             services=found,
             staying=self._staying(found),
@@ -72,8 +76,8 @@ class CheckPlatform:
             bucket=bucket,
             stored=stored,
             run=_look(lambda: workflow_of(self.cluster, self.release.service, self.run)),
-            quotas=self._select(facts.RESOURCE_QUOTA, namespace),
-            quotas_of_runs=self._select(facts.RESOURCE_QUOTA, self.release.service.workflow.namespace),
+            quotas=self._select(kinds.RESOURCE_QUOTA, namespace),
+            quotas_of_runs=self._select(kinds.RESOURCE_QUOTA, self.release.service.workflow.namespace),
             code=_look(lambda: self._code(listing)),
             engine=self._engine(),
             rights={right: self.cluster.allows(right) for right in self._rights()},
@@ -87,7 +91,7 @@ class CheckPlatform:
         """Nothing: this step has no changes."""
 
     def outputs(self, _found: PlatformFacts) -> Outputs:
-        return Outputs(checks=len(checks.CHECKS))
+        return Outputs(checks=len(table.CHECKS))
 
     def _staying(self, found: facts.Objects | Refusal) -> frozenset[str] | None:
         """As roll-out-service decides it. Where one of both cannot be read, every release may be one that stays."""
@@ -101,7 +105,7 @@ class CheckPlatform:
 
     def _rights(self) -> tuple[Right, ...]:
         service = self.release.service
-        return rights.rights_of_accounts(service) if self.own_accounts else rights.rights_of_one(service)
+        return permissions.rights_of_accounts(service) if self.own_accounts else permissions.rights_of_one(service)
 
     def _get(self, ref: Ref) -> Manifest | Refusal | None:
         return _look(lambda: self.cluster.get(ref))
@@ -110,15 +114,15 @@ class CheckPlatform:
         return _look(lambda: tuple(self.cluster.select(kind, namespace, part=facts.PARTS.get(kind))))
 
     def _rbg_versions(self) -> tuple[str, ...]:
-        return tuple(kind.api_version.rpartition("/")[2] for kind in facts.RBG_KINDS if self.cluster.serves(kind))
+        return tuple(kind.api_version.rpartition("/")[2] for kind in kinds.RBG_KINDS if self.cluster.serves(kind))
 
     def _erdma_devices(self) -> facts.Objects | Refusal | None:
         if self.release.service.serving.fabric != "erdma":
             return None
-        served = _look(lambda: self.cluster.serves(facts.ERDMA_DEVICE))
+        served = _look(lambda: self.cluster.serves(kinds.ERDMA_DEVICE))
         if isinstance(served, Refusal):
             return served
-        return self._select(facts.ERDMA_DEVICE) if served else None
+        return self._select(kinds.ERDMA_DEVICE) if served else None
 
     def _secret(self) -> Manifest | Refusal | None:
         service = self.release.service
@@ -126,7 +130,7 @@ class CheckPlatform:
             return None
         if self.own_accounts:
             return Refusal("the account of this step reads no Secret; the kubelet hands each step its keys")
-        return self._get(Ref(facts.SECRET, service.store.credentials.secret, service.workflow.namespace))
+        return self._get(Ref(kinds.SECRET, service.store.credentials.secret, service.workflow.namespace))
 
     def _model(self) -> tuple[Listing | Refusal, str | Refusal, bool]:
         """The files, what the bucket said, and whether it holds them: then nobody asks the hub."""
@@ -152,14 +156,14 @@ class CheckPlatform:
             where = f"oss://{service.store.bucket}/{serving.prefix}"
             return CodeOfModel(known=f"{where} does not hold what serves: the document names another model or bucket")
         before = partial(self._stored, serving)
-        return CodeOfModel(code.changed_code(served.listing, listing, before, self._as_listed))
+        return CodeOfModel(model_code.changed_code(served.listing, listing, before, self._as_listed))
 
     def _engine(self) -> str | Refusal:
         """What the image says. A registry that does not tell is no obstacle: the nodes pull, not this step."""
         if self.registry is None:
             return Refusal("there is no registry here")
         try:
-            return engine_image.said_version(self.registry.config(ImageName.of(self.release.service.serving.image)))
+            return image.said_version(self.registry.config(ImageName.of(self.release.service.serving.image)))
         except TransientError as silent:
             return Refusal(silent.reason)
 

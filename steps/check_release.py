@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from steps.engine.converge import Step
-from steps.engine.errors import Blocked, StepError
-from steps.engine.outputs import Word
-from steps.engine.plan import Change, Plan
-from steps.engine.report import Report
+from steps.errors import Blocked, StepError
+from steps.reconcile.converge import Step
+from steps.reconcile.outputs import Word
+from steps.reconcile.plan import Change, Plan
+from steps.reconcile.report import Report
 from steps.release import Release
 
 CURRENT = "current"

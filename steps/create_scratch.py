@@ -7,13 +7,14 @@ neither stopped nor terminated, and a run that moves nothing makes one all the s
 from dataclasses import dataclass
 from typing import ClassVar
 
-from steps.engine.errors import Blocked
-from steps.engine.plan import Change, Plan
-from steps.engine.report import Report
-from steps.objects.kinds import being_deleted
+from steps.document.schema import ModelService
+from steps.errors import Blocked
+from steps.kinds import Manifest, Ref
+from steps.objects.metadata import being_deleted
 from steps.objects.scratch_claim import claim, claim_ref, owned_by
-from steps.ports import Cluster, Manifest, Ref
-from steps.service import ModelService
+from steps.ports.kubernetes import Cluster
+from steps.reconcile.plan import Change, Plan
+from steps.reconcile.report import Report
 
 
 @dataclass(frozen=True)

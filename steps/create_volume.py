@@ -6,11 +6,13 @@ A claim is Bound whatever its folder holds, also nothing, so the manifest of the
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from steps.engine.plan import Change, Plan
-from steps.engine.report import Report
+from steps.kinds import Manifest
 from steps.objects import volume
 from steps.objects.converging import Look, apply_changes, deletion, foreign_objects, look, plan_objects
-from steps.ports import AccessKey, Cluster, Manifest
+from steps.ports.kubernetes import Cluster
+from steps.ports.oss import AccessKey
+from steps.reconcile.plan import Change, Plan
+from steps.reconcile.report import Report
 from steps.release import Release
 from steps.transfer import plans
 from steps.transfer.manifest import ModelManifest

@@ -6,11 +6,12 @@ same step, told no shard, finds every file there and writes the manifest; had a 
 
 from dataclasses import dataclass, field
 
-from steps.engine.clock import Clock, SystemClock
-from steps.engine.plan import Change, Plan
-from steps.engine.report import Report
 from steps.model import Listing
-from steps.ports import ModelSource, ModelStore
+from steps.ports.modelscope import ModelSource
+from steps.ports.oss import ModelStore
+from steps.reconcile.clock import Clock, SystemClock
+from steps.reconcile.plan import Change, Plan
+from steps.reconcile.report import Report
 from steps.release import Release
 from steps.transfer import delivery, inventory, manifest, plans
 from steps.transfer.delivery import FROM_HUB, Delivery, InBucket, Ledger

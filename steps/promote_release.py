@@ -9,21 +9,21 @@ release beside an old one. The old release is never gone while the traffic could
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from steps.engine.clock import Clock, SystemClock
-from steps.engine.plan import Change, Plan
-from steps.engine.report import Report
+from steps.document.overrides import InForce
+from steps.document.schema import ModelService
+from steps.kinds import CONFIG_MAP, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, Manifest, Ref
 from steps.objects import group_operator, record, services
 from steps.objects.converging import Apply, Look, apply_changes, look, plan_objects
-from steps.objects.group_look import GroupLook, look_at_group, wanted_group
 from steps.objects.group_operator import GroupOperator
-from steps.objects.kinds import CONFIG_MAP, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM
-from steps.objects.readiness import gate
 from steps.objects.record import Entry, Record
-from steps.objects.retirement import NO_RELEASE, deletions, groups_and_services, owned, superseded, superseded_volumes
-from steps.overrides import InForce
-from steps.ports import Cluster, Manifest, Ref
+from steps.ports.kubernetes import Cluster
+from steps.reconcile.clock import Clock, SystemClock
+from steps.reconcile.plan import Change, Plan
+from steps.reconcile.report import Report
 from steps.release import Release
-from steps.service import ModelService
+from steps.rollout.garbage import NO_RELEASE, deletions, groups_and_services, owned, superseded, superseded_volumes
+from steps.rollout.observation import GroupLook, look_at_group, wanted_group
+from steps.rollout.readiness import gate
 
 DEADLINE = 600.0  # seconds; the release was proved a moment ago, so there is little to wait for
 

@@ -11,15 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from steps.document.schema import ModelService
+from steps.kinds import RELEASE_LABEL, SERVICE_LABEL
 from steps.model import ModelDigest
-from steps.service import ModelService
 
-SERVICE_LABEL = "slipway/service"
-RELEASE_LABEL = "slipway/release"
-ROLE_LABEL = "slipway/role"
-HASH_LABEL = "slipway/spec-hash"
-TRIGGER_LABEL = "slipway/trigger"  # of a run: manual, schedule or ci
-FIELD_MANAGER = "slipway"
 # Counts the changes to how a release is rendered, and to the defaults of what makes one: another rendering is another
 # release, never an edit of a live one.
 RENDERING = 1

@@ -10,16 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from steps.engine.errors import Blocked, StepError
-from steps.engine.plan import Change, Plan
-from steps.engine.report import Report
+from steps.document.overrides import InForce
+from steps.document.schema import ModelService
+from steps.errors import Blocked, StepError
+from steps.kinds import PERSISTENT_VOLUME_CLAIM, Manifest, Ref
 from steps.objects import record, scratch_claim
-from steps.objects.kinds import PERSISTENT_VOLUME_CLAIM, being_deleted
-from steps.objects.run_end import Account, ReadWorkflow, RunEnd, account
-from steps.objects.workflow_run import ROLL_BACK, SUCCEEDED, TaskResult
-from steps.overrides import InForce
-from steps.ports import Cluster, Manifest, Notifier, Ref
-from steps.service import ModelService
+from steps.objects.metadata import being_deleted
+from steps.ports.kubernetes import Cluster
+from steps.ports.notify import Notifier
+from steps.reconcile.plan import Change, Plan
+from steps.reconcile.report import Report
+from steps.report.run import ROLL_BACK, SUCCEEDED, TaskResult
+from steps.report.run_end import Account, ReadWorkflow, RunEnd, account
 
 DEADLINE = 300.0  # seconds
 # Argo starts the pod of this step just before it writes how roll-back ended; with the pauses of the loop, some 20 s.

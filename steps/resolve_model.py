@@ -2,7 +2,7 @@
 
 Every name of the release derives from the document and this digest. The step also reads the release record: its
 counter, by which later tasks see whether another run promoted a release in the meantime, and the overrides in force
-(`steps.overrides`), under which all tasks of the run read the document. It changes nothing.
+(`steps.document.overrides`), under which all tasks of the run read the document. It changes nothing.
 """
 
 import re
@@ -11,15 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from steps.engine.errors import Blocked
-from steps.engine.plan import Change, Plan
-from steps.engine.report import Report, size
+from steps.document.overrides import OverridesText, Resolved, Wanted, as_text
+from steps.document.schema import ModelService
+from steps.errors import Blocked
 from steps.model import Listing, ModelDigest
-from steps.objects import inherited, record
+from steps.objects import record
 from steps.objects.record import Record
-from steps.overrides import OverridesText, Resolved, Wanted, as_text
-from steps.ports import Cluster, ModelSource
-from steps.service import ModelService
+from steps.ports.kubernetes import Cluster
+from steps.ports.modelscope import ModelSource
+from steps.reconcile.plan import Change, Plan
+from steps.reconcile.report import Report, size
+from steps.rollout import inherited_overrides
 
 CONFIG: Final = "config.json"
 
@@ -60,7 +62,7 @@ class ResolveModel:
 
     def observe(self) -> Facts:
         found = record.read(self.cluster.get(record.record_ref(self.wanted.resolve().service)))
-        service = inherited.resolve(self.wanted, found).service
+        service = inherited_overrides.resolve(self.wanted, found).service
         return Facts(self.source(service).listing(), found)  # the record first: what is promoted from now on is newer
 
     def plan(self, facts: Facts) -> Plan:
@@ -82,10 +84,10 @@ class ResolveModel:
         )
 
     def _resolved(self, facts: Facts) -> Resolved:
-        return inherited.resolve(self.wanted, facts.record)
+        return inherited_overrides.resolve(self.wanted, facts.record)
 
     def _difference(self, facts: Facts) -> tuple[str, ...]:
-        return inherited.explained(self.wanted, facts.record)
+        return inherited_overrides.explained(self.wanted, facts.record)
 
 
 def plan(service: ModelService, facts: Facts) -> Plan:

@@ -18,23 +18,24 @@ By hand, without the status of a run, it is the decision of a person, and does t
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from steps.engine.plan import Change, Plan
-from steps.engine.report import Report
+from steps.document.schema import ModelService
+from steps.kinds import RELEASE_LABEL, ROLE_BASED_GROUP, Manifest, Ref
 from steps.objects import group_operator, record, services
 from steps.objects.converging import Apply, Look, apply_changes, look, plan_objects
-from steps.objects.group_look import GroupLook, look_at_group
-from steps.objects.intent import Intent
-from steps.objects.kinds import ROLE_BASED_GROUP, being_deleted, labels_of
+from steps.objects.metadata import being_deleted, labels_of
 from steps.objects.ownership import foreign_owner, owner
-from steps.objects.readiness import Signature, settled, signature
 from steps.objects.record import Entry, Record
-from steps.objects.retirement import deletions, groups_and_services, superseded
-from steps.objects.run_end import Account, ReadWorkflow, RunEnd, account
-from steps.objects.workflow_run import TOUCHING
-from steps.ports import Answer, Cluster, Inference, Manifest, NotServing, Question, Ref, Refusal, Server
+from steps.ports.kubernetes import Cluster
+from steps.ports.sglang import Answer, Inference, NotServing, Question, Refusal, Server
 from steps.proof.answers import flaws, shown
-from steps.release import RELEASE_LABEL
-from steps.service import ModelService
+from steps.reconcile.plan import Change, Plan
+from steps.reconcile.report import Report
+from steps.report.run import TOUCHING
+from steps.report.run_end import Account, ReadWorkflow, RunEnd, account
+from steps.rollout.garbage import deletions, groups_and_services, superseded
+from steps.rollout.intent import Intent
+from steps.rollout.observation import GroupLook, look_at_group
+from steps.rollout.readiness import Signature, settled, signature
 
 KEPT, REMOVED, PUT_BACK = "kept", "removed", "put back"  # verdicts
 OBJECTS = 3  # that a record holds of a release: the group, its own Service, and the one that clients use

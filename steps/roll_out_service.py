@@ -8,19 +8,20 @@ scaled, and the router follows.
 
 from dataclasses import dataclass, field, replace
 
-from steps.engine.plan import Change, Plan
-from steps.engine.report import Report
+from steps.kinds import POD, RELEASE_LABEL, SERVICE_LABEL, Manifest, Ref
 from steps.objects import group_operator, record, services, volume
 from steps.objects.converging import Look, apply_changes, look, plan_objects
-from steps.objects.group_look import GroupLook, look_at_group, wanted_group
 from steps.objects.group_operator import GroupOperator
-from steps.objects.kinds import POD, labels_of
+from steps.objects.metadata import labels_of
 from steps.objects.ownership import foreign_owner, owner
-from steps.objects.pods import is_ready, name_of
-from steps.objects.readiness import Signature, settled, signature
-from steps.objects.retirement import deletions, owned, superseded
-from steps.ports import Cluster, Manifest, Ref
-from steps.release import RELEASE_LABEL, SERVICE_LABEL, Release
+from steps.objects.pod_status import is_ready, name_of
+from steps.ports.kubernetes import Cluster
+from steps.reconcile.plan import Change, Plan
+from steps.reconcile.report import Report
+from steps.release import Release
+from steps.rollout.garbage import deletions, owned, superseded
+from steps.rollout.observation import GroupLook, look_at_group, wanted_group
+from steps.rollout.readiness import Signature, settled, signature
 
 
 @dataclass(frozen=True)

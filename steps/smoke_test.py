@@ -11,22 +11,23 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
-from steps.engine.outputs import Word
-from steps.engine.plan import Change, Plan
-from steps.engine.report import Report
-from steps.objects.kinds import POD
-from steps.objects.retirement import NO_RELEASE
+from steps.kinds import POD, RELEASE_LABEL, SERVICE_LABEL
 from steps.objects.services import release_service_ref
-from steps.ports import Answer, Cluster, Inference, NotServing, Pairing, Question, Refusal, RoutedWorker
-from steps.proof import exchanges as proving
-from steps.proof import members, portraits
+from steps.ports.kubernetes import Cluster
+from steps.ports.sglang import Answer, Inference, NotServing, Pairing, Question, Refusal, RoutedWorker
+from steps.proof import probe_requests as proving
+from steps.proof import worker_endpoints, worker_state
 from steps.proof.answers import shown
 from steps.proof.counters import Counters, counters, kv_bytes_per_token
-from steps.proof.exchanges import Exchange, Pair, ThroughRouter
-from steps.proof.members import Member
-from steps.proof.portraits import Portrait
+from steps.proof.probe_requests import Exchange, Pair, ThroughRouter
 from steps.proof.transport import LOG_LINES, transport
-from steps.release import RELEASE_LABEL, SERVICE_LABEL, Release
+from steps.proof.worker_endpoints import Member
+from steps.proof.worker_state import Portrait
+from steps.reconcile.outputs import Word
+from steps.reconcile.plan import Change, Plan
+from steps.reconcile.report import Report
+from steps.release import Release
+from steps.rollout.garbage import NO_RELEASE
 
 LONGEST_ANSWER = 300  # characters of it in the outputs
 # A pair whose bytes others hid is asked again, for the counters alone: the shorter the answer, the fewer others come.
@@ -89,7 +90,7 @@ class SmokeTest:
     def outputs(self, facts: Facts) -> Outputs:
         first = facts.exchanges[0].reply
         assert isinstance(first, Answer)
-        router = members.router(self.release)
+        router = worker_endpoints.router(self.release)
         proved = sorted({pair for exchange in facts.exchanges for pair in exchange.pairs})
         hidden = proving.unattributable(proving.every_pair(facts.workers), facts.exchanges)
         return Outputs(
@@ -110,10 +111,10 @@ class SmokeTest:
         if not pods or self.cluster.get(service) is None:
             what = str(service) if pods else f"pod in namespace {namespace} with {RELEASE_LABEL}={release.id}"
             return Facts(absent=(f"there is no {what}; roll-out-service makes it. Next: {NO_RELEASE}",))
-        found = members.workers(release, pods)
-        waits = members.missing(release, found)
+        found = worker_endpoints.workers(release, pods)
+        waits = worker_endpoints.missing(release, found)
         workers = [_unless_starting(waits, partial(self._portrait, member)) for member in found]
-        router = members.router(release)
+        router = worker_endpoints.router(release)
         routed = _unless_starting(waits, lambda: self.inference.routed_workers(router))
         return Facts(
             waits=tuple(waits),
@@ -160,7 +161,7 @@ class SmokeTest:
     def _ask(self, workers: tuple[Portrait, ...], chosen: ThroughRouter | Pair) -> Answer | Refusal:
         if isinstance(chosen, ThroughRouter):
             question = self._question("" if not self._seen.exchanges else secrets.token_hex(4))
-            return self.inference.chat(members.router(self.release), question)
+            return self.inference.chat(worker_endpoints.router(self.release), question)
         by_name = {worker.member.name: worker.member for worker in workers}
         prefill, decode = (by_name[name] for name in chosen)
         pairing = Pairing(prefill.http.host, prefill.bootstrap.port, secrets.randbits(63))
@@ -194,16 +195,16 @@ def plan(release: Release, facts: Facts) -> Plan:
     if not facts.exchanges:
         return Plan(waits=("the first answer",))
     judged = proving.judge(facts.workers, facts.exchanges, release.service.served_model_name)
-    return Plan(kept=(*portraits.kept(release, facts.workers), *_told(facts.exchanges))) + judged
+    return Plan(kept=(*worker_state.kept(release, facts.workers), *_told(facts.exchanges))) + judged
 
 
 def unfit(release: Release, facts: Facts) -> Plan:
     """Why a request would prove nothing now; a plan without faults and waits if it would."""
     if facts.absent:
         return Plan(faults=facts.absent)
-    faults = portraits.faults(release, facts.workers, facts.routed)
+    faults = worker_state.faults(release, facts.workers, facts.routed)
     return Plan(
-        waits=facts.waits or tuple(portraits.router_waits(release, facts.routed)),
+        waits=facts.waits or tuple(worker_state.router_waits(release, facts.routed)),
         faults=tuple(faults),
     )
 

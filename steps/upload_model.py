@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from steps.engine.clock import Clock, SystemClock
-from steps.engine.plan import Change, Plan
-from steps.engine.report import Report
 from steps.model import Listing
-from steps.ports import ModelStore
+from steps.ports.oss import ModelStore
+from steps.reconcile.clock import Clock, SystemClock
+from steps.reconcile.plan import Change, Plan
+from steps.reconcile.report import Report
 from steps.release import Release
 from steps.transfer import delivery, inventory, manifest, plans, staging
 from steps.transfer.delivery import Delivery, InBucket, Ledger

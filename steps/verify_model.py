@@ -6,9 +6,9 @@ proves each byte when it is written.
 
 from dataclasses import dataclass, field
 
-from steps.engine.plan import Change, Plan
-from steps.engine.report import Report, size
-from steps.ports import ModelStore
+from steps.ports.oss import ModelStore
+from steps.reconcile.plan import Change, Plan
+from steps.reconcile.report import Report, size
 from steps.release import Release
 from steps.transfer import delivery, manifest, plans
 from steps.transfer.manifest import ModelManifest

@@ -14,21 +14,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from steps.engine.clock import SystemClock
-from steps.engine.converge import Step
-from steps.engine.errors import Blocked
+from steps.document.overrides import InForce, Wanted
+from steps.document.schema import Document, ModelService
+from steps.errors import Blocked
 from steps.model import ModelDigest
-from steps.overrides import InForce, Wanted
-from steps.ports import AccessKey, Locks, ModelSource, ModelStore, Notifier
+from steps.ports.kubernetes import Locks
+from steps.ports.modelscope import ModelSource
+from steps.ports.notify import Notifier
+from steps.ports.oss import AccessKey, ModelStore
+from steps.reconcile.clock import SystemClock
+from steps.reconcile.converge import Step
 from steps.release import Release
-from steps.service import Document, ModelService
 
 if TYPE_CHECKING:
-    from steps.adapters.kubernetes import KubernetesCluster
-    from steps.objects.intent import Intent
-    from steps.objects.run_end import ReadWorkflow
-    from steps.objects.writer_lease import WriterLease
-    from steps.ports import Cluster, ImageRegistry, Inference
+    from steps.adapters.kubernetes.cluster import KubernetesCluster
+    from steps.ports.kubernetes import Cluster
+    from steps.ports.registry import ImageRegistry
+    from steps.ports.sglang import Inference
+    from steps.report.run_end import ReadWorkflow
+    from steps.rollout.intent import Intent
+    from steps.rollout.writer_lease import WriterLease
     from steps.transfer.manifest import ModelManifest
     from steps.transfer.shards import Shard
 
@@ -113,13 +118,14 @@ def _inherits(build: Callable[[Invocation], Step[Any]]) -> Callable[[Invocation]
     """
 
     def inheriting(invocation: Invocation) -> Step[Any]:
-        from steps.objects import inherited, record
+        from steps.objects import record
+        from steps.rollout import inherited_overrides
 
         if not invocation.inherits:
             return build(invocation)
         found = record.read(_cluster().get(record.record_ref(invocation.service)))
-        resolved = inherited.resolve(invocation.wanted, found)
-        for sentence in inherited.explained(invocation.wanted, found):
+        resolved = inherited_overrides.resolve(invocation.wanted, found)
+        for sentence in inherited_overrides.explained(invocation.wanted, found):
             log.warning("%s", sentence)
         return build(replace(invocation, service=resolved.service, overrides=resolved.overrides))
 
@@ -259,7 +265,7 @@ def _promotion(invocation: Invocation, release: Release, cluster: "Cluster") -> 
 
 
 def _roll_back(invocation: Invocation) -> Step[Any]:
-    from steps.objects.run_end import RunEnd
+    from steps.report.run_end import RunEnd
     from steps.roll_back import RollBack
 
     service, cluster = invocation.service, _cluster()
@@ -279,7 +285,7 @@ def _roll_back(invocation: Invocation) -> Step[Any]:
 
 
 def _report_run(invocation: Invocation) -> Step[Any]:
-    from steps.objects.run_end import RunEnd
+    from steps.report.run_end import RunEnd
     from steps.report_run import ReportRun
 
     service, cluster = invocation.service, _cluster()
@@ -320,7 +326,7 @@ def _manifest(release: Release) -> "Callable[[], ModelManifest | None]":
 
 
 def _source(service: ModelService) -> ModelSource:
-    from steps.adapters.modelscope import ModelScopeSource
+    from steps.adapters.modelscope.source import ModelScopeSource
 
     return ModelScopeSource(
         endpoint=ENVIRONMENT.get(HUB_ENDPOINT, service.model.endpoint),
@@ -338,8 +344,8 @@ def _registry() -> "ImageRegistry | None":
 
 
 def _store(service: ModelService) -> ModelStore:
-    from steps.adapters.oss import OssStore
-    from steps.adapters.oss_credentials import role_credentials, static_credentials
+    from steps.adapters.oss.credentials import role_credentials, static_credentials
+    from steps.adapters.oss.store import OssStore
 
     credentials = service.store.credentials
     return OssStore(
@@ -366,13 +372,13 @@ def _access_key() -> AccessKey:
 
 
 def _guarded(invocation: Invocation, step: Step[Facts], lease: "WriterLease") -> Step[Any]:
-    from steps.objects.writer_lease import Guarded
+    from steps.rollout.writer_lease import Guarded
 
     return step if invocation.check else Guarded(step, lease, _intent(invocation))
 
 
 def _workflow(service: ModelService, cluster: "KubernetesCluster", run: str) -> "ReadWorkflow":
-    from steps.objects.run_end import workflow_of
+    from steps.report.run_end import workflow_of
 
     path = ENVIRONMENT.get(RUN_FILE)
     if path:
@@ -385,7 +391,7 @@ def _lease(invocation: Invocation, locks: Locks, *, last: bool = False, at_exit:
 
     The last step of the line gives the Lease back if it is done, and the exit handler however it ends.
     """
-    from steps.objects.writer_lease import Writer, WriterLease
+    from steps.rollout.writer_lease import Writer, WriterLease
 
     stays = bool(_run_name(invocation)) and not at_exit
     seconds = BETWEEN_STEPS + 60 * invocation.service.smoke.deadline_minutes if stays else WITHIN_A_STEP
@@ -394,14 +400,14 @@ def _lease(invocation: Invocation, locks: Locks, *, last: bool = False, at_exit:
 
 
 def _gpu_lease(invocation: Invocation, locks: Locks) -> "WriterLease":
-    from steps.objects.writer_lease import GpuLease, Writer
+    from steps.rollout.writer_lease import GpuLease, Writer
 
     writer = Writer(_writer_name(invocation), WITHIN_A_STEP, stays=False)
     return GpuLease(invocation.service, locks, writer, SystemClock())
 
 
 def _intent(invocation: Invocation) -> "Intent":
-    from steps.objects.intent import Intent
+    from steps.rollout.intent import Intent
 
     return Intent(_writer_name(invocation), invocation.record_counter)
 
@@ -415,19 +421,19 @@ def _run_name(invocation: Invocation) -> str:
 
 
 def _cluster() -> "KubernetesCluster":
-    from steps.adapters.kubernetes import connect
+    from steps.adapters.kubernetes.cluster import connect
 
     return connect(_kubeconfig())
 
 
 def _inference() -> "Inference":
-    from steps.adapters.sglang import connect
+    from steps.adapters.sglang.client import connect
 
     return connect(_kubeconfig())
 
 
 def _notifier() -> Notifier:
-    from steps.adapters.webhook import WebhookNotifier
+    from steps.adapters.notify.webhook import WebhookNotifier
 
     return WebhookNotifier(_secret(WEBHOOK_URL, "the address of the webhook"))
 

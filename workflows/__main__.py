@@ -4,9 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from steps.engine.closed_pipe import run_command
-from steps.engine.errors import Exit, StepError
-from steps.service import DocumentError
+from steps.errors import DocumentError, Exit, StepError
+from steps.reconcile.closed_pipe import run_command
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,12 +23,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from workflows import local  # noqa: PLC0415  # each command loads only what it needs
-    from workflows.rehearsal.launch import RehearsalError  # noqa: PLC0415
+    from workflows import rehearsal  # noqa: PLC0415  # each command loads only what it needs
+    from workflows.simulator.launch import RehearsalError  # noqa: PLC0415
 
     try:
-        return local.run(
-            local.Options(options.service, tuple(options.set), options.state, options.port, keep=options.keep)
+        return rehearsal.run(
+            rehearsal.Options(options.service, tuple(options.set), options.state, options.port, keep=options.keep)
         )
     except RehearsalError as error:
         sys.stderr.write(f"{error}\n")
@@ -37,24 +36,24 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _render(options: argparse.Namespace) -> int:
-    from workflows import render  # noqa: PLC0415  # hera alone costs half a second
+    from workflows.argo import bundle  # noqa: PLC0415  # hera alone costs half a second
 
     if options.service:
-        lines = render.write_bundle(options.service, options.argo, options.out)
+        lines = bundle.write_bundle(options.service, options.argo, options.out)
     elif options.check:
-        drifted = render.drift(ROOT)
+        drifted = bundle.drift(ROOT)
         sys.stderr.writelines(f"{sentence}\n" for sentence in drifted)
         return Exit.BUG if drifted else Exit.DONE
     else:
-        lines = [str(path) for path in render.write_all(ROOT)]
+        lines = [str(path) for path in bundle.write_all(ROOT)]
     sys.stdout.writelines(f"{line}\n" for line in lines)
     return Exit.DONE
 
 
 def _submit(options: argparse.Namespace) -> int:
-    from workflows.runs import commands  # noqa: PLC0415  # no Hera for who only starts a run
+    from workflows.commands import run  # noqa: PLC0415  # no Hera for who only starts a run
 
-    start = commands.Start(
+    start = run.Start(
         target=options.target,
         overrides=tuple(options.set),
         run_id=options.run_id,
@@ -64,18 +63,18 @@ def _submit(options: argparse.Namespace) -> int:
         minutes=options.timeout,
         recap=options.recap,
     )
-    return commands.submit(start, commands.Place(options.namespace, options.argo_server, options.event))
+    return run.submit(start, run.Place(options.namespace, options.argo_server, options.event))
 
 
 def _status(options: argparse.Namespace) -> int:
-    from workflows.runs import commands  # noqa: PLC0415  # no Hera for who only looks at runs
+    from workflows.commands import run  # noqa: PLC0415  # no Hera for who only looks at runs
 
-    place = commands.Place(options.namespace, options.argo_server)
-    return commands.status(options.target, place, follow=options.follow, last=options.last)
+    place = run.Place(options.namespace, options.argo_server)
+    return run.status(options.target, place, follow=options.follow, last=options.last)
 
 
 def _schema(_options: argparse.Namespace) -> int:
-    from workflows.render import schema_text  # noqa: PLC0415
+    from workflows.argo.bundle import schema_text  # noqa: PLC0415
 
     sys.stdout.write(schema_text())
     return Exit.DONE

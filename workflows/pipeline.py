@@ -1,6 +1,6 @@
 """The line as data: the tasks and their order. The only place that knows it.
 
-`workflows.argo` turns it into Argo manifests and `workflows.local` into processes, so both run the same commands.
+`workflows.argo` turns it into Argo manifests and `workflows.rehearsal` into processes, so both run the same commands.
 """
 
 import dataclasses
@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from steps.objects.workflow_run import REPORT_RUN, ROLL_BACK, SIGN
-from steps.service import ModelService
+from steps.document.schema import ModelService
+from steps.report.run import REPORT_RUN, ROLL_BACK, SIGN
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""One outside system each. Only adapters import an SDK."""
+"""One package for each outside system. Only adapters import an SDK."""

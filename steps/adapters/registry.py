@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from steps.engine.errors import TransientError
-from steps.image_name import DOCKER_HUB, ImageName
+from steps.document.image_name import DOCKER_HUB, ImageName
+from steps.errors import TransientError
 
 SECONDS = 10.0  # for all that one question takes, looking up the name of the host included
 LARGEST = 4 * 1024 * 1024  # bytes of one answer; the specification's own limit of a manifest

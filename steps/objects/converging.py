@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from steps.engine.plan import Change, Plan
-from steps.engine.report import Report
+from steps.kinds import Manifest, Ref
 from steps.objects.difference import differences, presentable, reason
-from steps.objects.kinds import being_deleted
+from steps.objects.field_managers import last_writer
+from steps.objects.metadata import being_deleted
 from steps.objects.ownership import Owner, foreign_owner, refuse_foreign
-from steps.objects.writers import last_writer
-from steps.ports import Cluster, Manifest, Ref
+from steps.ports.kubernetes import Cluster
+from steps.reconcile.plan import Change, Plan
+from steps.reconcile.report import Report
 
 LOOKS_AGAIN = 3  # at an object that is being written all the time; then it is taken as it came
 

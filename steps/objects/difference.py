@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from steps.ports import Manifest
-from steps.release import HASH_LABEL
+from steps.kinds import HASH_LABEL, Manifest
 
 ABSENT = object()
 HIDDEN = "(hidden)"

@@ -14,8 +14,8 @@ https://github.com/sgl-project/rbg/tree/main/config/crd/bases and api/workloads/
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from steps.objects.kinds import INSTANCE, ROLE_BASED_GROUP, ROLE_INSTANCE_SET, V1ALPHA1, V1ALPHA2
-from steps.ports import Cluster, Kind
+from steps.kinds import INSTANCE, ROLE_BASED_GROUP, ROLE_INSTANCE_SET, V1ALPHA1, V1ALPHA2, Kind
+from steps.ports.kubernetes import Cluster
 
 TELLING_KINDS = (Kind(V1ALPHA1, ROLE_BASED_GROUP), Kind(V1ALPHA2, ROLE_BASED_GROUP), INSTANCE, ROLE_INSTANCE_SET)
 ABSENT = "the cluster serves no RoleBasedGroup. Next: install the RBG operator (on ACK: component ack-rbgs), run again"

@@ -6,11 +6,10 @@ counts, too; a volume has none, and there it is the namespace of the claim for w
 
 from dataclasses import dataclass
 
-from steps.engine.errors import Blocked
-from steps.objects.kinds import PERSISTENT_VOLUME, labels_of
-from steps.ports import Manifest, Ref
-from steps.release import SERVICE_LABEL
-from steps.service import ModelService
+from steps.document.schema import ModelService
+from steps.errors import Blocked
+from steps.kinds import PERSISTENT_VOLUME, SERVICE_LABEL, Manifest, Ref
+from steps.objects.metadata import labels_of
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,10 @@ workers: whatever else changes is another release, which is proved beside the ol
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from steps.objects.engine_flags import (
+from steps.kinds import ERDMA, GPU, HASH_LABEL, RELEASE_LABEL, ROLE_LABEL, SERVICE_LABEL
+from steps.objects.probes import router_probes, worker_probes
+from steps.release import Release, content_hash
+from steps.sglang.flags import (
     HEALTH_FAILURES,
     HEALTH_INTERVAL,
     ROUTER_COMMAND,
@@ -18,14 +21,10 @@ from steps.objects.engine_flags import (
     worker_args,
     worker_env,
 )
-from steps.objects.probes import router_probes, worker_probes
-from steps.release import HASH_LABEL, RELEASE_LABEL, ROLE_LABEL, SERVICE_LABEL, Release, content_hash
 
 PodTemplate = dict[str, Any]
 
 HASH_LENGTH = 10
-GPU = "nvidia.com/gpu"
-ERDMA = "aliyun/erdma"
 # Longer than any generation that may be in flight: SGLang drains without an upper bound after SIGTERM.
 WORKER_GRACE = 600  # seconds
 # The router's own `--shutdown-grace-period-secs` is 180.

@@ -6,8 +6,8 @@ defaulted one and would roll for ever. https://github.com/sgl-project/rbg/issues
 
 from typing import Any
 
-from steps.objects.engine_flags import has_ready_endpoint
-from steps.service import Serving
+from steps.document.schema import Serving
+from steps.sglang.flags import has_ready_endpoint
 
 Probe = dict[str, Any]
 

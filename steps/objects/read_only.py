@@ -10,9 +10,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from steps.engine.errors import Blocked
-from steps.ports import Cluster, Kind, Manifest, Ref, Right
-from steps.release import FIELD_MANAGER
+from steps.errors import Blocked
+from steps.kinds import FIELD_MANAGER, Kind, Manifest, Ref
+from steps.ports.kubernetes import Cluster, Right
 
 Fields = Mapping[str, Any]  # in the notation of fieldsV1: {"f:spec": {"f:ports": {'k:{"port":80}': {"f:name": {}}}}}
 

@@ -1,22 +1,22 @@
 """The release record: a ConfigMap that says which release takes the traffic, and how it looked when it was proved.
 
 It is what a failed rollout is put back from, so it holds whole manifests, never a recipe to render them again. Its
-counter tells a run whether another run promoted a release in the meantime (`steps.objects.intent`).
+counter tells a run whether another run promoted a release in the meantime (`steps.rollout.intent`).
 
 A reader ignores fields that it does not know and defaults those that are absent, for every value of `schema`: the
-record of an older or newer Slipway can be read. tests/plan/records holds one of each schema.
+record of an older or newer Slipway can be read. tests/recorded/records holds one of each schema.
 """
 
 import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from steps.engine.errors import TransientError
-from steps.objects.kinds import CONFIG_MAP, ROLE_BASED_GROUP, owned_metadata
-from steps.overrides import OVERRIDES, InForce
-from steps.ports import Manifest, Ref
+from steps.document.overrides import OVERRIDES, InForce
+from steps.document.schema import ModelService
+from steps.errors import TransientError
+from steps.kinds import CONFIG_MAP, ROLE_BASED_GROUP, Manifest, Ref
+from steps.objects.metadata import owned_metadata
 from steps.release import Release, record_name
-from steps.service import ModelService
 
 SCHEMA = "1"
 PROMOTED_AT = "promotedAt"

@@ -3,10 +3,9 @@
 It is made when a transfer is about to begin, and goes when no Retry of the run needs it any more.
 """
 
-from steps.objects.kinds import PERSISTENT_VOLUME_CLAIM, POD
-from steps.objects.workflow_run import WORKFLOW
-from steps.ports import Cluster, Manifest, Ref
-from steps.service import ModelService
+from steps.document.schema import ModelService
+from steps.kinds import PERSISTENT_VOLUME_CLAIM, POD, WORKFLOW, Manifest, Ref
+from steps.ports.kubernetes import Cluster
 
 # Argo's own label of what belongs to a run. https://argo-workflows.readthedocs.io/en/latest/workflow-creator/
 RUN_LABEL = "workflows.argoproj.io/workflow"

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from steps.objects.kinds import SERVICE, owned_metadata
-from steps.objects.role_based_group import ROUTER
-from steps.ports import Manifest, Ref
-from steps.release import RELEASE_LABEL, ROLE_LABEL, SERVICE_LABEL, Release
-from steps.service import ModelService
+from steps.document.schema import ModelService
+from steps.kinds import RELEASE_LABEL, ROLE_LABEL, SERVICE, SERVICE_LABEL, Manifest, Ref
+from steps.objects.group import ROUTER
+from steps.objects.metadata import owned_metadata
+from steps.release import Release
 
 
 def release_service_ref(release: Release) -> Ref:

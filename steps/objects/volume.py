@@ -7,13 +7,13 @@ https://github.com/kubernetes-sigs/alibaba-cloud-csi-driver/blob/master/docs/oss
 
 import base64
 
-from steps.engine.plan import Plan
-from steps.objects.kinds import PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, SECRET, being_deleted, owned_metadata
+from steps.kinds import OSS_DRIVER, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, SECRET, SERVICE_LABEL, Manifest, Ref
+from steps.objects.metadata import being_deleted, owned_metadata
 from steps.objects.ownership import is_ours
-from steps.ports import AccessKey, Manifest, Ref
-from steps.release import SERVICE_LABEL, Release
+from steps.ports.oss import AccessKey
+from steps.reconcile.plan import Plan
+from steps.release import Release
 
-DRIVER = "ossplugin.csi.alibabacloud.com"
 # Nominal: the driver enforces no size, and a bound claim cannot change its request.
 NOMINAL_CAPACITY = "1Ti"
 
@@ -42,7 +42,7 @@ def secret(release: Release, key: AccessKey) -> Manifest:
 def persistent_volume(release: Release, capacity: str) -> Manifest:
     service = release.service
     source = {
-        "driver": DRIVER,
+        "driver": OSS_DRIVER,
         "volumeHandle": release.volume_name,
         "volumeAttributes": release.volume_attributes,
     }

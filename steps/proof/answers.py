@@ -1,6 +1,6 @@
 """What is wrong with an answer, although its status was 200."""
 
-from steps.ports import Answer
+from steps.ports.sglang import Answer
 
 GOOD_ENDS = ("stop", "length", "tool_calls")  # "abort" comes with 200, too, and with half an answer
 UNREADABLE = "\ufffd"

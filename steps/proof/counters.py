@@ -4,13 +4,13 @@ Which counter moves how: sglang 0.5.23, python/sglang/srt/observability/metrics_
 after its first use, so an absent one is 0. Gauges are late by some forty decode steps and are not used.
 
 Each rank of a worker exports its own series, and one handover raises the count by one on every rank of one dp rank,
-each with its share of the bytes. Recorded at tp 2 and at dp attention 2: tests/contract/sglang/README.md.
+each with its share of the bytes. Recorded at tp 2 and at dp attention 2: tests/recorded/sglang/README.md.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 
-from steps.ports import Metrics, Sample
+from steps.ports.sglang import Metrics, Sample
 
 MIB = 2**20
 GIB = 2**30

@@ -9,9 +9,9 @@ import hashlib
 import threading
 from collections.abc import Iterable
 
-from steps.engine.errors import Blocked, StepError, TransientError
+from steps.errors import Blocked, StepError, TransientError
 from steps.model import ModelFile
-from steps.ports import ModelStore, StoredObject, StoredPart, Upload
+from steps.ports.oss import ModelStore, StoredObject, StoredPart, Upload
 from steps.release import Release, content_hash
 from steps.transfer import checkpoint as checkpoints
 from steps.transfer.checkpoint import Checkpoint, CheckpointRecord

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from steps.engine.clock import Clock
-from steps.engine.errors import Blocked
-from steps.engine.plan import Change
-from steps.engine.report import Report
+from steps.document.schema import ModelService
+from steps.errors import Blocked
 from steps.model import Listing, ModelFile
-from steps.ports import ModelSource, ModelStore
+from steps.ports.modelscope import ModelSource
+from steps.ports.oss import ModelStore
+from steps.reconcile.clock import Clock
+from steps.reconcile.plan import Change
+from steps.reconcile.report import Report
 from steps.release import Release
-from steps.service import ModelService
 from steps.transfer import manifest
 from steps.transfer.bucket import BucketSink, metadata, object_key, state_key
 from steps.transfer.layout import part_size

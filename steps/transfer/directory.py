@@ -5,7 +5,7 @@ import sys
 import threading
 from pathlib import Path
 
-from steps.engine.errors import Blocked
+from steps.errors import Blocked
 from steps.model import Listing, ModelFile
 from steps.transfer import checkpoint as checkpoints
 from steps.transfer import hashing

@@ -6,9 +6,9 @@ The file is made whole only when every part is stored and the SHA-256 over all o
 import threading
 from dataclasses import dataclass, field
 
-from steps.engine.clock import Clock
 from steps.model import ModelFile
-from steps.ports import ModelSource
+from steps.ports.modelscope import ModelSource
+from steps.reconcile.clock import Clock
 from steps.transfer import hashing
 from steps.transfer.checkpoint import Checkpoint
 from steps.transfer.layout import Layout, Part

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from steps.model import Listing, ModelFile
-from steps.ports import ModelStore, StoredObject, Upload
+from steps.ports.oss import ModelStore, StoredObject, Upload
 from steps.release import MANIFEST_NAME, Release
 from steps.transfer import checkpoint, manifest
 from steps.transfer.bucket import STATE_FOLDER, mistrust, object_key, state_key

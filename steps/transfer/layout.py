@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from steps.service import ModelService
+from steps.document.schema import ModelService
 
 MIB = 1 << 20
 # OSS takes 10,000 parts; the rest is room. https://www.alibabacloud.com/help/en/oss/developer-reference/uploadpart

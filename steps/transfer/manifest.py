@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from steps import __version__
-from steps.engine.errors import Blocked
+from steps.errors import Blocked
 from steps.model import Listing, ModelDigest, ModelFile, UnsafePathError
-from steps.ports import ModelStore
+from steps.ports.oss import ModelStore
 from steps.release import MANIFEST_NAME, Release
 
 SCHEMA = 1  # raised by a change that a reader must know of; others only add fields

@@ -3,8 +3,8 @@
 import threading
 from collections import deque
 
-from steps.engine.clock import Clock
-from steps.engine.report import Progress, Report
+from steps.reconcile.clock import Clock
+from steps.reconcile.report import Progress, Report
 
 WINDOW = 10.0  # seconds over which the rate is taken: long enough to be calm, short enough to show a stall
 SHOWN = 2  # files named on the one line of progress

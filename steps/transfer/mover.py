@@ -9,11 +9,11 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from steps.engine.clock import Clock
-from steps.engine.errors import DeadlineExceeded, StepError
-from steps.engine.report import Report
+from steps.errors import DeadlineExceeded, StepError
 from steps.model import ModelFile
-from steps.ports import ModelSource
+from steps.ports.modelscope import ModelSource
+from steps.reconcile.clock import Clock
+from steps.reconcile.report import Report
 from steps.transfer.file_job import SAVE_PARTS, FileJob
 from steps.transfer.layout import layout
 from steps.transfer.meter import Meter

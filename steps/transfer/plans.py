@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from steps.engine.plan import Action, Change, Plan
-from steps.engine.report import size
 from steps.model import Listing, ModelFile
-from steps.ports import StoredObject, Upload
+from steps.ports.oss import StoredObject, Upload
+from steps.reconcile.plan import Action, Change, Plan
+from steps.reconcile.report import size
 from steps.release import Release
 from steps.transfer.bucket import object_key
 from steps.transfer.inventory import Inventory

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from steps.engine.errors import Blocked
-from steps.engine.report import size
+from steps.errors import Blocked
 from steps.model import Listing, ModelDigest, ModelFile, UnsafePathError
+from steps.reconcile.report import size
 from steps.release import content_hash
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from steps.engine.errors import Blocked
+from steps.errors import Blocked
 from steps.model import ModelFile
 from steps.transfer.checkpoint import Checkpoint
 from steps.transfer.layout import Part

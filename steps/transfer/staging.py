@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from steps.engine.plan import Change, Plan
-from steps.engine.report import size
 from steps.model import Listing
+from steps.reconcile.plan import Change, Plan
+from steps.reconcile.report import size
 from steps.transfer.plans import Moves, grouped
 from steps.transfer.scratch import Scratch
 from steps.transfer.sink import Move

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from steps.engine.report import size
-from steps.ports import ModelStore, StoredObject
+from steps.ports.oss import ModelStore, StoredObject
+from steps.reconcile.report import size
 from steps.release import Release
 from steps.transfer import hashing
 from steps.transfer.bucket import object_key

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steps.adapters.modelscope import ModelScopeSource
+from steps.adapters.modelscope.source import ModelScopeSource
 from steps.model import Listing
 from tests.bench.measure import Command, cpu_of
 from tests.bench.services import KEY_ID, KEY_SECRET
-from tests.samples import ROOT, SERVICES
+from tests.support.samples import ROOT, SERVICES
 
 MODEL = "bench/model"
 GB = 10**9

@@ -23,16 +23,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from steps.adapters.hub_listing import LISTING_LIMIT, listing_of
-from steps.adapters.modelscope import ModelScopeSource
-from steps.adapters.oss import OssStore
-from steps.adapters.oss_credentials import static_credentials
-from steps.engine.plan import Plan
+from steps.adapters.modelscope.listing import LISTING_LIMIT, listing_of
+from steps.adapters.modelscope.source import ModelScopeSource
+from steps.adapters.oss.credentials import static_credentials
+from steps.adapters.oss.store import OssStore
+from steps.document.schema import load
 from steps.mirror_model import Facts, plan
 from steps.model import Listing
-from steps.ports import AccessKey, StoredObject, Upload
+from steps.ports.oss import AccessKey, StoredObject, Upload
+from steps.reconcile.plan import Plan
 from steps.release import Release
-from steps.service import load
 from steps.transfer import manifest
 from steps.transfer.bucket import object_key, state_key
 from steps.transfer.inventory import Inventory, Unfinished
@@ -41,7 +41,7 @@ from steps.transfer.shards import Shard
 from tests.bench import report
 from tests.bench.loopback import service
 from tests.bench.services import BUCKET, KEY_ID, KEY_SECRET, REGION
-from tests.samples import ROOT, SERVICES
+from tests.support.samples import ROOT, SERVICES
 
 MODEL = "bench/many-files"
 MOST = LISTING_LIMIT - 1  # files of one listing that may be trusted

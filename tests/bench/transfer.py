@@ -21,7 +21,7 @@ from tests.bench.loopback import Bench, bench
 from tests.bench.measure import ClientFailedError
 from tests.bench.report import Measured, Row
 from tests.bench.variants import AS_FAST_AS_IT_GOES, BASELINE, OVER_A_SLOW_WIRE, Variant, streamed
-from tests.samples import ROOT
+from tests.support.samples import ROOT
 
 FILES = 8  # large ones, beside the small ones that every model has
 WARM_UP = 0.004  # GB

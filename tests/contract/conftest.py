@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from steps.adapters.kubernetes import KubernetesCluster
-from tests.api_servers import REAL, Api, Server, embedded, real
+from steps.adapters.kubernetes.cluster import KubernetesCluster
+from tests.support.api_servers import REAL, Api, Server, embedded, real
 
 
 @pytest.fixture(

@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from steps.service import ModelService
-from tests.api_servers import MERGE, REAL, Answer, Api, real, until, with_token
-from tests.argo_world import OPEN, definition
-from tests.custom_kinds import custom_kinds
-from tests.samples import ROOT, service
-from tests.workflows.ci_requests import DOCUMENT, MINE, REFUSED, STATUSES, given, run_of_ci
-from tests.workflows.rendered import VARIANTS
-from workflows import admission, permissions
-from workflows.argo import cron_workflow, event_binding, workflow_template
-from workflows.compat import for_line, line
-from workflows.permissions import account_of_ci
+from steps.document.schema import ModelService
+from tests.support.api_servers import MERGE, REAL, Answer, Api, real, until, with_token
+from tests.support.argo_world import OPEN, definition
+from tests.support.ci_requests import DOCUMENT, MINE, REFUSED, STATUSES, given, run_of_ci
+from tests.support.custom_kinds import custom_kinds
+from tests.support.rendered import VARIANTS
+from tests.support.samples import RECORDED, service
+from workflows.argo import accounts, policies
+from workflows.argo.accounts import account_of_ci
+from workflows.argo.versions import for_line, line
+from workflows.argo.workflow import cron_workflow, event_binding, workflow_template
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning"),  # of a test server
@@ -77,7 +77,7 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def _with_roles(admin: Api, folder: Path, of: ModelService, argo: str) -> Iterator[Installed]:
     space = of.workflow.namespace
     runs: Manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space}}
-    made = [runs, *permissions.continuous_integration(of), *admission.policy(of)]
+    made = [runs, *accounts.continuous_integration(of), *policies.policy(of)]
     try:
         for one in made:
             answer = admin("POST", _collection(one), one)
@@ -239,7 +239,7 @@ def _definitions(argo: str) -> Iterator[Manifest]:
     if argo == "3.5":
         yield from map(definition, PLURALS)
         return
-    packed = ROOT / "tests" / "schemas" / "argo" / "crds-v4.1.2.json.gz"
+    packed = RECORDED / "schemas" / "argo" / "crds-v4.1.2.json.gz"
     found = json.loads(gzip.decompress(packed.read_bytes()))
     yield from found.values()
     schema = found["WorkflowTemplate"]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]

@@ -15,8 +15,8 @@ import pytest
 import requests
 from oss2.models import PartInfo
 
-from tests.buckets import KEY_ID, KEY_SECRET, NAME, REGION, running
-from workflows.rehearsal.bucket import Bucket
+from tests.support.buckets import KEY_ID, KEY_SECRET, NAME, REGION, running
+from workflows.simulator.bucket import Bucket
 
 PART = 100 << 10  # bytes: the smallest part that OSS allows
 

@@ -13,31 +13,31 @@ from typing import Any
 import pytest
 
 from steps import wiring
-from steps.adapters.kubernetes import KubernetesCluster, connect
-from steps.adapters.oss import OssStore
+from steps.adapters.kubernetes.cluster import KubernetesCluster, connect
+from steps.adapters.oss.store import OssStore
 from steps.check_release import CURRENT, STALE, CheckRelease, Outputs
-from steps.engine.clock import SystemClock
-from steps.engine.converge import Step, converge
-from steps.engine.errors import Blocked
+from steps.errors import Blocked
+from steps.kinds import V1ALPHA1, Kind, Manifest, Ref
 from steps.model import Listing, ModelFile
 from steps.objects import record, services, volume
-from steps.objects.kinds import V1ALPHA1
 from steps.objects.read_only import ReadOnlyCluster
-from steps.ports import Cluster, Kind, Manifest, Ref
+from steps.ports.kubernetes import Cluster
 from steps.promote_release import PromoteRelease
+from steps.reconcile.clock import SystemClock
+from steps.reconcile.converge import Step, converge
 from steps.release import Release
 from steps.transfer import manifest
 from steps.transfer.manifest import ManifestFile
-from tests.fakes import FakeClock, RecordingReport
-from tests.live_cluster import LiveCluster
-from tests.pd_group import FAST as FAST_ENGINE
-from tests.pd_group import write_model
-from tests.samples import release, service
+from tests.support.fakes import FakeClock, RecordingReport
+from tests.support.live_cluster import LiveCluster
+from tests.support.pd_group import FAST as FAST_ENGINE
+from tests.support.pd_group import write_model
+from tests.support.samples import release, service
 from workflows.pipeline import tasks
-from workflows.rehearsal.bucket import Bucket
-from workflows.rehearsal.cluster.controllers.pace import FAST
-from workflows.rehearsal.cluster.embedded import EmbeddedCluster
-from workflows.rehearsal.engine import Script, SglangRuntime
+from workflows.simulator.bucket import Bucket
+from workflows.simulator.cluster.controllers.pace import FAST
+from workflows.simulator.cluster.embedded import EmbeddedCluster
+from workflows.simulator.engine import Script, SglangRuntime
 
 DECIDED = ("metadata.annotations={owner: search}",)
 # In the order of the line; without the transfer, whose files are there.

@@ -8,9 +8,20 @@ from kubernetes.client import ApiClient, CoreV1Api
 from kubernetes.dynamic import DynamicClient
 from kubernetes.watch import Watch
 
-from steps.adapters.kube_access import client_configuration
-from steps.adapters.kube_discovery import Discovery
-from tests.api_servers import GROUP, JSON_PATCH, MERGE, STRATEGIC, WIDGETS, Api, Server, config_map, until, widget
+from steps.adapters.kubernetes.access import client_configuration
+from steps.adapters.kubernetes.discovery import Discovery
+from tests.support.api_servers import (
+    GROUP,
+    JSON_PATCH,
+    MERGE,
+    STRATEGIC,
+    WIDGETS,
+    Api,
+    Server,
+    config_map,
+    until,
+    widget,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # of a test server
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from steps.adapters import kubernetes
-from steps.adapters.kubernetes import KubernetesCluster, connect
-from steps.engine.errors import Blocked, TransientError
-from steps.ports import Kind, Manifest, Ref, Right
-from steps.release import FIELD_MANAGER
-from tests.api_servers import (
+from steps.adapters.kubernetes import cluster as kubernetes_cluster
+from steps.adapters.kubernetes.cluster import KubernetesCluster, connect
+from steps.errors import Blocked, TransientError
+from steps.kinds import FIELD_MANAGER, Kind, Manifest, Ref
+from steps.ports.kubernetes import Right
+from tests.support.api_servers import (
     DEFINITIONS,
     GROUP,
     MERGE,
@@ -191,7 +191,7 @@ def test_select_finds_by_labels_in_one_namespace_or_in_all(server: Server, clust
 def test_select_reads_every_page(server: Server, cluster: KubernetesCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         cluster.apply(placed(server, config_map(f"page-{number}", {}, book="one")))
-    monkeypatch.setattr(kubernetes, "PAGE", 2)
+    monkeypatch.setattr(kubernetes_cluster, "PAGE", 2)
     found = cluster.select(CONFIG_MAP, server.namespace, {"book": "one"})
     assert [one["metadata"]["name"] for one in found] == [f"page-{number}" for number in range(5)]
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from steps.engine.converge import Step
-from steps.engine.errors import DeadlineExceeded, NotConverging
+from steps.errors import DeadlineExceeded, NotConverging
+from steps.kinds import POD, V1ALPHA1, Kind, Manifest, Ref
 from steps.objects import volume
-from steps.objects.kinds import POD, V1ALPHA1
 from steps.objects.services import traffic_service_ref
-from steps.ports import Cluster, Kind, Manifest, Ref
-from tests.live_cluster import SABOTEUR, LiveCluster, live_cluster
-from tests.samples import release
-from workflows.rehearsal.cluster.controllers.pace import FAST
+from steps.ports.kubernetes import Cluster
+from steps.reconcile.converge import Step
+from tests.support.live_cluster import SABOTEUR, LiveCluster, live_cluster
+from tests.support.samples import release
+from workflows.simulator.cluster.controllers.pace import FAST
 
 RELEASE = release()
 IMPATIENT = release("rollout.deadlineMinutes=1", "volume.deadlineMinutes=1")  # the same release, given less time

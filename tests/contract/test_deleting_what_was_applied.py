@@ -1,7 +1,7 @@
 """`kubectl delete -k` of a rendered folder takes its own objects away, and no object of other people.
 
 With the very commands that `render` prints, on a real API server: the embedded one has no schema for `kubectl apply`.
-All kinds that it can list are compared. tests/workflows/test_install.py compares the folders, which needs no server.
+All kinds that it can list are compared. tests/argo/test_install.py compares the folders, which needs no server.
 """
 
 import json
@@ -17,20 +17,20 @@ from typing import Any
 import pytest
 import yaml
 
+from steps.document.schema import ModelService
+from steps.kinds import PERSISTENT_VOLUME, Manifest, Ref
 from steps.objects import record, services, volume
-from steps.objects.kinds import PERSISTENT_VOLUME
 from steps.objects.record import Record
-from steps.platform.rights import rights_of_accounts
-from steps.ports import AccessKey, Manifest, Ref
+from steps.permissions import rights_of_accounts
+from steps.ports.oss import AccessKey
 from steps.release import Release
-from steps.service import ModelService
 from steps.wiring import ENVIRONMENT
-from tests.api_servers import REAL, Api, Server, config_map, real, until
-from tests.argo_world import definition
-from tests.custom_kinds import custom_kinds
-from tests.samples import release
-from tests.workflows.folders import Identity, built, document, identity
-from workflows.render import bundle, commands, write
+from tests.support.api_servers import REAL, Api, Server, config_map, real, until
+from tests.support.argo_world import definition
+from tests.support.custom_kinds import custom_kinds
+from tests.support.folders import Identity, built, document, identity
+from tests.support.samples import release
+from workflows.argo.bundle import bundle, commands, write
 
 KUBECTL = shutil.which("kubectl")
 

@@ -7,17 +7,16 @@ from typing import Any
 
 import pytest
 
-from steps.adapters.kubernetes import connect
-from steps.engine.converge import converge
-from steps.objects.intent import Intent
-from steps.objects.kinds import LEASE, POD, V1ALPHA1
-from steps.objects.writer_lease import GpuLease, Guarded, Writer, WriterLease
-from steps.ports import Kind, Ref
-from steps.release import GPU_LEASE, RELEASE_LABEL, Release
-from tests.fakes import RecordingReport
-from tests.live_cluster import LiveCluster, live_cluster
-from tests.samples import release
-from workflows.rehearsal.cluster.seed import Seed
+from steps.adapters.kubernetes.cluster import connect
+from steps.kinds import LEASE, POD, RELEASE_LABEL, V1ALPHA1, Kind, Ref
+from steps.reconcile.converge import converge
+from steps.release import GPU_LEASE, Release
+from steps.rollout.intent import Intent
+from steps.rollout.writer_lease import GpuLease, Guarded, Writer, WriterLease
+from tests.support.fakes import RecordingReport
+from tests.support.live_cluster import LiveCluster, live_cluster
+from tests.support.samples import release
+from workflows.simulator.cluster.seed import Seed
 
 PATIENT = "rollout.deadlineMinutes=10000"  # of virtual time, which passes while the cluster is at rest
 ONE = release("metadata.name=one", "serving.serviceName=one", PATIENT)

@@ -10,26 +10,24 @@ from typing import Any
 
 import pytest
 
-from steps.adapters import kubernetes
-from steps.adapters.kubernetes import KubernetesCluster, connect
+from steps.adapters.kubernetes import cluster as kubernetes_cluster
+from steps.adapters.kubernetes.cluster import KubernetesCluster, connect
 from steps.check_release import STALE, CheckRelease, Part
-from steps.engine.converge import converge
-from steps.objects.holder import WORKFLOW_NAMESPACE, WORKFLOW_UID
-from steps.objects.intent import Intent
-from steps.objects.kinds import LEASE
+from steps.kinds import LEASE, WORKFLOW, Manifest, Ref
 from steps.objects.read_only import ReadOnlyCluster
-from steps.objects.workflow_run import WORKFLOW
-from steps.objects.writer_lease import GpuLease, Guarded, Writer, WriterLease
-from steps.ports import Manifest, Ref
+from steps.reconcile.converge import converge
 from steps.release import Release
-from tests.argo_world import argo_world, definition
-from tests.fakes import FakeClock, RecordingReport
-from tests.live_cluster import LiveCluster, live_cluster
-from tests.samples import release, service
-from workflows.rehearsal import faults
-from workflows.rehearsal.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES
-from workflows.rehearsal.cluster.store import Store
-from workflows.rehearsal.faults import Faults
+from steps.rollout.intent import Intent
+from steps.rollout.lease_holder import WORKFLOW_NAMESPACE, WORKFLOW_UID
+from steps.rollout.writer_lease import GpuLease, Guarded, Writer, WriterLease
+from tests.support.argo_world import argo_world, definition
+from tests.support.fakes import FakeClock, RecordingReport
+from tests.support.live_cluster import LiveCluster, live_cluster
+from tests.support.samples import release, service
+from workflows.simulator import faults
+from workflows.simulator.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES
+from workflows.simulator.cluster.store import Store
+from workflows.simulator.faults import Faults
 
 IMPATIENT = "rollout.deadlineMinutes=1"
 SERVING = release(IMPATIENT)
@@ -131,7 +129,7 @@ def test_a_run_that_argo_has_not_ended_is_waited_for_by_name(
 def test_without_an_answer_of_argo_the_holder_is_judged_by_time(
     world: World, answer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubernetes, "ATTEMPTS", 1)
+    monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 1)
     world.taken()
     world.tell(HOLDER, "Failed")
     world.faults.script(f"/workflows/{HOLDER}", answer, 100)

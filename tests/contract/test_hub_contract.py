@@ -11,9 +11,9 @@ import pytest
 from modelscope_hub import HubApi, NotExistError
 from modelscope_hub.errors import AuthenticationError, PermissionDeniedError
 
-from tests.hubs import MODEL, SHARD, get, serving
-from workflows.rehearsal.hub import Hub
-from workflows.rehearsal.server import PortInUseError
+from tests.support.hubs import MODEL, SHARD, get, serving
+from workflows.simulator.hub import Hub
+from workflows.simulator.server import PortInUseError
 
 TOKEN = "ms-not-a-secret"
 PRIVATE = "slipway/private"

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from steps.adapters.hub_failures import Doubtful
-from steps.adapters.hub_listing import LISTING_LIMIT, listing_of
-from steps.engine.errors import Blocked
+from steps.adapters.modelscope.failures import Doubtful
+from steps.adapters.modelscope.listing import LISTING_LIMIT, listing_of
+from steps.errors import Blocked
 from steps.model import Listing, ModelFile
 
 SHA = "b5f25c3d4e5f60718293a4b5c6d7e8f90123456789abcdef0123456789abcdef"

@@ -10,19 +10,19 @@ import pytest
 from kubernetes.client import ApiException
 from kubernetes.config import incluster_config
 
-from steps.adapters import kubernetes
-from steps.adapters.kube_access import api_access
-from steps.adapters.kube_errors import Attempt, refusal
-from steps.adapters.kubernetes import KubernetesCluster, connect
-from steps.engine.errors import Blocked, TransientError
-from steps.ports import Kind, Ref
-from tests.api_servers import config_map
-from workflows.rehearsal import faults
-from workflows.rehearsal.cluster.api import ApiServer
-from workflows.rehearsal.cluster.resources import CONFIG_MAPS, NAMESPACES
-from workflows.rehearsal.cluster.store import Store
-from workflows.rehearsal.faults import Faults
-from workflows.rehearsal.server import Handler, LoopbackServer
+from steps.adapters.kubernetes import cluster as kubernetes_cluster
+from steps.adapters.kubernetes.access import api_access
+from steps.adapters.kubernetes.cluster import KubernetesCluster, connect
+from steps.adapters.kubernetes.errors import Attempt, refusal
+from steps.errors import Blocked, TransientError
+from steps.kinds import Kind, Ref
+from tests.support.api_servers import config_map
+from workflows.simulator import faults
+from workflows.simulator.cluster.api import ApiServer
+from workflows.simulator.cluster.resources import CONFIG_MAPS, NAMESPACES
+from workflows.simulator.cluster.store import Store
+from workflows.simulator.faults import Faults
+from workflows.simulator.server import Handler, LoopbackServer
 
 REF = Ref(Kind("v1", "ConfigMap"), "a", "default")
 WANTED = {**config_map("a", {"n": "1"}), "metadata": {"name": "a", "namespace": "default"}}
@@ -67,7 +67,7 @@ def test_a_delete_whose_answer_is_lost_is_done(tmp_path: Path) -> None:
 def test_a_server_that_never_answers_is_no_answer_after_some_attempts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubernetes, "ATTEMPTS", 3)
+    monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 3)
     always = [("/configmaps", faults.UNAVAILABLE)] * 50
     with stumbling(tmp_path, *always) as (cluster, plan, _):
         with pytest.raises(TransientError, match="no answer from the API server when asked to get configmaps a in"):
@@ -106,7 +106,7 @@ def test_an_apply_that_may_not_create_names_create_however_the_server_puts_it(wo
 
 
 def test_a_server_that_is_down_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubernetes, "ATTEMPTS", 2)
+    monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 2)
     with stumbling(tmp_path) as (cluster, _, _):
         pass
     with pytest.raises(TransientError, match="no answer from the API server"):
@@ -123,7 +123,7 @@ class Portal(Handler):
 
 
 def test_a_page_instead_of_json_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubernetes, "ATTEMPTS", 1)
+    monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 1)
     portal = LoopbackServer(Portal)
     portal.start()
     kubeconfig(tmp_path / "kubeconfig", portal.url)

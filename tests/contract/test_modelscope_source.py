@@ -12,14 +12,25 @@ from pathlib import Path
 
 import pytest
 
-from steps.adapters.hub_links import Link, Links
-from steps.adapters.modelscope import ModelScopeSource
-from steps.engine.errors import Blocked, TransientError
+from steps.adapters.modelscope.links import Link, Links
+from steps.adapters.modelscope.source import ModelScopeSource
+from steps.errors import Blocked, TransientError
 from steps.model import Listing, ModelFile
-from tests.hubs import HASTY, MODEL, QUICK_TO_JUDGE, SHARD, content, is_right, named, refusing, serving, source_of
-from workflows.rehearsal.faults import DROP, EXPIRED_LINK, FORBIDDEN, SERVER_ERROR, Faults
-from workflows.rehearsal.hub import Hub, InternalLink
-from workflows.rehearsal.server import LOOPBACK
+from tests.support.hubs import (
+    HASTY,
+    MODEL,
+    QUICK_TO_JUDGE,
+    SHARD,
+    content,
+    is_right,
+    named,
+    refusing,
+    serving,
+    source_of,
+)
+from workflows.simulator.faults import DROP, EXPIRED_LINK, FORBIDDEN, SERVER_ERROR, Faults
+from workflows.simulator.hub import Hub, InternalLink
+from workflows.simulator.server import LOOPBACK
 
 TOKEN = "ms-0123456789-not-a-secret"
 REGION = "cn-hangzhou"

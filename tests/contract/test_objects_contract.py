@@ -8,22 +8,23 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from steps.adapters.kubernetes import KubernetesCluster
+from steps.adapters.kubernetes.cluster import KubernetesCluster
 from steps.create_volume import CreateVolume
-from steps.engine.clock import SystemClock
-from steps.engine.converge import converge
+from steps.document.schema import Serving
+from steps.kinds import Manifest, Ref
 from steps.objects import record, services, volume
 from steps.objects.converging import look, plan_objects
+from steps.objects.group import role_based_group
 from steps.objects.group_operator import GroupOperator, ask
 from steps.objects.record import Entry, Record
-from steps.objects.role_based_group import role_based_group
-from steps.ports import AccessKey, Manifest, Ref
+from steps.ports.oss import AccessKey
+from steps.reconcile.clock import SystemClock
+from steps.reconcile.converge import converge
 from steps.release import Release
-from steps.service import Serving
-from tests.api_servers import Server, delete, until
-from tests.custom_kinds import custom_kinds
-from tests.fakes import RecordingReport, stored
-from tests.samples import ROOT, release
+from tests.support.api_servers import Server, delete, until
+from tests.support.custom_kinds import custom_kinds
+from tests.support.fakes import RecordingReport, stored
+from tests.support.samples import ROOT, release
 
 pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # of a test server
 
@@ -41,7 +42,7 @@ def here(server: Server, cluster: KubernetesCluster) -> Iterator[Release]:
 
 @pytest.fixture(scope="module")
 def operator(server: Server) -> Iterator[GroupOperator]:
-    path = ROOT / "workflows" / "rehearsal" / "cluster" / "crds" / "rbg-v0.6.0" / GROUPS
+    path = ROOT / "workflows" / "simulator" / "cluster" / "crds" / "rbg-v0.6.0" / GROUPS
     definition = yaml.safe_load(path.read_text(encoding="utf-8"))
     with custom_kinds(server, definition):
         until(lambda: ask(server.cluster()) is not None)

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from steps.adapters.oss import OssStore
-from steps.adapters.oss_copy import copy_parts
-from steps.adapters.oss_credentials import static_credentials
-from steps.engine.errors import Blocked, TransientError
-from steps.ports import AccessKey, StoredObject, StoredPart, Upload
-from tests.buckets import running, store
+from steps.adapters.oss.copy import copy_parts
+from steps.adapters.oss.credentials import static_credentials
+from steps.adapters.oss.store import OssStore
+from steps.errors import Blocked, TransientError
+from steps.ports.oss import AccessKey, StoredObject, StoredPart, Upload
+from tests.support.buckets import running, store
 
 PART = 100 << 10  # bytes: the smallest part that OSS allows
 REAL = "SLIPWAY_TEST_OSS_"  # ENDPOINT, REGION, BUCKET, KEY_ID, KEY_SECRET and, for a temporary key, TOKEN
@@ -214,7 +214,7 @@ def test_a_large_copy_goes_part_by_part(oss: OssStore, folder: str) -> None:
 def test_what_is_too_large_for_one_copy_is_copied_in_parts(
     oss: OssStore, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("steps.adapters.oss.MAX_COPY", 6)
+    monkeypatch.setattr("steps.adapters.oss.store.MAX_COPY", 6)
     source = oss.put(folder + "a", b"content", metadata={"sha256": "ab"})
     assert source is not None
     copied = oss.copy(source, folder + "copy")

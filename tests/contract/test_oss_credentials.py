@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from steps.adapters.oss_credentials import RoleCredentials, role_credentials, static_credentials
-from steps.engine.errors import Blocked, TransientError
-from steps.ports import AccessKey
-from tests.buckets import running, store
-from tests.hubs import refusing
-from workflows.rehearsal import faults as kinds
-from workflows.rehearsal.bucket import Bucket
-from workflows.rehearsal.faults import Faults
-from workflows.rehearsal.sts import Sts
+from steps.adapters.oss.credentials import RoleCredentials, role_credentials, static_credentials
+from steps.errors import Blocked, TransientError
+from steps.ports.oss import AccessKey
+from tests.support.buckets import running, store
+from tests.support.hubs import refusing
+from workflows.simulator import faults as kinds
+from workflows.simulator.bucket import Bucket
+from workflows.simulator.faults import Faults
+from workflows.simulator.sts import Sts
 
 ROLE, PROVIDER, TOKEN = "acs:ram::1:role/slipway", "acs:ram::1:oidc-provider/ack", "dummy-service-account-token"
 

@@ -7,7 +7,7 @@ import requests
 import urllib3
 from oss2.exceptions import OssError, RequestError, ServerError
 
-from steps.adapters.oss_errors import (
+from steps.adapters.oss.errors import (
     ChecksumError,
     Remedy,
     ShortAnswerError,
@@ -18,8 +18,8 @@ from steps.adapters.oss_errors import (
     remedy,
     scrub,
 )
-from steps.engine.errors import Blocked, TransientError
-from tests.samples import ROOT
+from steps.errors import Blocked, TransientError
+from tests.support.samples import ROOT
 
 TASK = Task(
     "write", "oss:PutObject", "models", "Qwen/a", "cn-hangzhou", "https://oss-cn-hangzhou-internal.aliyuncs.com"

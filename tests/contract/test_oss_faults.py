@@ -10,15 +10,15 @@ from pathlib import Path
 import fastcrc
 import pytest
 
-from steps.adapters.oss import OssStore
-from steps.adapters.oss_credentials import StaticCredentials
-from steps.engine.errors import Blocked, StepError, TransientError
-from steps.ports import AccessKey, StoredPart, Upload
-from tests.buckets import HASTE, KEY_ID, KEY_SECRET, NAME, REGION, running, store
-from tests.hubs import refusing
-from workflows.rehearsal import faults as kinds
-from workflows.rehearsal.bucket import WRONG_CRC, Bucket
-from workflows.rehearsal.faults import Faults
+from steps.adapters.oss.credentials import StaticCredentials
+from steps.adapters.oss.store import OssStore
+from steps.errors import Blocked, StepError, TransientError
+from steps.ports.oss import AccessKey, StoredPart, Upload
+from tests.support.buckets import HASTE, KEY_ID, KEY_SECRET, NAME, REGION, running, store
+from tests.support.hubs import refusing
+from workflows.simulator import faults as kinds
+from workflows.simulator.bucket import WRONG_CRC, Bucket
+from workflows.simulator.faults import Faults
 
 BODY = os.urandom(300_000)
 CRC = fastcrc.crc64.xz(BODY)

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from steps.engine.converge import check
+from steps.document.overrides import InForce, Resolved, Wanted, of_text
+from steps.document.schema import Document, ModelService
+from steps.errors import DocumentError
 from steps.objects import record, services
-from steps.overrides import InForce, Resolved, Wanted, of_text
 from steps.promote_release import PromoteRelease
+from steps.reconcile.converge import check
 from steps.release import Release
 from steps.resolve_model import ResolveModel
-from steps.service import Document, DocumentError, ModelService
 from tests.contract.test_overtaken_run import WHOLE
-from tests.fakes import ListedSource, RecordingReport
-from tests.live_cluster import LiveCluster, live_cluster
-from tests.samples import wanted
+from tests.support.fakes import ListedSource, RecordingReport
+from tests.support.live_cluster import LiveCluster, live_cluster
+from tests.support.samples import wanted
 
 V24, V25 = (f"registry.example.com/llm/sglang-erdma:0.5.{number}" for number in (24, 25))
 # What the schedule passes, an event without keys, the form as it opens, and `submit` without -p.

@@ -7,21 +7,21 @@ from typing import Any
 
 import pytest
 
-from steps.adapters.kubernetes import connect
-from steps.engine.converge import Outcome, Step
-from steps.engine.errors import Blocked, DeadlineExceeded, TransientError
+from steps.adapters.kubernetes.cluster import connect
+from steps.errors import Blocked, DeadlineExceeded, TransientError
+from steps.kinds import LEASE, Manifest, Ref
 from steps.model import Listing, ModelFile
 from steps.objects import record, services
-from steps.objects.intent import Intent
-from steps.objects.kinds import LEASE
-from steps.objects.writer_lease import Guarded, Writer, WriterLease
-from steps.ports import Locks, Manifest, Ref
+from steps.ports.kubernetes import Locks
 from steps.promote_release import PromoteRelease
+from steps.reconcile.converge import Outcome, Step
 from steps.release import Release, writer_lease_name
 from steps.resolve_model import ResolveModel
-from tests.fakes import ListedSource, RecordingReport
-from tests.live_cluster import LiveCluster, live_cluster
-from tests.samples import release, wanted
+from steps.rollout.intent import Intent
+from steps.rollout.writer_lease import Guarded, Writer, WriterLease
+from tests.support.fakes import ListedSource, RecordingReport
+from tests.support.live_cluster import LiveCluster, live_cluster
+from tests.support.samples import release, wanted
 
 FIRST, NEW, OLDER = (release(digest="sha256:" + digit * 64) for digit in "123")
 RECREATING = release("rollout.strategy=Recreate", digest=OLDER.model_digest)

@@ -7,22 +7,21 @@ from typing import Any
 
 import pytest
 
-from steps.engine.converge import Step
-from steps.engine.errors import Blocked
+from steps.errors import Blocked
+from steps.kinds import LEASE, POD, V1ALPHA1, Kind, Manifest, Ref
 from steps.objects import record, services, volume
-from steps.objects.intent import Intent
-from steps.objects.kinds import LEASE, POD, V1ALPHA1
 from steps.objects.ownership import Owner, foreign_owner
-from steps.objects.run_end import RunEnd
-from steps.objects.writer_lease import Guarded, Writer, WriterLease
-from steps.ports import Kind, Manifest, Ref
+from steps.reconcile.converge import Step
 from steps.release import Release, writer_lease_name
+from steps.report.run_end import RunEnd
 from steps.roll_back import RollBack
-from tests.fakes import RecordingReport
-from tests.group_world import group_of
-from tests.live_cluster import LiveCluster, live_cluster
-from tests.samples import release
-from workflows.rehearsal.cluster.controllers.pace import FAST
+from steps.rollout.intent import Intent
+from steps.rollout.writer_lease import Guarded, Writer, WriterLease
+from tests.support.fakes import RecordingReport
+from tests.support.group_world import group_of
+from tests.support.live_cluster import LiveCluster, live_cluster
+from tests.support.samples import release
+from workflows.simulator.cluster.controllers.pace import FAST
 
 OLD, NEW = (release("serving.prefill.replicas=1", digest="sha256:" + digit * 64) for digit in "12")
 RECREATE = release("serving.prefill.replicas=1", "rollout.strategy=Recreate", digest=NEW.model_digest)

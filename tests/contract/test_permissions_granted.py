@@ -13,38 +13,39 @@ from typing import Any
 import pytest
 import yaml
 
-from steps.adapters.kubernetes import KubernetesCluster, connect
+from steps import kinds
+from steps.adapters.kubernetes.cluster import KubernetesCluster, connect
 from steps.check_platform import CheckPlatform
 from steps.check_release import STALE, CheckRelease, Part
+from steps.checks import cluster, facts
 from steps.create_volume import CreateVolume
-from steps.engine.clock import SystemClock
-from steps.engine.converge import Step, converge
-from steps.engine.errors import Blocked, DeadlineExceeded, Exit
+from steps.document.schema import ModelService
+from steps.errors import Blocked, DeadlineExceeded, Exit
+from steps.kinds import LEASE, V1ALPHA1, WORKFLOW, Kind, Manifest, Ref
 from steps.objects import record, scratch_claim, services, volume
+from steps.objects.group import role_based_group
 from steps.objects.group_operator import GroupOperator
-from steps.objects.intent import Intent
-from steps.objects.kinds import LEASE, V1ALPHA1
 from steps.objects.read_only import ReadOnlyCluster
 from steps.objects.record import Record
-from steps.objects.role_based_group import role_based_group
-from steps.objects.run_end import RunEnd
-from steps.objects.workflow_run import WORKFLOW
-from steps.objects.writer_lease import GpuLease, Guarded, Writer, WriterLease
-from steps.platform import components, facts
-from steps.platform.rights import STEPS, account, grants, rights, rights_of_accounts, user
-from steps.ports import AccessKey, Kind, Manifest, Ref, Right
+from steps.permissions import STEPS, account, grants, rights, rights_of_accounts, user
+from steps.ports.kubernetes import Right
+from steps.ports.oss import AccessKey
 from steps.promote_release import PromoteRelease
+from steps.reconcile.clock import SystemClock
+from steps.reconcile.converge import Step, converge
 from steps.release import Release
+from steps.report.run_end import RunEnd
 from steps.roll_back import RollBack
 from steps.roll_out_service import RollOutService
-from steps.service import ModelService
-from tests.api_servers import MERGE, REAL, Api, Server, real, until, with_token
-from tests.argo_world import definition
-from tests.custom_kinds import custom_kinds
-from tests.fakes import FakeClock, RecordingReport, stored
-from tests.samples import ROOT, release
-from workflows import permissions
-from workflows.permissions import account_of_ci
+from steps.rollout.intent import Intent
+from steps.rollout.writer_lease import GpuLease, Guarded, Writer, WriterLease
+from tests.support.api_servers import MERGE, REAL, Api, Server, real, until, with_token
+from tests.support.argo_world import definition
+from tests.support.custom_kinds import custom_kinds
+from tests.support.fakes import FakeClock, RecordingReport, stored
+from tests.support.samples import ROOT, release
+from workflows.argo import accounts
+from workflows.argo.accounts import account_of_ci
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning"),  # of a test server
@@ -54,7 +55,7 @@ pytestmark = [
 
 NOTIFY = "notify={webhook: {secret: webhook, key: url}}"
 KEY = AccessKey("dummy-id", "dummy-secret")
-CRDS = ROOT / "workflows" / "rehearsal" / "cluster" / "crds"
+CRDS = ROOT / "workflows" / "simulator" / "cluster" / "crds"
 NEEDED = (
     "rbg-v0.6.0/workloads.x-k8s.io_rolebasedgroups.yaml",
     "rbg-v0.8.0-alpha.5/workloads.x-k8s.io_roleinstancesets.yaml",
@@ -63,11 +64,11 @@ NEEDED = (
 KINDS = {
     kind.kind.lower() + "s": kind
     for kind in (
-        *(facts.NAMESPACE, facts.NODE, facts.POD, facts.SECRET, facts.SERVICE, facts.DEPLOYMENT, facts.DAEMON_SET),
+        *(kinds.NAMESPACE, kinds.NODE, kinds.POD, kinds.SECRET, kinds.SERVICE, kinds.DEPLOYMENT, kinds.DAEMON_SET),
         *(
-            facts.CSI_DRIVER,
-            facts.ERDMA_DEVICE,
-            facts.RESOURCE_QUOTA,
+            kinds.CSI_DRIVER,
+            kinds.ERDMA_DEVICE,
+            kinds.RESOURCE_QUOTA,
             LEASE,
             Kind("apps/v1", "StatefulSet"),
             Kind("v1", "Event"),
@@ -209,7 +210,7 @@ def test_preflight_finds_all_roles_and_names_the_one_that_is_missing(installed: 
             **dict.fromkeys(("erdma_devices", "csi_driver", "secret", "services", "weight_bytes", "bucket"), None),  # type: ignore[arg-type]
             rights={right: checking.allows(right) for right in asked},
         )
-        (wrong,) = components.permissions(installed.release, found)
+        (wrong,) = cluster.permissions(installed.release, found)
     assert str(wrong.needed) == f"permission to delete persistentvolumes for {user('create-volume', installed.service)}"  # type: ignore[union-attr]
 
 
@@ -306,7 +307,7 @@ def _do(installed: Installed, cluster: KubernetesCluster, right: Right) -> None:
         cluster.allows(Right("get", "", "pods", user="somebody"))
         return
     kind = KINDS[right.resource]
-    ref = Ref(kind, right.name or "absent", right.namespace if kind != facts.NAMESPACE else "")
+    ref = Ref(kind, right.name or "absent", right.namespace if kind != kinds.NAMESPACE else "")
     if kind == LEASE:
         _swap(installed, cluster, right)
     elif right.verb == "get":
@@ -369,8 +370,8 @@ def _granted_to_ci(service: ModelService) -> list[Right]:
 
 
 def _objects(service: ModelService) -> list[Manifest]:
-    found = [*permissions.accounts(service), *permissions.cluster_roles(service), *permissions.steps(service)]
-    found += [*permissions.continuous_integration(service), *permissions.people(service)]
+    found = [*accounts.accounts(service), *accounts.cluster_roles(service), *accounts.steps(service)]
+    found += [*accounts.continuous_integration(service), *accounts.people(service)]
     # The other namespace is made by the server of these tests.
     return [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": service.workflow.namespace}}, *found]
 

@@ -15,38 +15,39 @@ import pytest
 import requests
 
 from steps import wiring
-from steps.adapters.kubernetes import KubernetesCluster, connect
+from steps.adapters.kubernetes.cluster import KubernetesCluster, connect
 from steps.check_platform import CheckPlatform
 from steps.check_release import CheckRelease, Part
 from steps.create_scratch import CreateScratch
 from steps.create_volume import CreateVolume
-from steps.engine.converge import Step, converge
-from steps.engine.errors import Blocked, StepError
+from steps.errors import Blocked, StepError
+from steps.kinds import POD, V1ALPHA1, Kind, Manifest, Ref
 from steps.model import Listing, ModelFile
 from steps.objects import scratch_claim, services, volume
-from steps.objects.group_look import WORKLOAD_TYPE
-from steps.objects.intent import Intent
-from steps.objects.kinds import POD, V1ALPHA1
 from steps.objects.read_only import ReadOnlyCluster
-from steps.objects.run_end import RunEnd, workflow_of
-from steps.objects.writer_lease import GpuLease, Guarded, Writer, WriterLease
-from steps.platform.rights import STEPS, grants, rights
-from steps.ports import Kind, Manifest, NotServing, Ref, Right
+from steps.permissions import STEPS, grants, rights
+from steps.ports.kubernetes import Right
+from steps.ports.sglang import NotServing
 from steps.promote_release import PromoteRelease
+from steps.reconcile.converge import Step, converge
 from steps.release import Release
+from steps.report.run_end import RunEnd, workflow_of
 from steps.report_run import ReportRun
 from steps.resolve_model import ResolveModel
 from steps.roll_back import RollBack
 from steps.roll_out_service import RollOutService
+from steps.rollout.intent import Intent
+from steps.rollout.observation import WORKLOAD_TYPE
+from steps.rollout.writer_lease import GpuLease, Guarded, Writer, WriterLease
 from steps.smoke_test import SmokeTest
-from tests.argo_world import Attempt, definition, nodes
-from tests.fakes import FakeClock, ListedSource, RecordingReport, stored
-from tests.live_cluster import KEY, LiveCluster, live_cluster
-from tests.samples import release, wanted
+from tests.support.argo_world import Attempt, definition, nodes
+from tests.support.fakes import FakeClock, ListedSource, RecordingReport, stored
+from tests.support.live_cluster import KEY, LiveCluster, live_cluster
+from tests.support.samples import release, wanted
 from workflows.pipeline import WRITING
-from workflows.rehearsal.cluster.api import ApiServer
-from workflows.rehearsal.cluster.controllers.operator_style import V08
-from workflows.rehearsal.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS
+from workflows.simulator.cluster.api import ApiServer
+from workflows.simulator.cluster.controllers.operator_style import V08
+from workflows.simulator.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS
 
 pytestmark = pytest.mark.exhaustive
 

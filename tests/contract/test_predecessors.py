@@ -12,24 +12,24 @@ from typing import Any
 import pytest
 
 from steps import wiring
-from steps.adapters.kubernetes import connect
-from steps.engine.errors import Blocked, Exit
+from steps.adapters.kubernetes.cluster import connect
+from steps.document.schema import load
+from steps.errors import Blocked, Exit
+from steps.kinds import Manifest, Ref
 from steps.model import ModelDigest
 from steps.objects import services, volume
-from steps.ports import Manifest, Ref
 from steps.release import Release
-from steps.service import load
-from tests.live_cluster import LiveCluster, live_cluster
-from tests.samples import SERVICES, release
-from tests.toy_cluster import ToyRuntime
-from tests.transfer.commands import STATIC, Ended, call
+from tests.support.commands import STATIC, Ended, call
+from tests.support.live_cluster import LiveCluster, live_cluster
+from tests.support.samples import SERVICES, release
+from tests.support.toy_cluster import ToyRuntime
 from tests.transfer.test_end_to_end import OVERRIDES, Services
 from tests.transfer.test_end_to_end import services as started
 from workflows.pipeline import tasks
-from workflows.rehearsal.cluster.controllers.operator_style import V06
-from workflows.rehearsal.cluster.controllers.pace import FAST
-from workflows.rehearsal.cluster.embedded import EmbeddedCluster
-from workflows.rehearsal.cluster.seed import Seed
+from workflows.simulator.cluster.controllers.operator_style import V06
+from workflows.simulator.cluster.controllers.pace import FAST
+from workflows.simulator.cluster.embedded import EmbeddedCluster
+from workflows.simulator.cluster.seed import Seed
 
 SMALL = ("serving.prefill.replicas=1", *OVERRIDES)
 ABSENT = ModelDigest("sha256:" + "0" * 64)  # nothing was ever stored under it

@@ -11,28 +11,29 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from steps.adapters.kubernetes import KubernetesCluster, connect
+from steps.adapters.kubernetes.cluster import KubernetesCluster, connect
 from steps.create_volume import CreateVolume
-from steps.engine.clock import SystemClock
-from steps.engine.converge import check, converge
-from steps.engine.errors import Blocked
+from steps.errors import Blocked
+from steps.kinds import Manifest, Ref
 from steps.objects import record, services, volume
 from steps.objects.converging import Look, look, plan_objects
 from steps.objects.difference import differences
+from steps.objects.group import role_based_group
 from steps.objects.group_operator import GroupOperator, ask
 from steps.objects.read_only import ReadOnlyCluster, foreseen
 from steps.objects.record import Entry, Record
-from steps.objects.role_based_group import role_based_group
-from steps.ports import AccessKey, Manifest, Ref
+from steps.ports.oss import AccessKey
+from steps.reconcile.clock import SystemClock
+from steps.reconcile.converge import check, converge
 from steps.release import Release
-from tests.api_servers import GROUP, MERGE, STRATEGIC, Server, delete, until, widget
-from tests.custom_kinds import custom_kinds
-from tests.fakes import RecordingReport, stored
-from tests.samples import ROOT, release
+from tests.support.api_servers import GROUP, MERGE, STRATEGIC, Server, delete, until, widget
+from tests.support.custom_kinds import custom_kinds
+from tests.support.fakes import RecordingReport, stored
+from tests.support.samples import ROOT, release
 
 pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # of a test server
 
-CRDS = ROOT / "workflows" / "rehearsal" / "cluster" / "crds"
+CRDS = ROOT / "workflows" / "simulator" / "cluster" / "crds"
 KEY = AccessKey("dummy-id", "dummy-secret", "dummy-token")
 # Among them every field that only some documents have, and quantities as Kubernetes writes them.
 DOCUMENTS = {

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from steps.adapters.registry import LARGEST, OciRegistry
-from steps.engine.errors import TransientError
-from steps.image_name import ImageName
-from workflows.rehearsal.server import Handler, LoopbackServer
+from steps.document.image_name import ImageName
+from steps.errors import TransientError
+from workflows.simulator.server import Handler, LoopbackServer
 
 CONFIG = {"config": {"Env": ["SGLANG_VERSION=v0.5.24"]}, "history": []}
 BODY = json.dumps(CONFIG).encode()

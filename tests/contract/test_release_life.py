@@ -7,18 +7,20 @@ from typing import Any
 
 import pytest
 
-from steps.engine.errors import Blocked, DeadlineExceeded, TransientError
+from steps.errors import Blocked, DeadlineExceeded, TransientError
+from steps.kinds import HASH_LABEL, POD, SERVICE, V1ALPHA1, Kind, Manifest, Ref
 from steps.objects import record, services, volume
-from steps.objects.kinds import POD, SERVICE, V1ALPHA1
-from steps.objects.pods import condition, is_ready
-from steps.objects.run_end import ReadWorkflow
-from steps.ports import AccessKey, Answer, Cluster, Kind, Manifest, Ref, Refusal
-from steps.release import HASH_LABEL, Release
-from tests.live_cluster import LiveCluster, live_cluster
-from tests.samples import release
-from tests.toy_cluster import ABSENT_IMAGE, CRASHING_IMAGE
-from workflows.rehearsal.cluster.controllers.operator_style import OPERATOR_STYLES
-from workflows.rehearsal.cluster.resources import PERSISTENT_VOLUMES
+from steps.objects.pod_status import condition, is_ready
+from steps.ports.kubernetes import Cluster
+from steps.ports.oss import AccessKey
+from steps.ports.sglang import Answer, Refusal
+from steps.release import Release
+from steps.report.run_end import ReadWorkflow
+from tests.support.live_cluster import LiveCluster, live_cluster
+from tests.support.samples import release
+from tests.support.toy_cluster import ABSENT_IMAGE, CRASHING_IMAGE
+from workflows.simulator.cluster.controllers.operator_style import OPERATOR_STYLES
+from workflows.simulator.cluster.resources import PERSISTENT_VOLUMES
 
 OLD = release(digest="sha256:" + "2" * 64)
 NEW = release(digest="sha256:" + "3" * 64)

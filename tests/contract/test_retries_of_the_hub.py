@@ -12,15 +12,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from steps.adapters.modelscope import ModelScopeSource
-from steps.engine.errors import StepError
+from steps.adapters.modelscope.source import ModelScopeSource
+from steps.errors import StepError
 from steps.model import ModelFile
-from tests.hubs import HASTY, MODEL, QUICK_TO_JUDGE, SHARD, is_right, serving, source_of
-from tests.samples import ROOT
-from workflows.rehearsal import faults as kinds
-from workflows.rehearsal.faults import Faults
-from workflows.rehearsal.hub import Hub
-from workflows.rehearsal.server import Handler, LoopbackServer
+from tests.support.hubs import HASTY, MODEL, QUICK_TO_JUDGE, SHARD, is_right, serving, source_of
+from tests.support.samples import ROOT
+from workflows.simulator import faults as kinds
+from workflows.simulator.faults import Faults
+from workflows.simulator.hub import Hub
+from workflows.simulator.server import Handler, LoopbackServer
 
 API, GATEWAY, CDN = "repo/files", "FilePath=", "GET /cdn"
 ALWAYS = 10_000

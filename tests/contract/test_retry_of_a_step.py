@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from steps.create_volume import CreateVolume
-from steps.engine.converge import Step
-from steps.engine.errors import Blocked, Interrupted
+from steps.errors import Blocked, Interrupted
+from steps.kinds import V1ALPHA1, Kind, Manifest, Ref
 from steps.objects.group_operator import ask
-from steps.objects.kinds import V1ALPHA1
 from steps.objects.services import traffic_service_ref
-from steps.ports import Cluster, Kind, Manifest, Ref
+from steps.ports.kubernetes import Cluster
+from steps.reconcile.converge import Step
 from steps.roll_out_service import RollOutService
 from steps.smoke_test import SmokeTest
-from tests.live_cluster import KEY, LiveCluster, live_cluster
-from tests.samples import release
+from tests.support.live_cluster import KEY, LiveCluster, live_cluster
+from tests.support.samples import release
 
 pytestmark = pytest.mark.exhaustive
 

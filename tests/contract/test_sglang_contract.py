@@ -1,6 +1,6 @@
 """The embedded engine answers as the recorded real one did, and the adapter reads both.
 
-What was recorded, and from which versions: tests/contract/sglang/README.md.
+What was recorded, and from which versions: tests/recorded/sglang/README.md.
 """
 
 import json
@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import requests
 
-from steps.adapters import exposition, sglang_bodies
-from steps.ports import Answer, EngineInfo, Refusal
+from steps.adapters.sglang import answers, metrics
+from steps.ports.sglang import Answer, EngineInfo, Refusal
 from steps.proof.counters import Counters, Handovers, counters, kv_bytes_per_token
-from tests.pd_group import PdGroup, eventually, pd_group
+from tests.support import samples
+from tests.support.pd_group import PdGroup, eventually, pd_group
 
-RECORDED = Path(__file__).parent / "sglang"
+RECORDED = samples.RECORDED / "sglang"
 CHAT = "/v1/chat/completions"
 QUESTION = {"model": "qwen3-32b", "messages": [{"role": "user", "content": "What is a keel?"}], "max_tokens": 4}
 NO_THINKING = {"chat_template_kwargs": {"enable_thinking": False}}
@@ -247,22 +248,22 @@ def test_metrics_have_recorded_names_types_and_labels(pd: PdGroup, name: str, re
     ours = call(pd, name, "/metrics").body
     theirs = (RECORDED / f"metrics_after_{record}.txt").read_text(encoding="utf-8")
     assert families(ours).items() <= families(theirs).items()
-    labels = {sample.name: frozenset(sample.labels) for sample in exposition.parse(theirs).samples}
-    for sample in exposition.parse(ours).samples:
+    labels = {sample.name: frozenset(sample.labels) for sample in metrics.parse(theirs).samples}
+    for sample in metrics.parse(ours).samples:
         assert labels[sample.name] == frozenset(sample.labels), sample.name
 
 
 def test_the_adapter_reads_recorded_facts() -> None:
-    info = sglang_bodies.engine_info(recorded("prefill0_model_info").body, recorded("prefill0_server_info").body)
+    info = answers.engine_info(recorded("prefill0_model_info").body, recorded("prefill0_server_info").body)
     assert isinstance(info, EngineInfo)
     assert (info.version, info.disaggregation_mode, info.page_size, info.tp_size) == ("0.5.23", "prefill", 1, 1)
     assert (info.transfer_backend, info.rdma_device, info.bootstrap_port) == ("mooncake", None, 41998)
     assert "mooncake_tcp" in info.launch_command
-    routed = sglang_bodies.routed_workers(recorded("router_workers").body)
+    routed = answers.routed_workers(recorded("router_workers").body)
     assert sorted(worker.role for worker in routed if worker.healthy) == ["decode", "prefill", "prefill"]
     assert {worker.bootstrap_port for worker in routed} == {41998, 41999, None}
-    assert sglang_bodies.bootstrap_route(recorded("bootstrap_route").body).kv_cache_dtype == "auto"
-    assert sglang_bodies.weights_checksum(recorded("prefill0_weights_checker").body).startswith("906d8c49")
+    assert answers.bootstrap_route(recorded("bootstrap_route").body).kv_cache_dtype == "auto"
+    assert answers.weights_checksum(recorded("prefill0_weights_checker").body).startswith("906d8c49")
 
 
 @pytest.mark.parametrize(
@@ -275,13 +276,13 @@ def test_the_adapter_reads_recorded_facts() -> None:
 )
 def test_the_adapter_sees_an_error_in_whatever_status_it_comes(record: str, says: str) -> None:
     found = recorded(record)
-    refusal = sglang_bodies.chat(found.status, found.body)
+    refusal = answers.chat(found.status, found.body)
     assert isinstance(refusal, Refusal)
     assert says in refusal.message
 
 
 def test_the_adapter_reads_a_recorded_chat() -> None:
-    answer = sglang_bodies.chat(200, recorded("chat").body)
+    answer = answers.chat(200, recorded("chat").body)
     assert isinstance(answer, Answer)
     assert (answer.model, answer.finish_reason, answer.text) == ("qwen3-32b", "length", "")
     assert (answer.prompt_tokens, answer.completion_tokens) == (32, 24)
@@ -289,7 +290,7 @@ def test_the_adapter_reads_a_recorded_chat() -> None:
 
 
 def read(folder: Path, name: str) -> Counters:
-    return counters(exposition.parse((folder / f"{name}.txt").read_text(encoding="utf-8")))
+    return counters(metrics.parse((folder / f"{name}.txt").read_text(encoding="utf-8")))
 
 
 def test_recorded_counters_prove_one_request() -> None:
@@ -309,7 +310,7 @@ def test_each_rank_of_a_recorded_worker_counts_its_share_of_one_handover() -> No
     assert (moved.handovers, moved.ranks_agree, moved.mib) == (1, True, 26 * 512 / 2**20)
     assert moved.ranks == {("", "0", rank): Handovers(1, 26 * 256 / 2**20) for rank in "01"}
     text = (folder / "metrics_after_prefill0.txt").read_text(encoding="utf-8")
-    assert kv_bytes_per_token(exposition.parse(text)) == 512
+    assert kv_bytes_per_token(metrics.parse(text)) == 512
 
 
 def test_clients_that_hang_up_move_every_failure_counter_of_a_recorded_release_that_serves() -> None:
@@ -327,4 +328,4 @@ def test_clients_that_hang_up_move_every_failure_counter_of_a_recorded_release_t
 @pytest.mark.parametrize("name", ["prefill0", "prefill1", "decode0"])
 def test_the_engine_itself_tells_the_bytes_of_one_token(name: str) -> None:
     text = (RECORDED / f"metrics_after_{name}.txt").read_text(encoding="utf-8")
-    assert kv_bytes_per_token(exposition.parse(text)) == 512
+    assert kv_bytes_per_token(metrics.parse(text)) == 512

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from steps.adapters import exposition
-from steps.adapters.routes import DirectRoute
-from steps.adapters.sglang import SglangInference, connect
-from steps.engine.errors import Blocked, StepError, TransientError
-from steps.ports import Answer, NotServing, Pairing, Question, Refusal, Server
-from workflows.rehearsal.server import Handler, LoopbackServer
+from steps.adapters.sglang import metrics
+from steps.adapters.sglang.client import SglangInference, connect
+from steps.adapters.sglang.routes import DirectRoute
+from steps.errors import Blocked, StepError, TransientError
+from steps.ports.sglang import Answer, NotServing, Pairing, Question, Refusal, Server
+from workflows.simulator.server import Handler, LoopbackServer
 
 WORKER = Server("pods", "default", "demo-prefill-0", 8000, "127.0.0.1")
 QUESTION = Question("m", "What is a keel?", 8)
@@ -253,14 +253,14 @@ def test_not_serving_ends_a_step_as_no_answer() -> None:
     ],
 )
 def test_lines_of_metrics_are_read_as_the_format_says(line: str, labels: dict[str, str], value: float) -> None:
-    (sample,) = exposition.parse(f"# HELP a:b_total x\n# TYPE a:b_total counter\n{line}\n\n").samples
+    (sample,) = metrics.parse(f"# HELP a:b_total x\n# TYPE a:b_total counter\n{line}\n\n").samples
     assert (sample.name, dict(sample.labels), sample.value) == ("a:b_total", labels, value)
 
 
 @pytest.mark.parametrize("line", ["<html>", "a{b=c} 1", "a 1 2 3", "a{} one"])
 def test_a_line_that_is_no_metric_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match=r"metric|convert"):
-        exposition.parse(line)
+        metrics.parse(line)
 
 
 @pytest.mark.parametrize("code", [429, 503])

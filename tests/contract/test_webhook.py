@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from steps.adapters.webhook import ATTEMPTS, WebhookNotifier
-from steps.engine.errors import Blocked, TransientError
-from workflows.rehearsal.server import Handler, LoopbackServer
+from steps.adapters.notify.webhook import ATTEMPTS, WebhookNotifier
+from steps.errors import Blocked, TransientError
+from workflows.simulator.server import Handler, LoopbackServer
 
 SECRET = "/services/T00000000/B00000000/not-a-secret-0123456789"
 MESSAGE = {"run": "demo-1", "status": "Succeeded", "reason": "", "text": "fertig ✓"}

@@ -6,20 +6,19 @@ from typing import Any
 
 import pytest
 
-from steps.adapters.kubernetes import KubernetesCluster, connect
-from steps.engine.converge import Outcome, converge
-from steps.engine.errors import Blocked, DeadlineExceeded
-from steps.engine.plan import Change, Plan
-from steps.engine.report import Report
-from steps.objects.intent import Intent
-from steps.objects.kinds import LEASE
-from steps.objects.writer_lease import GpuLease, Guarded, Writer, WriterLease
-from steps.ports import Manifest, Ref
+from steps.adapters.kubernetes.cluster import KubernetesCluster, connect
+from steps.document.schema import ModelService
+from steps.errors import Blocked, DeadlineExceeded
+from steps.kinds import LEASE, Manifest, Ref
+from steps.reconcile.converge import Outcome, converge
+from steps.reconcile.plan import Change, Plan
+from steps.reconcile.report import Report
 from steps.release import GPU_LEASE
-from steps.service import ModelService
-from tests.api_servers import Server
-from tests.fakes import FakeClock, RecordingReport
-from tests.samples import service
+from steps.rollout.intent import Intent
+from steps.rollout.writer_lease import GpuLease, Guarded, Writer, WriterLease
+from tests.support.api_servers import Server
+from tests.support.fakes import FakeClock, RecordingReport
+from tests.support.samples import service
 
 pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # of a test server
 

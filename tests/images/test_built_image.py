@@ -12,7 +12,7 @@ import pytest
 
 import steps
 from images.contents import Entry, Image
-from tests.samples import ROOT
+from tests.support.samples import ROOT
 
 HOME = "/opt/slipway"
 LABEL = "org.opencontainers.image."

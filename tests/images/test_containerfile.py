@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import steps
-from tests.samples import ROOT
+from tests.support.samples import ROOT
+from workflows.argo.templates import USER
 from workflows.pipeline import RESOLVE, command
-from workflows.templates import USER
 
 IMAGES = ROOT / "images"
 BASE = re.compile(r"^docker\.io/library/python:3\.\d+-slim$")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.samples import ROOT
+from tests.support.samples import ROOT
 
 IMAGES = ROOT / "images"
 NEVER_IN_THE_IMAGE = {"hera", "pytest", "uv", "mypy", "ruff"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.image_line import USER, Work, changed, embedded, run_every_step
+from tests.support.image_line import USER, Work, changed, embedded, run_every_step
 
 pytestmark = pytest.mark.timeout(900)
 SECONDS = 300

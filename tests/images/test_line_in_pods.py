@@ -14,7 +14,7 @@ from kubernetes.config import new_client_from_config
 from kubernetes.dynamic import DynamicClient
 
 import steps
-from tests.image_line import USER, Work, changed, embedded, run_every_step
+from tests.support.image_line import USER, Work, changed, embedded, run_every_step
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.cluster]
 SECONDS = 300

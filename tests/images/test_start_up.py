@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from steps.wiring import STEPS
-from tests.samples import DIGEST, ROOT, SERVICES
+from tests.support.samples import DIGEST, ROOT, SERVICES
 
 HEAVY = {"kubernetes", "oss2", "requests", "urllib3", "rich", "hera"}
 LOADED = """

@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 
 from steps.check_platform import plan
-from steps.engine.plan import Plan
-from steps.platform.checks import CHECKS
-from steps.platform.engine_image import said_version
-from steps.platform.facts import PlatformFacts
-from steps.platform.findings import Refusal
-from steps.platform.nodes import quantity
-from steps.platform.rights import rights_of_accounts, rights_of_one
-from steps.ports import Manifest
+from steps.checks.facts import PlatformFacts
+from steps.checks.findings import Refusal
+from steps.checks.image import said_version
+from steps.checks.nodes import quantity
+from steps.checks.table import CHECKS
+from steps.kinds import Manifest
+from steps.permissions import rights_of_accounts, rights_of_one
+from steps.reconcile.plan import Plan
 from steps.release import Release
-from tests.samples import ROOT, release
+from tests.support.samples import ROOT, release
 
 GIB_MIB = 1024
 QWEN3_32B_WEIGHTS = 65_524_248_576  # bytes of its 17 safetensors files

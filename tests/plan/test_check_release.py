@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from steps.check_release import CheckRelease, Outputs, Part
-from steps.engine.converge import converge
-from steps.engine.errors import Blocked, DeadlineExceeded, Interrupted, NotConverging, StepError, TransientError
-from steps.engine.plan import Change, Plan
-from steps.engine.report import Report
-from tests.fakes import FakeClock, RecordingReport
-from tests.samples import release
+from steps.errors import Blocked, DeadlineExceeded, Interrupted, NotConverging, StepError, TransientError
+from steps.reconcile.converge import converge
+from steps.reconcile.plan import Change, Plan
+from steps.reconcile.report import Report
+from tests.support.fakes import FakeClock, RecordingReport
+from tests.support.samples import release
 
 RELEASE = release()
 AT_REST = Plan(kept=("as wanted",))

@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 
 from steps.check_platform import CheckPlatform
+from steps.kinds import Kind, Manifest, Ref
 from steps.objects import record
 from steps.objects.record import Entry, Record
-from steps.ports import Kind, Manifest, Ref, Right
+from steps.ports.kubernetes import Right
 from steps.release import Release
 from steps.transfer import manifest
 from steps.transfer.hashing import crc
 from steps.transfer.manifest import ManifestFile
-from tests.group_world import group_of, live
-from tests.samples import release
-from tests.transfer.memory_ports import MemorySource, MemoryStore, listing_of
+from tests.support.group_world import group_of, live
+from tests.support.memory_ports import MemorySource, MemoryStore, listing_of
+from tests.support.samples import release
 
 CONFIG = json.dumps({"architectures": ["Qwen3ForCausalLM"], "auto_map": {"AutoModel": "modeling.Old"}}).encode()
 SERVED = {

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from steps.create_volume import Facts, plan
-from steps.engine.plan import Plan
+from steps.kinds import RELEASE_LABEL, SERVICE_LABEL, Manifest
 from steps.objects import volume
 from steps.objects.converging import Delete
-from steps.ports import AccessKey, Manifest
-from steps.release import RELEASE_LABEL, SERVICE_LABEL
-from tests.group_world import absent, as_wanted, deleted, live
-from tests.samples import release
+from steps.ports.oss import AccessKey
+from steps.reconcile.plan import Plan
+from tests.support.group_world import absent, as_wanted, deleted, live
+from tests.support.samples import release
 
 RELEASE = release()
 KEY = AccessKey("dummy-id", "dummy-secret")

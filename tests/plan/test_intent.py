@@ -2,9 +2,9 @@
 
 import pytest
 
-from steps.objects.intent import Intent
 from steps.objects.record import Entry, Record
-from tests.samples import release
+from steps.rollout.intent import Intent
+from tests.support.samples import release
 
 ENTRY = Entry.of(release(), [])
 NEWER = Record(ENTRY, promoted_at="2026-11-20T08:00:00+00:00", counter=5, run="nightly-8")

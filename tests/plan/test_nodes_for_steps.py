@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from steps import kinds
 from steps.check_platform import plan
-from steps.platform import facts
-from steps.platform.facts import PARTS, PlatformFacts
-from steps.ports import Manifest
+from steps.checks.facts import PARTS, PlatformFacts
+from steps.kinds import Manifest
 from tests.plan.test_check_platform import healthy
-from tests.samples import release
+from tests.support.samples import release
 
 NO_GPUS: dict[str, str] = {}
 
@@ -92,10 +92,10 @@ def test_what_is_kept_of_a_large_object_says_the_same_as_all_of_it() -> None:
     assert isinstance(whole.daemon_sets, tuple)
     lean = dataclasses.replace(
         whole,
-        nodes=tuple(map(PARTS[facts.NODE], whole.nodes)),
-        pods=tuple(map(PARTS[facts.POD], whole.pods)),
-        deployments=tuple(map(PARTS[facts.DEPLOYMENT], whole.deployments)),
-        daemon_sets=tuple(map(PARTS[facts.DAEMON_SET], whole.daemon_sets)),
+        nodes=tuple(map(PARTS[kinds.NODE], whole.nodes)),
+        pods=tuple(map(PARTS[kinds.POD], whole.pods)),
+        deployments=tuple(map(PARTS[kinds.DEPLOYMENT], whole.deployments)),
+        daemon_sets=tuple(map(PARTS[kinds.DAEMON_SET], whole.daemon_sets)),
     )
     assert plan(release(), lean) == plan(release(), whole)
 
@@ -106,7 +106,7 @@ def test_the_part_of_a_pod_has_none_of_what_makes_it_large() -> None:
         "spec": {"nodeName": "n", "containers": [{"name": "m", "env": [1], "resources": {"limits": {"cpu": "1"}}}]},
         "status": {"phase": "Running", "containerStatuses": [1]},
     }
-    assert PARTS[facts.POD](pod) == {
+    assert PARTS[kinds.POD](pod) == {
         "metadata": {"name": "a", "namespace": "b"},
         "spec": {"nodeName": "n", "containers": [{"resources": {"limits": {"cpu": "1"}}}]},
         "status": {"phase": "Running"},

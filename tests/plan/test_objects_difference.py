@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from steps.engine.plan import Change
+from steps.kinds import FIELD_MANAGER, Manifest
 from steps.objects.converging import Apply, Delete, Look, deletion, look, plan_objects
 from steps.objects.difference import differences, reason
+from steps.objects.field_managers import last_writer, owns
 from steps.objects.volume import secret
-from steps.objects.writers import last_writer, owns
-from steps.ports import AccessKey, Manifest
-from steps.release import FIELD_MANAGER
-from tests.group_world import absent, as_wanted, deleted, group_of, live
-from tests.samples import release
+from steps.ports.oss import AccessKey
+from steps.reconcile.plan import Change
+from tests.support.group_world import absent, as_wanted, deleted, group_of, live
+from tests.support.samples import release
 
 KEY = AccessKey("dummy-id", "dummy-secret")
 

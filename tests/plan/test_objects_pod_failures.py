@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from steps.objects.pod_failures import crashed_containers, pod_fault, pod_faults
-from steps.objects.pods import state
-from steps.ports import Manifest
-from tests.group_world import event, group_of, ready_pod
-from tests.samples import release
+from steps.kinds import Manifest
+from steps.objects.pod_status import state
+from steps.rollout.causes import crashed_containers, pod_fault, pod_faults
+from tests.support.group_world import event, group_of, ready_pod
+from tests.support.samples import release
 
 NOT_FOUND = "rpc error: code = NotFound desc = failed to pull image: registry/x:1: not found"
 TIMEOUT = "failed to do request: dial tcp 10.0.0.1:443: i/o timeout"

@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 
-from steps.objects.group_look import GroupLook
+from steps.kinds import HASH_LABEL, V1ALPHA2, Manifest
 from steps.objects.group_operator import GroupOperator
-from steps.objects.kinds import V1ALPHA2
-from steps.objects.readiness import gate, settled, signature
-from steps.ports import Manifest
-from steps.release import HASH_LABEL
-from tests.group_world import OPERATOR, deleted, event, group_of, ready_group
-from tests.samples import release
+from steps.rollout.observation import GroupLook
+from steps.rollout.readiness import gate, settled, signature
+from tests.support.group_world import OPERATOR, deleted, event, group_of, ready_group
+from tests.support.samples import release
 
 WANTED = group_of(release())
 NEW_API = GroupOperator(V1ALPHA2, "s-")

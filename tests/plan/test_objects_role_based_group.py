@@ -9,17 +9,16 @@ import jsonschema
 import pytest
 import yaml
 
-from steps.objects.group_look import template_of
+from steps.kinds import HASH_LABEL, INSTANCE, ROLE_BASED_GROUP, ROLE_INSTANCE_SET, V1ALPHA1, V1ALPHA2, Kind, Manifest
+from steps.objects.group import adopted_services, role_based_group
 from steps.objects.group_operator import GroupOperator, operator_of
-from steps.objects.kinds import INSTANCE, ROLE_BASED_GROUP, ROLE_INSTANCE_SET, V1ALPHA1, V1ALPHA2
 from steps.objects.pod_template import spec_hash
-from steps.objects.role_based_group import adopted_services, role_based_group
-from steps.ports import Kind, Manifest
-from steps.release import HASH_LABEL, RENDERING, Release
-from tests.samples import ROOT, release
-from workflows.rehearsal.engine.flags import UsageError, parse_router, parse_worker
+from steps.release import RENDERING, Release
+from steps.rollout.observation import template_of
+from tests.support.samples import RECORDED, ROOT, release
+from workflows.simulator.engine.flags import UsageError, parse_router, parse_worker
 
-SCHEMAS = ROOT / "tests" / "schemas" / "rbg"
+SCHEMAS = RECORDED / "schemas" / "rbg"
 GOLDEN = ROOT / "tests" / "plan" / "golden"
 OLD = Kind(V1ALPHA1, ROLE_BASED_GROUP)
 NEW = Kind(V1ALPHA2, ROLE_BASED_GROUP)

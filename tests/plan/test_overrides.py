@@ -7,10 +7,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from steps import overrides
-from steps.overrides import OVERRIDES, InForce, OverridesText, as_text, of_text
-from steps.service import DocumentError
-from tests.samples import wanted
+from steps.document import overrides
+from steps.document.overrides import OVERRIDES, InForce, OverridesText, as_text, of_text
+from steps.errors import DocumentError
+from tests.support.samples import wanted
 
 (TEXT,) = get_args(OverridesText)[1:]
 STICKY = [override for override in OVERRIDES if override.sticky]

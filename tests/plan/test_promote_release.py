@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
+from steps.kinds import Manifest
 from steps.objects import record, services, volume
 from steps.objects.converging import Look
 from steps.objects.record import NOW, PROMOTED_AT, Entry, Record
-from steps.ports import Manifest
 from steps.promote_release import Facts, endpoint, plan
 from steps.release import Release
-from tests.group_world import OPERATOR, absent, as_wanted, deleted, group_of, live, ready_group
-from tests.samples import release, service
+from tests.support.group_world import OPERATOR, absent, as_wanted, deleted, group_of, live, ready_group
+from tests.support.samples import release, service
 
 OLDEST = release(digest="sha256:" + "1" * 64)
 OLD = release(digest="sha256:" + "2" * 64)

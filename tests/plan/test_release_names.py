@@ -8,15 +8,14 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field
 
+from steps.document.schema import MAX_NAME, ModelService, SecretKey, Serving, Volume, parse
+from steps.kinds import HASH_LABEL, V1ALPHA1, Manifest
 from steps.model import ModelDigest
-from steps.objects.group_look import labels_of_pods, template_of
+from steps.objects.group import role_based_group
 from steps.objects.group_operator import GroupOperator
-from steps.objects.kinds import V1ALPHA1
-from steps.objects.role_based_group import role_based_group
-from steps.ports import Manifest
-from steps.release import HASH_LABEL, RENDERING, Release, content_hash, record_name
-from steps.service import MAX_NAME, ModelService, SecretKey, Serving, Volume, parse
-from tests.samples import DIGEST, release
+from steps.release import RENDERING, Release, content_hash, record_name
+from steps.rollout.observation import labels_of_pods, template_of
+from tests.support.samples import DIGEST, release
 
 OTHER_DIGEST = ModelDigest("sha256:" + "6" * 64)
 OPERATOR = GroupOperator(V1ALPHA1, "s-")

@@ -1,19 +1,18 @@
 """The release record: read with every schema, raised by each promotion, and named where it is broken."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from steps.engine.errors import TransientError
+from steps.errors import TransientError
+from steps.kinds import Manifest
 from steps.objects import record, services
 from steps.objects.record import Entry, Record
-from steps.ports import Manifest
-from tests.group_world import group_of, live
-from tests.samples import release, service
+from tests.support.group_world import group_of, live
+from tests.support.samples import RECORDED, release, service
 
-RECORDS = Path(__file__).with_name("records")
+RECORDS = RECORDED / "records"
 SCHEMAS = sorted(path.stem for path in RECORDS.glob("*.json"))
 NEW = release(digest="sha256:" + "9" * 64)
 ENTRY = Entry.of(NEW, [group_of(NEW), services.release_service(NEW), services.traffic_service(NEW)])

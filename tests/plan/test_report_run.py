@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from steps.engine.plan import Plan
-from steps.objects.run_end import Account, Failure, RunEnd
-from steps.objects.workflow_run import Run, TaskResult
-from steps.overrides import InForce
+from steps.document.overrides import InForce
+from steps.reconcile.plan import Plan
+from steps.report.run import Run, TaskResult
+from steps.report.run_end import Account, Failure, RunEnd
 from steps.report_run import Facts, Told, plan, summary
-from tests.argo_world import Attempt, nodes
-from tests.samples import service
+from tests.support.argo_world import Attempt, nodes
+from tests.support.samples import service
 
 SERVICE = service()
 FAILED = RunEnd.of("nightly-7", "Failed")

@@ -4,17 +4,17 @@ from typing import Any
 import pytest
 
 from steps import resolve_model
-from steps.engine.converge import check, converge
-from steps.engine.errors import Blocked
+from steps.errors import Blocked
+from steps.kinds import Manifest
 from steps.model import Listing, ModelFile
 from steps.objects import record
 from steps.objects.record import Record
-from steps.ports import Manifest
+from steps.reconcile.converge import check, converge
 from steps.resolve_model import Facts, Outputs, ResolveModel
-from tests.fakes import FakeClock, HoldingOne, ListedSource, RecordingReport
-from tests.group_world import live
-from tests.hubs import MODEL, serving, source_of
-from tests.samples import service, wanted
+from tests.support.fakes import FakeClock, HoldingOne, ListedSource, RecordingReport
+from tests.support.group_world import live
+from tests.support.hubs import MODEL, serving, source_of
+from tests.support.samples import service, wanted
 
 SHA = "a" * 64
 

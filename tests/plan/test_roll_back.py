@@ -5,19 +5,19 @@ from typing import Any
 
 import pytest
 
-from steps.engine.plan import Plan
+from steps.kinds import Manifest
 from steps.objects import services
 from steps.objects.converging import Look
-from steps.objects.group_look import GroupLook
-from steps.objects.readiness import signature
 from steps.objects.record import Entry, Record
-from steps.objects.run_end import Account, RunEnd
-from steps.objects.workflow_run import Run, TaskResult
-from steps.ports import Manifest
+from steps.reconcile.plan import Plan
 from steps.release import Release
+from steps.report.run import Run, TaskResult
+from steps.report.run_end import Account, RunEnd
 from steps.roll_back import Facts, plan, summary, verdict
-from tests.group_world import absent, as_wanted, group_of, live, ready_group
-from tests.samples import release, service
+from steps.rollout.observation import GroupLook
+from steps.rollout.readiness import signature
+from tests.support.group_world import absent, as_wanted, group_of, live, ready_group
+from tests.support.samples import release, service
 
 CURRENT = release(digest="sha256:" + "2" * 64)
 CANDIDATE = release(digest="sha256:" + "3" * 64)

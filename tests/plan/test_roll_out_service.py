@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
+from steps.kinds import Manifest
 from steps.objects import services, volume
 from steps.objects.converging import Apply, Delete, Look
-from steps.objects.readiness import signature
-from steps.ports import Manifest
 from steps.release import Release
 from steps.roll_out_service import Facts, plan
-from tests.group_world import OPERATOR, absent, as_wanted, deleted, group_of, live, ready_group
-from tests.samples import release
+from steps.rollout.readiness import signature
+from tests.support.group_world import OPERATOR, absent, as_wanted, deleted, group_of, live, ready_group
+from tests.support.samples import release
 
 NEW = release("serving.image=registry.example.com/llm/sglang:0.5.24")
 OLD = release()

@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 
 from steps.create_scratch import CreateScratch
-from steps.engine.converge import converge
-from steps.engine.errors import Blocked
+from steps.errors import Blocked
+from steps.kinds import Manifest, Ref
 from steps.objects import scratch_claim
-from steps.objects.run_end import Account, RunEnd
-from steps.objects.workflow_run import Run, TaskResult
-from steps.ports import Manifest, Ref
+from steps.reconcile.converge import converge
+from steps.report.run import Run, TaskResult
+from steps.report.run_end import Account, RunEnd
 from steps.report_run import ReportRun, no_retry_needs_scratch
-from tests.argo_world import Attempt, nodes
-from tests.fakes import FakeClock, RecordingReport
-from tests.samples import service
+from tests.support.argo_world import Attempt, nodes
+from tests.support.fakes import FakeClock, RecordingReport
+from tests.support.samples import service
 
 SERVICE = service("transfer.scratch={size: 1Ti, storageClass: alicloud-disk-essd}")
 RUN, UID = "nightly-7", "0b1c"

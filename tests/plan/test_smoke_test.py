@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.ports import Answer, BootstrapRoute, EngineInfo, Metrics, Refusal, RoutedWorker, Sample, Server
+from steps.ports.sglang import Answer, BootstrapRoute, EngineInfo, Metrics, Refusal, RoutedWorker, Sample, Server
 from steps.proof.answers import flaws
 from steps.proof.counters import Counters, Handovers, counters, kv_bytes_per_token
-from steps.proof.exchanges import ASKS, LOOKS, Exchange, Pair, ThroughRouter, next_request
-from steps.proof.members import Member
-from steps.proof.portraits import Portrait
+from steps.proof.probe_requests import ASKS, LOOKS, Exchange, Pair, ThroughRouter, next_request
 from steps.proof.transport import transport
+from steps.proof.worker_endpoints import Member
+from steps.proof.worker_state import Portrait
 from steps.smoke_test import Facts, plan
-from tests.samples import release
+from tests.support.samples import release
 
 RELEASE = release()
 PATH = "/models/Qwen3-32B"

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from steps import download_model, mirror_model, upload_model
-from steps.engine.plan import Plan
 from steps.model import Listing, ModelFile
-from steps.ports import StoredObject, Upload
+from steps.ports.oss import StoredObject, Upload
+from steps.reconcile.plan import Plan
 from steps.release import Release
 from steps.transfer import manifest
 from steps.transfer.bucket import mistrust, object_key, state_key
@@ -24,7 +24,7 @@ from steps.transfer.manifest import CorruptManifest, ManifestFile
 from steps.transfer.plans import MOST_LINES, Abort, Copies, Forget, Moves, Publish
 from steps.transfer.scratch import Scratch
 from steps.transfer.staging import RemoveFolder, Staged, WriteListing
-from tests.samples import service
+from tests.support.samples import service
 
 DOCUMENT = service()
 

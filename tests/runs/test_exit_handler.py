@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from steps.adapters.kubernetes import connect
-from steps.engine.converge import converge
-from steps.engine.errors import Blocked, TransientError
-from steps.objects.run_end import RunEnd, account, workflow_of
-from steps.objects.workflow_run import NOT_FAILED, Run
+from steps.adapters.kubernetes.cluster import connect
+from steps.errors import Blocked, TransientError
+from steps.reconcile.converge import converge
+from steps.report.run import NOT_FAILED, Run
+from steps.report.run_end import RunEnd, account, workflow_of
 from steps.report_run import ReportRun
-from tests.argo_world import NAMESPACE, SERVICE, ArgoWorld, Attempt, nodes
-from tests.fakes import FakeClock, RecordingReport
-from tests.samples import service
-from workflows.rehearsal import faults
-from workflows.rehearsal.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS
+from tests.support.argo_world import NAMESPACE, SERVICE, ArgoWorld, Attempt, nodes
+from tests.support.fakes import FakeClock, RecordingReport
+from tests.support.samples import service
+from workflows.simulator import faults
+from workflows.simulator.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS
 
 RUN = "qwen3-32b-nightly"
 TASKS = {"resolve-model": (Attempt(),), "smoke-test": (Attempt("Failed", "no KV cache moved", "nothing changed"),)}

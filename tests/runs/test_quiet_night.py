@@ -1,25 +1,25 @@
 """A run that found nothing to do says so wherever people look, and one that walked the line is not taken for it."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from steps.adapters.kubernetes import connect
-from steps.engine.converge import converge
-from steps.objects.run_end import RunEnd, workflow_of
-from steps.objects.workflow_run import EXIT_TASKS, LEFT_OUT, ROLL_BACK, Run
+from steps.adapters.kubernetes.cluster import connect
+from steps.reconcile.converge import converge
+from steps.report.run import EXIT_TASKS, LEFT_OUT, ROLL_BACK, Run
+from steps.report.run_end import RunEnd, workflow_of
 from steps.report_run import ReportRun
-from tests.argo_world import NAMESPACE, SERVICE, ArgoWorld
-from tests.fakes import FakeClock, RecordingReport
-from tests.samples import service
-from tests.workflows.rendered import sample
+from tests.support import samples
+from tests.support.argo_world import NAMESPACE, SERVICE, ArgoWorld
+from tests.support.fakes import FakeClock, RecordingReport
+from tests.support.rendered import sample
+from tests.support.samples import service
 from workflows.__main__ import main
 from workflows.pipeline import SCRATCH, tasks
 from workflows.runs.tables import headline, markdown
 
-RECORDED = Path(__file__).parent / "recorded"
+RECORDED = samples.RECORDED / "runs"
 
 
 def recorded(name: str) -> dict[str, Any]:

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from steps.adapters.kubernetes import connect
-from steps.engine.errors import Blocked
-from steps.objects.workflow_run import Run
-from steps.objects.writer_lease import Writer, WriterLease
-from steps.service import parse
-from tests.argo_world import NAMESPACE, SERVICE, ArgoWorld, Attempt, nodes
-from tests.fakes import FakeClock
+from steps.adapters.kubernetes.cluster import connect
+from steps.document.schema import parse
+from steps.errors import Blocked
+from steps.report.run import Run
+from steps.rollout.writer_lease import Writer, WriterLease
+from tests.support.argo_world import NAMESPACE, SERVICE, ArgoWorld, Attempt, nodes
+from tests.support.fakes import FakeClock
 from workflows.__main__ import main
-from workflows.runs import commands
-from workflows.runs.commands import Place
+from workflows.commands import run
+from workflows.commands.run import Place
 from workflows.runs.submission import document_of
 from workflows.runs.tables import headline, markdown
 
@@ -94,7 +94,7 @@ def test_the_last_runs_of_a_service_are_listed_with_what_they_did(busy: ArgoWorl
     where = Place(argo_server=busy.argo_server if door == "argo-server" else "")
     clock = FakeClock()
     clock.time = lambda: datetime(2026, 1, 2, 3, 5, 9, tzinfo=UTC).timestamp()  # type: ignore[method-assign]
-    assert commands.status(SERVICE, where, clock=clock) == 0
+    assert run.status(SERVICE, where, clock=clock) == 0
     rows = [[cell.strip() for cell in row if cell.strip()] for row in table(capsys)]
     assert rows[0] == ["RUN", "TRIGGER", "PHASE", "STARTED", "DURATION", "PROGRESS", "RELEASE", "MESSAGE"]
     started = "2026-01-02 03:00Z"
@@ -137,15 +137,15 @@ def test_a_run_can_be_followed_later_with_the_same_codes(busy: ArgoWorld, capsys
 
 def test_what_is_neither_a_run_nor_a_service_is_told(busy: ArgoWorld) -> None:
     with pytest.raises(Blocked, match="there is no run of absent in namespace slipway, and none is called so"):
-        commands.status("absent", Place())
+        run.status("absent", Place())
     with pytest.raises(Blocked, match="there is no run absent in namespace slipway"):
-        commands.status("absent", Place(), follow=True)
+        run.status("absent", Place(), follow=True)
 
 
 def test_an_empty_namespace_is_told(world: ArgoWorld) -> None:
     for server in ("", world.argo_server):
         with pytest.raises(Blocked, match="there is no run in namespace slipway"):
-            commands.status("", Place(argo_server=server))
+            run.status("", Place(argo_server=server))
 
 
 def test_a_task_that_changed_something_before_its_last_attempt_has_changed_something() -> None:
@@ -218,7 +218,7 @@ LOCK = f"slipway/Mutex/slipway-default-{SERVICE}"
 
 def message(world: ArgoWorld, name: str, capsys: Any) -> tuple[str, str]:
     """Phase and message of a run in the table."""
-    assert commands.status(SERVICE, Place(), clock=FakeClock()) == 0
+    assert run.status(SERVICE, Place(), clock=FakeClock()) == 0
     (row,) = [row for row in table(capsys) if row[0] == name]
     cells = [cell.strip() for cell in row if cell.strip()]
     return cells[2], cells[-1]
@@ -243,11 +243,11 @@ def test_who_holds_a_lock_is_named_and_also_if_that_run_is_gone(world: ArgoWorld
     add(world, "a", LABELS, phase="Running")
     add(world, "b", LABELS, phase="Pending", synchronization=waiting)
     says = f"Pending, queued for mutex slipway-default-{SERVICE} held by run a"
-    commands.status(SERVICE, where)
+    run.status(SERVICE, where)
     assert any(line.endswith(says) for line in capsys.readouterr().out.splitlines())
     world.store.delete(world.kind("Workflow"), "a", NAMESPACE)
     for target in (SERVICE, "b"):
-        commands.status(target, where)
+        run.status(target, where)
         assert f"{says}, which is gone" in capsys.readouterr().out
 
 
@@ -297,10 +297,10 @@ def test_a_run_that_was_deleted_while_it_changed_the_service_is_named(world: Arg
     cluster = connect(world.kubeconfig)
     lease = WriterLease(service, cluster, Writer("b", 60, stays=True), FakeClock())
     assert cluster.swap(lease.taken(lease.look()))
-    commands.status(SERVICE, Place())
+    run.status(SERVICE, Place())
     assert REST not in capsys.readouterr().out
     world.store.delete(world.kind("Workflow"), "b", NAMESPACE)
-    commands.status(SERVICE, Place())
+    run.status(SERVICE, Place())
     assert capsys.readouterr().out.endswith(f"run b was deleted while it changed {SERVICE}: {REST}\n")
-    commands.status(SERVICE, Place(argo_server=world.argo_server))  # which knows no Lease
+    run.status(SERVICE, Place(argo_server=world.argo_server))  # which knows no Lease
     assert REST not in capsys.readouterr().out

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from steps.adapters import kubernetes
-from steps.engine.errors import Blocked, DeadlineExceeded, TransientError
-from steps.service import DocumentError
-from tests.argo_world import NAMESPACE, SERVICE, TOKEN, ArgoWorld, Attempt, nodes
-from tests.fakes import FakeClock
-from tests.samples import ROOT, SERVICES
+from steps.adapters.kubernetes import cluster as kubernetes_cluster
+from steps.errors import Blocked, DeadlineExceeded, DocumentError, TransientError
+from tests.support.argo_world import NAMESPACE, SERVICE, TOKEN, ArgoWorld, Attempt, nodes
+from tests.support.fakes import FakeClock
+from tests.support.samples import ROOT, SERVICES
 from workflows.__main__ import main
-from workflows.rehearsal import faults
-from workflows.runs import commands, follow
-from workflows.runs.commands import Place, Start
+from workflows.commands import run as run_commands
+from workflows.commands.run import Place, Start
+from workflows.runs import follow
+from workflows.simulator import faults
 
 DOORS = ("kubernetes", "argo-server", "event")
 QUIET = Start(SERVICE, run_id="1")
@@ -53,7 +53,7 @@ def done(world: ArgoWorld, recap: str = "nothing changed, 2 as wanted", **output
 def test_a_run_that_succeeds_is_zero_and_its_tasks_are_told(world: ArgoWorld, door: str, capsys: Any) -> None:
     world.apply_template()
     clock = scripted(lambda: done(world, recap="1 changed: update Service/default/sglang-pd", release="ab12cd34"))
-    assert commands.submit(QUIET, place(world, door), clock) == 0
+    assert run_commands.submit(QUIET, place(world, door), clock) == 0
     assert capsys.readouterr().out.splitlines() == [
         "run qwen3-32b-1 started in namespace slipway from qwen3-32b",
         "waiting  Pending, no controller of Argo has come to it yet",
@@ -73,7 +73,7 @@ def test_every_parameter_is_passed_so_that_a_retry_forgets_none(world: ArgoWorld
     start = replace(
         QUIET, overrides=("image=a/b:0.5.24", "serving.prefill.replicas=3"), wait=False, reason="image 1", trigger="ci"
     )
-    assert commands.submit(start, place(world, door)) == 0
+    assert run_commands.submit(start, place(world, door)) == 0
     run = world.only_run()
     passed = {parameter["name"]: parameter["value"] for parameter in run["spec"]["arguments"]["parameters"]}
     declared = {parameter["name"]: parameter["value"] for parameter in template["spec"]["arguments"]["parameters"]}
@@ -95,7 +95,7 @@ def test_asking_twice_with_one_id_starts_one_run(
     world.apply_template()
     world.says_try_again = says_try_again
     for _ in range(2):
-        assert commands.submit(replace(QUIET, wait=False), place(world, door)) == 0
+        assert run_commands.submit(replace(QUIET, wait=False), place(world, door)) == 0
     assert len(world.runs()) == 1
     assert "run qwen3-32b-1 is there already; nothing was started" in capsys.readouterr().out
 
@@ -103,7 +103,7 @@ def test_asking_twice_with_one_id_starts_one_run(
 def test_a_run_whose_start_was_not_heard_is_started_once(world: ArgoWorld) -> None:
     world.apply_template()
     world.faults.script("POST /apis/argoproj.io", faults.LOST_ANSWER)
-    assert commands.submit(replace(QUIET, run_id="", wait=False), Place()) == 0
+    assert run_commands.submit(replace(QUIET, run_id="", wait=False), Place()) == 0
     assert len(world.faults.injected) == 1
     assert len(world.runs()) == 1
 
@@ -127,7 +127,7 @@ def test_a_wrong_override_is_refused_before_anything_is_created(
 ) -> None:
     world.apply_template()
     with pytest.raises(DocumentError) as refused:
-        commands.submit(replace(QUIET, overrides=(override,)), place(world, door))
+        run_commands.submit(replace(QUIET, overrides=(override,)), place(world, door))
     assert says in str(refused.value)
     assert world.runs() == []
 
@@ -142,10 +142,10 @@ def test_a_wrong_override_is_refused_before_anything_is_created(
 def test_words_that_become_names_and_titles_are_checked(world: ArgoWorld, start: Start, says: str) -> None:
     world.apply_template()
     if not says:
-        assert commands.submit(replace(start, wait=False), Place()) == 0
+        assert run_commands.submit(replace(start, wait=False), Place()) == 0
         return
     with pytest.raises(DocumentError, match=r"allowed are") as refused:
-        commands.submit(start, Place())
+        run_commands.submit(start, Place())
     assert says in str(refused.value)
     assert world.runs() == []
 
@@ -158,20 +158,20 @@ def test_a_file_that_is_not_what_the_cluster_runs_is_refused_with_what_differs(
     path = tmp_path / "qwen3-32b.yaml"
     path.write_text(text.replace("replicas: 2", "replicas: 4").replace("port: 8000", "port: 9000"), encoding="utf-8")
     with pytest.raises(DocumentError, match=r"they differ in serving\.port, serving\.prefill\.replicas\. Next: render"):
-        commands.submit(replace(QUIET, target=str(path)), Place())
+        run_commands.submit(replace(QUIET, target=str(path)), Place())
     assert world.runs() == []
 
 
 def test_a_template_that_slipway_did_not_render_is_refused(world: ArgoWorld) -> None:
     world.apply_template(arguments={})
     with pytest.raises(DocumentError, match="no parameter 'service' with a document"):
-        commands.submit(QUIET, Place())
+        run_commands.submit(QUIET, Place())
 
 
 @pytest.mark.parametrize("door", DOORS)
 def test_an_absent_template_is_named(world: ArgoWorld, door: str) -> None:
     with pytest.raises(Blocked, match="there is no WorkflowTemplate qwen3-32b in namespace slipway"):
-        commands.submit(QUIET, place(world, door))
+        run_commands.submit(QUIET, place(world, door))
 
 
 def test_a_queued_run_says_what_it_waits_for(world: ArgoWorld, capsys: Any) -> None:
@@ -187,7 +187,7 @@ def test_a_queued_run_says_what_it_waits_for(world: ArgoWorld, capsys: Any) -> N
         },
     }
     clock = scripted(lambda: world.tell(**queued), lambda: None, lambda: done(world))
-    assert commands.submit(QUIET, Place(), clock) == 0
+    assert run_commands.submit(QUIET, Place(), clock) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("waiting")]
     said = "waiting  Pending, queued for mutex slipway-default-qwen3-32b held by run qwen3-32b-nightly"
     gone = ", which is gone: a controller that is at work gives the mutex on within seconds"
@@ -208,7 +208,7 @@ def test_progress_is_told_task_by_task_with_why_a_pod_does_not_start(world: Argo
         at("1002/65002", Attempt("Failed", "no answer"), Attempt("Running", progress="2000/65000")),
         lambda: done(world),
     )
-    assert commands.submit(QUIET, Place(), clock) == 0
+    assert run_commands.submit(QUIET, Place(), clock) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("waiting")]
     assert lines[1:] == [
         "waiting  2 tasks done (2/3); download-model Pending (Unschedulable: 0/3 nodes are available)",
@@ -237,7 +237,7 @@ def test_a_run_that_fails_is_eleven_with_what_its_last_attempt_said(
     world.apply_template()
     recap = tmp_path / "out" / "recap.md"
     with pytest.raises(Blocked) as ended:
-        commands.submit(replace(QUIET, recap=recap), place(world, door), scripted(lambda: failed(world, phase)))
+        run_commands.submit(replace(QUIET, recap=recap), place(world, door), scripted(lambda: failed(world, phase)))
     assert int(ended.value.exit) == 11
     assert f"run qwen3-32b-1 {phase}: preflight: 1 fault: GPU01 Free | GPUs: found 0" in str(ended.value)
     lines = capsys.readouterr().out.splitlines()
@@ -255,13 +255,13 @@ def test_a_run_without_any_failed_task_says_what_argo_says(world: ArgoWorld) -> 
     world.apply_template()
     clock = scripted(lambda: world.tell(phase="Error", message="invalid spec: templates.line …"))
     with pytest.raises(Blocked, match=r"run qwen3-32b-1 Error: invalid spec: templates\.line"):
-        commands.submit(QUIET, Place(), clock)
+        run_commands.submit(QUIET, Place(), clock)
 
 
 def test_giving_up_is_thirteen_and_leaves_the_run_alone(world: ArgoWorld) -> None:
     world.apply_template()
     with pytest.raises(DeadlineExceeded) as late:
-        commands.submit(replace(QUIET, minutes=1.0), Place(), FakeClock())
+        run_commands.submit(replace(QUIET, minutes=1.0), Place(), FakeClock())
     assert int(late.value.exit) == 13
     assert "gave up following after 1 minutes; the run goes on." in str(late.value)
     assert "Next: follow it: python -m workflows status qwen3-32b-1 --namespace slipway --follow" in str(late.value)
@@ -273,7 +273,7 @@ def test_a_run_is_followed_twice_as_long_as_its_template_lets_it_take(world: Arg
     clock = FakeClock()
     start = clock.now()
     with pytest.raises(DeadlineExceeded, match="after 20 minutes"):
-        commands.submit(QUIET, Place(), clock)
+        run_commands.submit(QUIET, Place(), clock)
     assert 1200 <= clock.now() - start < 1210
 
 
@@ -281,12 +281,12 @@ def test_a_run_is_followed_twice_as_long_as_its_template_lets_it_take(world: Arg
 def test_a_server_that_restarts_while_a_run_is_followed_is_waited_for(
     world: ArgoWorld, door: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(kubernetes, "ATTEMPTS", 1)
+    monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 1)
     world.apply_template()
     clock = scripted(
         lambda: world.faults.script("/workflows/qwen3-32b-1", faults.UNAVAILABLE, 2), lambda: None, lambda: done(world)
     )
-    assert commands.submit(QUIET, place(world, door), clock) == 0
+    assert run_commands.submit(QUIET, place(world, door), clock) == 0
     told = (
         "no answer from the API server when asked to get workflows.argoproj.io qwen3-32b-1" in capsys.readouterr().out
     )
@@ -294,12 +294,12 @@ def test_a_server_that_restarts_while_a_run_is_followed_is_waited_for(
 
 
 def test_minutes_of_silence_are_seventy_five(world: ArgoWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubernetes, "ATTEMPTS", 1)
+    monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 1)
     world.apply_template()
     clock = scripted(lambda: world.faults.script("/workflows/qwen3-32b-1", faults.UNAVAILABLE, 1000))
     start = clock.now()
     with pytest.raises(TransientError) as silent:
-        commands.submit(QUIET, Place(), clock)
+        run_commands.submit(QUIET, Place(), clock)
     assert int(silent.value.exit) == 75
     assert follow.PATIENCE <= clock.now() - start < follow.PATIENCE + 20
 
@@ -307,18 +307,18 @@ def test_minutes_of_silence_are_seventy_five(world: ArgoWorld, monkeypatch: pyte
 def test_a_run_that_is_deleted_is_no_longer_waited_for(world: ArgoWorld) -> None:
     world.apply_template()
     with pytest.raises(Blocked, match="run qwen3-32b-1 was deleted while it was followed"):
-        commands.submit(QUIET, Place(), scripted(world.delete_run))
+        run_commands.submit(QUIET, Place(), scripted(world.delete_run))
 
 
 def test_a_payload_that_the_binding_refuses_is_told_at_once_with_key_and_value(
     world: ArgoWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.apply_template()
-    monkeypatch.setattr("workflows.runs.doors._payload", lambda _submission: {"model-revision": 1.10})
+    monkeypatch.setattr("workflows.runs.clients._payload", lambda _submission: {"model-revision": 1.10})
     with pytest.raises(
         Blocked, match=r"refuses the payload: model-revision: found !1\.1, expected a text that matches"
     ):
-        commands.submit(QUIET, place(world, "event"), FakeClock())
+        run_commands.submit(QUIET, place(world, "event"), FakeClock())
     assert world.runs() == []
 
 
@@ -328,13 +328,13 @@ def test_an_event_that_no_binding_takes_is_told_after_a_minute(world: ArgoWorld)
     clock = FakeClock()
     start = clock.now()
     with pytest.raises(Blocked, match=r"did not appear within 60 s: no event binding took the event"):
-        commands.submit(QUIET, place(world, "event"), clock)
+        run_commands.submit(QUIET, place(world, "event"), clock)
     assert 60 <= clock.now() - start < 70
 
 
 def test_a_reason_is_cleaned_and_never_keeps_a_run_from_starting(world: ArgoWorld) -> None:
     world.apply_template()
-    assert commands.submit(replace(QUIET, wait=False, reason="{{=x}} caf\u00e9"), Place()) == 0
+    assert run_commands.submit(replace(QUIET, wait=False, reason="{{=x}} caf\u00e9"), Place()) == 0
     (run,) = world.runs()
     parameters = {found["name"]: found["value"] for found in run["spec"]["arguments"]["parameters"]}
     assert parameters["reason"] == "   x   caf "
@@ -347,12 +347,12 @@ def test_the_token_is_taken_with_and_without_its_scheme(
     world: ArgoWorld, monkeypatch: pytest.MonkeyPatch, token: str, works: bool
 ) -> None:
     world.apply_template()
-    monkeypatch.setitem(commands.ENVIRONMENT, "ARGO_TOKEN", token)
+    monkeypatch.setitem(run_commands.ENVIRONMENT, "ARGO_TOKEN", token)
     if works:
-        assert commands.submit(replace(QUIET, wait=False), place(world, "argo-server")) == 0
+        assert run_commands.submit(replace(QUIET, wait=False), place(world, "argo-server")) == 0
         return
     with pytest.raises(Blocked, match=r"HTTP 401: token not valid.*Next: put a valid token into ARGO_TOKEN"):
-        commands.submit(QUIET, place(world, "argo-server"))
+        run_commands.submit(QUIET, place(world, "argo-server"))
 
 
 @pytest.mark.parametrize(
@@ -360,12 +360,12 @@ def test_the_token_is_taken_with_and_without_its_scheme(
 )
 def test_an_argo_server_that_is_not_there_is_told(world: ArgoWorld, address: str, error: type[Exception]) -> None:
     with pytest.raises(error, match="Argo Server"):
-        commands.submit(QUIET, Place(argo_server=address))
+        run_commands.submit(QUIET, Place(argo_server=address))
 
 
 def test_an_event_needs_an_argo_server(world: ArgoWorld) -> None:
     with pytest.raises(Blocked, match="events are received by Argo Server"):
-        commands.submit(QUIET, Place(event=True))
+        run_commands.submit(QUIET, Place(event=True))
 
 
 @pytest.mark.parametrize(
@@ -381,9 +381,11 @@ def test_an_event_needs_an_argo_server(world: ArgoWorld) -> None:
 def test_argo_server_is_named_as_for_argos_own_command_line(
     written: str, more: dict[str, str], url: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "ENVIRONMENT", {**more, **({"ARGO_SERVER": written} if how == "environment" else {})})
+    monkeypatch.setattr(
+        run_commands, "ENVIRONMENT", {**more, **({"ARGO_SERVER": written} if how == "environment" else {})}
+    )
     place = Place(argo_server=written if how == "option" else None)
-    assert commands._resolved(place).argo_server == url
+    assert run_commands._resolved(place).argo_server == url
 
 
 @pytest.mark.parametrize("token", [TOKEN, f"Bearer {TOKEN}"])
@@ -391,7 +393,7 @@ def test_the_environment_of_argos_command_line_leads_to_argo_server(
     world: ArgoWorld, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {"ARGO_SERVER": world.argo_server.removeprefix("http://"), "ARGO_SECURE": "false", "ARGO_TOKEN": token}
-    monkeypatch.setattr(commands, "ENVIRONMENT", {**commands.ENVIRONMENT, **found})
+    monkeypatch.setattr(run_commands, "ENVIRONMENT", {**run_commands.ENVIRONMENT, **found})
     world.apply_template()
     assert main(["submit", SERVICE, "--no-wait"]) == 0
     assert any(asked.endswith("/submit") for asked in world.requests)
@@ -436,7 +438,7 @@ def test_a_reader_that_goes_away_ends_the_command_without_a_word_and_not_the_run
     """`submit … | head -1`, with the code of every program that SIGPIPE ends."""
     world.apply_template()
     if command != ["submit", SERVICE, "--run-id=1"]:
-        commands.submit(replace(QUIET, wait=False), Place())
+        run_commands.submit(replace(QUIET, wait=False), Place())
     shut, end = os.pipe()
     os.close(shut)
     words = [sys.executable, "-m", "workflows", *command]
@@ -450,5 +452,5 @@ def test_a_reader_that_goes_away_ends_the_command_without_a_word_and_not_the_run
 
 
 def test_who_starts_runs_needs_no_hera() -> None:
-    look = "import sys, workflows.__main__, workflows.runs.commands; sys.exit('hera' in sys.modules)"
+    look = "import sys, workflows.__main__, workflows.commands.run; sys.exit('hera' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", look], cwd=ROOT, check=False).returncode == 0

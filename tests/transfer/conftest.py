@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.transfer.commands import Moment
+from tests.support.commands import Moment
 from tests.transfer.test_end_to_end import Services, services
 
 

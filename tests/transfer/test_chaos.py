@@ -8,23 +8,23 @@ from typing import Any
 
 import pytest
 
-from steps.adapters.modelscope import ModelScopeSource
+from steps.adapters.modelscope.source import ModelScopeSource
 from steps.download_model import DownloadModel
-from steps.engine.converge import Step, converge
-from steps.engine.errors import Exit
+from steps.errors import Exit
 from steps.mirror_model import MirrorModel
+from steps.reconcile.converge import Step, converge
 from steps.resolve_model import ResolveModel
 from steps.transfer.bucket import STATE_FOLDER
 from steps.transfer.shards import Shard
 from steps.upload_model import UploadModel
-from tests.fakes import FakeClock, HoldingOne, RecordingReport
-from tests.samples import wanted
-from tests.transfer.commands import Moment, kill_at, settle, start, wait
+from tests.support.commands import Moment, kill_at, settle, start, wait
+from tests.support.fakes import FakeClock, HoldingOne, RecordingReport
+from tests.support.samples import wanted
 from tests.transfer.test_end_to_end import KINDS, Services, services
-from workflows.rehearsal.bucket import Key
-from workflows.rehearsal.faults import EXPIRED_TOKEN, Faults
-from workflows.rehearsal.hub import Hub
-from workflows.rehearsal.sts import Sts
+from workflows.simulator.bucket import Key
+from workflows.simulator.faults import EXPIRED_TOKEN, Faults
+from workflows.simulator.hub import Hub
+from workflows.simulator.sts import Sts
 
 KILLS = 5
 

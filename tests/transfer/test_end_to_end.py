@@ -8,25 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from steps.adapters.modelscope import ModelScopeSource
-from steps.adapters.oss import OssStore
-from steps.adapters.oss_credentials import static_credentials
+from steps.adapters.modelscope.source import ModelScopeSource
+from steps.adapters.oss.credentials import static_credentials
+from steps.adapters.oss.store import OssStore
+from steps.document.schema import load
 from steps.download_model import DownloadModel
-from steps.engine.converge import Outcome, converge
-from steps.engine.errors import Blocked
+from steps.errors import Blocked
 from steps.mirror_model import MirrorModel
-from steps.ports import AccessKey
+from steps.ports.oss import AccessKey
+from steps.reconcile.converge import Outcome, converge
 from steps.release import Release
-from steps.service import load
 from steps.transfer import manifest
 from steps.transfer.layout import MIB
 from steps.upload_model import UploadModel
-from tests.fakes import FakeClock, RecordingReport
-from tests.samples import SERVICES
-from workflows.rehearsal import faults as fault_kinds
-from workflows.rehearsal.bucket import Bucket
-from workflows.rehearsal.faults import Faults
-from workflows.rehearsal.hub import Hub
+from tests.support.fakes import FakeClock, RecordingReport
+from tests.support.samples import SERVICES
+from workflows.simulator import faults as fault_kinds
+from workflows.simulator.bucket import Bucket
+from workflows.simulator.faults import Faults
+from workflows.simulator.hub import Hub
 
 KEY = AccessKey("dummy-id", "dummy-secret")
 BUCKET = "demo-models"

@@ -9,8 +9,8 @@ from steps.transfer.file_job import SAVE_PARTS, FileJob
 from steps.transfer.layout import Layout, Part
 from steps.transfer.schedule import Schedule
 from steps.transfer.sink import Corrupted, Move
-from tests.fakes import FakeClock
-from tests.transfer.memory_ports import MemorySource, content, listing_of
+from tests.support.fakes import FakeClock
+from tests.support.memory_ports import MemorySource, content, listing_of
 
 PART = 64
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from steps.engine.errors import Exit
+from steps.errors import Exit
 from steps.transfer.layout import MIB
-from tests.transfer.commands import Moment, call
+from tests.support.commands import Moment, call
 from tests.transfer.test_end_to_end import FILES, Services
-from workflows.rehearsal.faults import WRONG_BYTES
+from workflows.simulator.faults import WRONG_BYTES
 
 LARGE, SMALL = "model-00001-of-00003.safetensors", "config.json"
 PATHS = pytest.mark.parametrize("path", [LARGE, SMALL])

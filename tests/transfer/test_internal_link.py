@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from steps.adapters.modelscope import ModelScopeSource
-from steps.engine.converge import converge
-from steps.engine.errors import Exit
+from steps.adapters.modelscope.source import ModelScopeSource
+from steps.errors import Exit
 from steps.mirror_model import MirrorModel
-from tests.fakes import FakeClock, RecordingReport
-from tests.hubs import QUICK_TO_JUDGE
-from tests.transfer.commands import call
+from steps.reconcile.converge import converge
+from tests.support.commands import call
+from tests.support.fakes import FakeClock, RecordingReport
+from tests.support.hubs import QUICK_TO_JUDGE
 from tests.transfer.test_end_to_end import FILES, Services, services
-from workflows.rehearsal.hub import Hub, InternalLink
+from workflows.simulator.hub import Hub, InternalLink
 
 REGION = "cn-hangzhou"  # store.region of the document
 LARGE = [path for path in FILES if path.endswith(".safetensors")]

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from steps.adapters.oss import OssStore
-from steps.adapters.oss_credentials import RoleCredentials, role_credentials
-from steps.engine.converge import converge
-from steps.engine.errors import Exit
+from steps.adapters.oss.credentials import RoleCredentials, role_credentials
+from steps.adapters.oss.store import OssStore
+from steps.errors import Exit
 from steps.mirror_model import MirrorModel
-from tests.fakes import FakeClock, RecordingReport
-from tests.transfer.commands import Ended, Moment, call
+from steps.reconcile.converge import converge
+from tests.support.commands import Ended, Moment, call
+from tests.support.fakes import FakeClock, RecordingReport
 from tests.transfer.test_end_to_end import BUCKET, Services, services
-from workflows.rehearsal.bucket import Bucket, Key
-from workflows.rehearsal.sts import Sts
+from workflows.simulator.bucket import Bucket, Key
+from workflows.simulator.sts import Sts
 
 ROLE, PROVIDER, POD_TOKEN = "acs:ram::1:role/slipway", "acs:ram::1:oidc-provider/ack", "dummy-service-account-token"
 HOUR = 3600.0  # seconds

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from steps.adapters.oss import OssStore
-from steps.engine.errors import Exit
+from steps.adapters.oss.store import OssStore
+from steps.errors import Exit
 from steps.release import Release
 from steps.transfer.bucket import STATE_FOLDER, object_key, state_key
 from steps.transfer.file_job import SAVE_PARTS
 from steps.transfer.layout import MIB
-from tests.transfer.commands import STATIC, Ended, Moment, kill_at, settle, start, wait
-from tests.transfer.memory_ports import content
+from tests.support.commands import STATIC, Ended, Moment, kill_at, settle, start, wait
+from tests.support.memory_ports import content
 from tests.transfer.test_end_to_end import Services, services
-from workflows.rehearsal.faults import KINDS, Faults
+from workflows.simulator.faults import KINDS, Faults
 
 WORKERS = 2
 IN_FLIGHT = (SAVE_PARTS + 2 * WORKERS) * MIB

@@ -2,15 +2,15 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from steps.transfer import manifest
 from steps.transfer.manifest import CorruptManifest
+from tests.support.samples import RECORDED
 
-FOLDER = Path(__file__).parent / "manifests"
+FOLDER = RECORDED / "manifests"
 RELEASED = (FOLDER / "schema-1.json").read_bytes()
 LATER = (FOLDER / "schema-2-with-more-fields.json").read_bytes()
 SUMS = {

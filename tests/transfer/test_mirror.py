@@ -6,20 +6,20 @@ from collections import Counter
 
 import pytest
 
-from steps.engine.converge import Outcome, converge
-from steps.engine.errors import Blocked, TransientError
-from steps.engine.plan import Change
-from steps.engine.report import Progress
+from steps.errors import Blocked, TransientError
 from steps.mirror_model import MirrorModel
+from steps.reconcile.converge import Outcome, converge
+from steps.reconcile.plan import Change
+from steps.reconcile.report import Progress
 from steps.release import Release
 from steps.transfer import mover
 from steps.transfer.bucket import state_key
 from steps.transfer.checkpoint import CheckpointRecord
 from steps.transfer.layout import MIB
 from steps.transfer.plans import Moves
-from tests.fakes import FakeClock, RecordingReport
-from tests.samples import service
-from tests.transfer.memory_ports import MemorySource, MemoryStore, content, listing_of, transfer_threads
+from tests.support.fakes import FakeClock, RecordingReport
+from tests.support.memory_ports import MemorySource, MemoryStore, content, listing_of, transfer_threads
+from tests.support.samples import service
 
 SIZES = {
     "config.json": 700,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from steps.engine.errors import Exit
+from steps.errors import Exit
 from steps.release import Release
-from tests.transfer.commands import Ended, Moment, call
+from tests.support.commands import Ended, Moment, call
 from tests.transfer.test_end_to_end import BUCKET, FILES, Services, services
 
 LARGE, SMALL, VOCABULARY = "model-00001-of-00003.safetensors", "config.json", "tokenizer/vocab.json"

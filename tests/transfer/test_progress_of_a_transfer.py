@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from steps.engine.errors import Exit
+from steps.errors import Exit
 from steps.transfer.layout import MIB
-from tests.samples import ROOT
-from tests.transfer.commands import STATIC, Moment, call, surroundings, words
+from tests.support.commands import STATIC, Moment, call, surroundings, words
+from tests.support.samples import ROOT
 from tests.transfer.test_end_to_end import FILES, Services, total
 
 LARGE = "model-00001-of-00003.safetensors"

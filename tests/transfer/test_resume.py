@@ -13,18 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steps.engine.converge import converge
-from steps.engine.errors import Interrupted, TransientError
+from steps.errors import Interrupted, TransientError
 from steps.mirror_model import MirrorModel
-from steps.ports import ModelStore
+from steps.ports.oss import ModelStore
+from steps.reconcile.converge import converge
 from steps.release import Release
 from steps.transfer import bucket, hashing
 from steps.transfer.checkpoint import CheckpointRecord
 from steps.transfer.file_job import SAVE_PARTS
 from steps.transfer.layout import MIB
-from tests.fakes import FakeClock, RecordingReport
-from tests.samples import service
-from tests.transfer.memory_ports import (
+from tests.support.fakes import FakeClock, RecordingReport
+from tests.support.memory_ports import (
     KillAt,
     Killed,
     MemorySource,
@@ -34,6 +33,7 @@ from tests.transfer.memory_ports import (
     nothing,
     transfer_threads,
 )
+from tests.support.samples import service
 
 WORKERS = 2
 DOCUMENT = service("transfer.mode=streamed", "transfer.partSizeMib=1", f"transfer.workers={WORKERS}")

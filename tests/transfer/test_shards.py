@@ -7,18 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.__main__ import main
-from steps.engine.converge import Outcome, converge
-from steps.engine.errors import Exit
+from steps.errors import DocumentError, Exit
 from steps.mirror_model import MirrorModel
 from steps.model import Listing, ModelFile
+from steps.reconcile.converge import Outcome, converge
 from steps.release import Release
-from steps.service import DocumentError
 from steps.transfer.bucket import object_key, state_key
 from steps.transfer.layout import MIB
 from steps.transfer.shards import Shard, split
-from tests.fakes import FakeClock, RecordingReport
-from tests.samples import DIGEST, SERVICES, service
-from tests.transfer.memory_ports import Killed, MemorySource, MemoryStore, content, listing_of, nothing
+from tests.support.fakes import FakeClock, RecordingReport
+from tests.support.memory_ports import Killed, MemorySource, MemoryStore, content, listing_of, nothing
+from tests.support.samples import DIGEST, SERVICES, service
 
 COUNT = 3
 DOCUMENT = service("transfer.mode=streamed", f"transfer.shards={COUNT}", "transfer.partSizeMib=1", "transfer.workers=1")

@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steps.download_model import DownloadModel
-from steps.engine.converge import Outcome, converge
-from steps.engine.errors import Blocked, TransientError
+from steps.errors import Blocked, TransientError
+from steps.reconcile.converge import Outcome, converge
 from steps.release import Release
 from steps.transfer import directory, scratch
 from steps.transfer.file_job import SAVE_PARTS
 from steps.transfer.layout import MIB
 from steps.transfer.scratch import Scratch
 from steps.upload_model import UploadModel
-from tests.fakes import FakeClock, RecordingReport
-from tests.samples import service
-from tests.transfer.memory_ports import KillAt, Killed, MemorySource, MemoryStore, content, listing_of, nothing
+from tests.support.fakes import FakeClock, RecordingReport
+from tests.support.memory_ports import KillAt, Killed, MemorySource, MemoryStore, content, listing_of, nothing
+from tests.support.samples import service
 
 DOCUMENT = service("transfer.partSizeMib=1", "transfer.workers=2")
 SIZES = {

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from steps.adapters.oss import OssStore
-from steps.engine.errors import Exit
-from tests.transfer.commands import call, start, wait
+from steps.adapters.oss.store import OssStore
+from steps.errors import Exit
+from tests.support.commands import call, start, wait
 from tests.transfer.test_end_to_end import BUCKET, FILES, Services, services
 
 NAME = "model-00001-of-00003.safetensors"

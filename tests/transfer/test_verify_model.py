@@ -4,16 +4,16 @@ from collections.abc import Callable
 
 import pytest
 
-from steps.engine.converge import Outcome, converge
-from steps.engine.errors import Blocked
+from steps.errors import Blocked
 from steps.mirror_model import MirrorModel
+from steps.reconcile.converge import Outcome, converge
 from steps.release import Release
 from steps.transfer.bucket import object_key
 from steps.transfer.layout import MIB
 from steps.verify_model import VerifyModel
-from tests.fakes import FakeClock, RecordingReport
-from tests.samples import service
-from tests.transfer.memory_ports import MemorySource, MemoryStore, content, listing_of
+from tests.support.fakes import FakeClock, RecordingReport
+from tests.support.memory_ports import MemorySource, MemoryStore, content, listing_of
+from tests.support.samples import service
 
 DOCUMENT = service("transfer.mode=streamed", "transfer.partSizeMib=1", "transfer.workers=3")
 FILES = {

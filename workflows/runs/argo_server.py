@@ -11,9 +11,8 @@ from typing import Any
 import requests
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from steps.engine.errors import Blocked, StepError, TransientError
-from steps.ports import Manifest
-from steps.release import FIELD_MANAGER
+from steps.errors import Blocked, StepError, TransientError
+from steps.kinds import FIELD_MANAGER, Manifest
 
 TIMEOUT = (5.0, 30.0)  # seconds to connect, and between two reads
 ATTEMPTS = 6
@@ -105,7 +104,7 @@ _AGAIN = (
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 )
-# How an expression of `workflows.events` refuses a payload; Argo Server answers it with 500.
+# How an expression of `workflows.argo.events` refuses a payload; Argo Server answers it with 500.
 _REFUSED_PAYLOAD = re.compile(r"invalid operation: int\((.*?)\)(?: \(\d+:\d+\)|\]?$)", re.DOTALL)
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from steps.engine.clock import Clock
-from steps.engine.errors import TransientError
-from steps.engine.plan import Change, Plan
-from steps.engine.report import Report
-from steps.objects.workflow_run import SUSPENDED, Run, TaskResult
-from steps.ports import Manifest
+from steps.errors import TransientError
+from steps.kinds import Manifest
+from steps.reconcile.clock import Clock
+from steps.reconcile.plan import Change, Plan
+from steps.reconcile.report import Report
+from steps.report.run import SUSPENDED, Run, TaskResult
 
 PATIENCE = 300.0  # seconds without an answer after which following ends; the run goes on without us
 APPEARS_WITHIN = 60.0  # seconds; a run that was asked for by an event may come late, or never

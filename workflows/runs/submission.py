@@ -5,14 +5,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from steps.objects.workflow_run import TEMPLATE_LABEL, WORKFLOW
-from steps.overrides import DOCUMENT as DOCUMENT_SAYS
-from steps.overrides import OVERRIDES, Override
-from steps.ports import Manifest
-from steps.release import SERVICE_LABEL, TRIGGER_LABEL
-from steps.service import DocumentError, ModelService, parse
+from steps.document.overrides import DOCUMENT as DOCUMENT_SAYS
+from steps.document.overrides import OVERRIDES, Override
+from steps.document.schema import ModelService, parse
+from steps.errors import DocumentError
+from steps.kinds import SERVICE_LABEL, TRIGGER_LABEL, WORKFLOW, Manifest
+from steps.report.run import TEMPLATE_LABEL
 
-DOCUMENT = "service"  # parameter that holds the document; the same as in `workflows.templates`
+DOCUMENT = "service"  # parameter that holds the document; the same as in `workflows.argo.templates`
 REASON = "reason"  # parameter: why this run, for its title
 REASON_LENGTH = 80  # characters; a title in Argo's list shows fewer
 REASON_CHARACTER = r"^[A-Za-z0-9 ._/:#@+-]$"  # RE2, as every pattern that an event binding holds

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from steps.objects.workflow_run import SUCCEEDED, Run, TaskResult
-from steps.overrides import DOCUMENT
+from steps.document.overrides import DOCUMENT
+from steps.report.run import SUCCEEDED, Run, TaskResult
 from workflows.runs.follow import failure, where
 
 COLUMNS = ("RUN", "TRIGGER", "PHASE", "STARTED", "DURATION", "PROGRESS", "RELEASE", "MESSAGE")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import yaml
 
+from steps.objects.group import role_based_group
 from steps.objects.group_operator import GroupOperator
-from steps.objects.role_based_group import role_based_group
 from steps.release import RENDERING
-from tests.samples import release
+from tests.support.samples import release
 
 FOLDER = Path(__file__).parent
 

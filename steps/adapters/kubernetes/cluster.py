@@ -1,0 +1,259 @@
+"""The Kubernetes API, through the official client: server-side apply, previews by dry run, and honest absences."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kubernetes.client import ApiClient, ApiException
+from kubernetes.dynamic import DynamicClient, Resource
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random_exponential
+from urllib3.exceptions import HTTPError
+
+from steps.adapters.kubernetes.access import client_configuration
+from steps.adapters.kubernetes.discovery import Discovery
+from steps.adapters.kubernetes.errors import (
+    Attempt,
+    exists_already,
+    is_absent,
+    is_conflict,
+    is_no_log,
+    is_not_served,
+    no_answer,
+    no_json,
+    refusal,
+)
+from steps.errors import Blocked, TransientError
+from steps.kinds import FIELD_MANAGER, Kind, Manifest, Ref
+from steps.ports.kubernetes import Right
+
+REQUEST_TIMEOUT = (5.0, 30.0)  # seconds to connect, and between two reads
+ATTEMPTS = 8  # about 8 seconds in all: a restart of the API server is not the end of a step
+RETRY_BUDGET = 20.0  # seconds after which no new attempt starts; Argo retries the step for minutes
+PAGE = 500  # objects in one answer, as kubectl asks
+REVIEWS = "/apis/authorization.k8s.io/v1"
+# What the authenticator adds to a token of a service account; roles may be bound to these groups.
+# https://kubernetes.io/docs/reference/access-authn-authz/rbac/#referring-to-subjects
+ACCOUNT = "system:serviceaccount:"
+ACCOUNT_GROUPS = ("system:serviceaccounts", "system:authenticated")
+
+T = TypeVar("T")
+
+
+def connect(kubeconfig: Path | None) -> "KubernetesCluster":
+    """None means: this is a pod, use its service account. Sends nothing yet.
+
+    Raises Blocked for an absent or unusable kubeconfig.
+    """
+    client = ApiClient(client_configuration(kubeconfig))
+    client.user_agent = FIELD_MANAGER
+    return KubernetesCluster(DynamicClient(client, discoverer=Discovery))
+
+
+class KubernetesCluster:
+    """Implements `steps.ports.Cluster` and `steps.ports.Locks`."""
+
+    def __init__(self, client: DynamicClient) -> None:
+        self._client = client
+
+    def get(self, ref: Ref) -> Manifest | None:
+        resource = self._resource(ref.kind)
+        attempt = _attempt("get", resource, ref)
+        call = partial(self._client.get, resource, name=ref.name, namespace=ref.namespace or None)
+        return self._object(attempt, call, absent=partial(is_absent, attempt))
+
+    def select(
+        self,
+        kind: Kind,
+        namespace: str = "",
+        labels: Mapping[str, str] | None = None,
+        part: Callable[[Manifest], Manifest] | None = None,
+    ) -> list[Manifest]:
+        resource = self._resource(kind)
+        attempt = Attempt("list", _plural(resource), namespace)
+        selector = ",".join(f"{key}={value}" for key, value in (labels or {}).items()) or None
+        call = partial(self._client.get, resource, namespace=namespace or None, label_selector=selector, limit=PAGE)
+        items: list[Manifest] = []
+        more: str | None = None
+        while more != "":
+            page = self._object(attempt, partial(call, _continue=more)) or {}
+            items += map(part, page["items"]) if part else page["items"]
+            more = page["metadata"].get("continue", "")
+        # Items of built-in kinds arrive without apiVersion and kind.
+        whole = [{"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in items]
+        return sorted(whole, key=lambda one: (one["metadata"].get("namespace", ""), one["metadata"]["name"]))
+
+    def preview(self, wanted: Manifest) -> Manifest:
+        return self._apply(wanted, dry_run="All")
+
+    def apply(self, wanted: Manifest) -> None:
+        self._apply(wanted)
+
+    def create(self, wanted: Manifest) -> bool:
+        """A plain POST, for who may create and not patch. False if there is an object of this name already.
+
+        Also after a lost answer, so names must be unique enough that such an object can only be the same one.
+        """
+        ref = Ref.of(wanted)
+        resource = self._resource(ref.kind)
+        call = partial(self._client.create, resource, body=wanted, namespace=ref.namespace or None)
+        return self._object(_attempt("create", resource, ref), call, absent=exists_already) is not None
+
+    def delete(self, ref: Ref, uid: str) -> None:
+        resource = self._resource(ref.kind)
+        attempt = _attempt("delete", resource, ref)
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": uid},
+            "propagationPolicy": "Background",
+        }
+
+        def gone(error: ApiException) -> bool:
+            return is_absent(attempt, error) or (is_conflict(error) and not self._lives(ref, uid))
+
+        call = partial(self._client.delete, resource, name=ref.name, namespace=ref.namespace or None, body=options)
+        self._object(attempt, call, absent=gone)
+
+    def swap(self, wanted: Manifest) -> bool:
+        ref = Ref.of(wanted)
+        resource = self._resource(ref.kind)
+        known = "resourceVersion" in wanted["metadata"]
+        write = self._client.replace if known else self._client.create
+        call = partial(write, resource, body=wanted, namespace=ref.namespace or None, field_manager=FIELD_MANAGER)
+        attempt = _attempt("update" if known else "create", resource, ref)
+        # Deleted meanwhile, or written by somebody else: either way it is not the version that was read.
+        return self._object(attempt, call, absent=lambda e: is_conflict(e) or is_absent(attempt, e)) is not None
+
+    def serves(self, kind: Kind) -> bool:
+        return self._served(kind) is not None
+
+    def allows(self, right: Right) -> bool:
+        resource, _, subresource = right.resource.partition("/")
+        attributes = {
+            "verb": right.verb,
+            "group": right.group,
+            "resource": resource,
+            "subresource": subresource,
+            "namespace": right.namespace,
+            "name": right.name,
+        }
+        spec: dict[str, Any] = {"resourceAttributes": {key: value for key, value in attributes.items() if value}}
+        if right.user:
+            spec |= {"user": right.user, "groups": _groups(right.user)}
+        kind = "SubjectAccessReview" if right.user else "SelfSubjectAccessReview"
+        review = {"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec}
+        plural = f"{kind.lower()}s"
+        call = partial(self._client.request, "post", f"{REVIEWS}/{plural}", body=review)
+        answer = self._object(Attempt("create", f"{plural}.authorization.k8s.io"), call) or {}
+        return bool(answer["status"]["allowed"])
+
+    def pod_log(self, namespace: str, pod: str, container: str, *, previous: bool = False, lines: int = 20) -> str:
+        attempt = Attempt("get", "pods/log", namespace, pod)
+
+        def read() -> bytes:
+            answer = self._client.request(
+                "get",
+                f"/api/v1/namespaces/{namespace}/pods/{pod}/log",
+                query_params=[("container", container), ("previous", str(previous).lower()), ("tailLines", str(lines))],
+                serialize=False,
+                _request_timeout=REQUEST_TIMEOUT,
+            )
+            return bytes(answer.data)
+
+        found = self._ask(attempt, read, absent=partial(is_no_log, attempt))
+        return (found or b"").decode(errors="replace")
+
+    def _apply(self, wanted: Manifest, **options: str) -> Manifest:
+        ref = Ref.of(wanted)
+        resource = self._resource(ref.kind)
+        call = partial(
+            self._client.server_side_apply,
+            resource,
+            body=wanted,
+            namespace=ref.namespace or None,
+            field_manager=FIELD_MANAGER,
+            force_conflicts="true",
+            **options,
+        )
+        pinned = (
+            "resourceVersion" in wanted["metadata"]
+        )  # what is newer than that version stays so, however often asked
+        found = self._object(_attempt("patch", resource, ref), call, absent=is_conflict if pinned else None)
+        if found is None:
+            raise TransientError(f"{ref} was written by another client since it was read", "run it again")
+        return found
+
+    def _lives(self, ref: Ref, uid: str) -> bool:
+        live = self.get(ref)
+        return live is not None and live["metadata"]["uid"] == uid
+
+    def _resource(self, kind: Kind) -> Resource:
+        resource = self._served(kind)
+        if resource is None:
+            raise Blocked(
+                f"the cluster does not serve {kind.kind} of {kind.api_version}",
+                "install the CRD and controller that bring this version, "
+                f'see what is there with `kubectl api-resources --api-group="{kind.group}"`',
+            )
+        return resource
+
+    def _served(self, kind: Kind) -> Resource | None:
+        attempt = Attempt("get", f"the kinds of {kind.api_version}")
+        call = partial(
+            self._client.resources.get,
+            api_version=kind.api_version,
+            kind=kind.kind,
+            _request_timeout=REQUEST_TIMEOUT,
+        )
+        return self._ask(attempt, call, absent=is_not_served)
+
+    def _object(self, attempt: Attempt, call: Callable[..., Any], absent: "Absent | None" = None) -> Manifest | None:
+        """Ask for a JSON object."""
+
+        def read() -> Manifest:
+            found = call(serializer=lambda _, plain: plain, _request_timeout=REQUEST_TIMEOUT)
+            if not isinstance(found, dict):
+                raise no_json(attempt, found)
+            return found
+
+        return self._ask(attempt, read, absent)
+
+    def _ask(self, attempt: Attempt, call: Callable[[], T], absent: "Absent | None" = None) -> T | None:
+        """Call, again for seconds while there is no answer. None if `absent` says that the refusal means so."""
+        retrying = Retrying(
+            retry=retry_if_exception_type(TransientError),
+            stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(RETRY_BUDGET),
+            wait=wait_random_exponential(multiplier=0.2, max=4),
+            reraise=True,
+        )
+        return retrying(_once, attempt, call, absent)
+
+
+Absent = Callable[[ApiException], bool]
+
+
+def _once(attempt: Attempt, call: Callable[[], T], absent: Absent | None) -> T | None:
+    try:
+        return call()
+    except ApiException as error:
+        if absent and absent(error):
+            return None
+        raise refusal(attempt, error) from error
+    except (HTTPError, OSError) as error:
+        raise no_answer(attempt, str(error)) from error
+
+
+def _attempt(verb: str, resource: Resource, ref: Ref) -> Attempt:
+    return Attempt(verb, _plural(resource), ref.namespace, ref.name)
+
+
+def _groups(user: str) -> list[str]:
+    if not user.startswith(ACCOUNT):
+        return ["system:authenticated"]
+    namespace = user.removeprefix(ACCOUNT).partition(":")[0]
+    return [*ACCOUNT_GROUPS, f"system:serviceaccounts:{namespace}"]
+
+
+def _plural(resource: Resource) -> str:
+    return f"{resource.name}.{resource.group}" if resource.group else str(resource.name)

@@ -1,0 +1,1 @@
+"""SGLang workers and routers."""

@@ -1,0 +1,92 @@
+"""What the checks look at, read once; each fact may be a Refusal instead."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from steps.checks.findings import Refusal
+from steps.kinds import DAEMON_SET, DEPLOYMENT, NODE, POD, Kind, Manifest
+from steps.ports.kubernetes import Right
+
+Objects = tuple[Manifest, ...]
+
+
+def of_pod(pod: Manifest) -> Manifest:
+    """Where it is and what it holds there."""
+    spec = pod["spec"]
+    containers = [_only(container, "resources") for container in spec["containers"]]
+    return {
+        "metadata": _only(pod["metadata"], "name", "namespace", "labels"),
+        "spec": {**_only(spec, "nodeName"), "containers": containers},
+        "status": _only(pod.get("status", {}), "phase"),
+    }
+
+
+def of_node(node: Manifest) -> Manifest:
+    """What it offers and to whom."""
+    return {
+        "metadata": _only(node["metadata"], "name", "labels"),
+        "spec": _only(node["spec"], "taints", "unschedulable"),
+        "status": _only(node["status"], "allocatable", "conditions"),
+    }
+
+
+def of_workload(workload: Manifest) -> Manifest:
+    """How many of its pods are wanted and there; of a Deployment or a DaemonSet."""
+    return {
+        "metadata": _only(workload["metadata"], "name", "namespace"),
+        "spec": _only(workload.get("spec", {}), "replicas"),
+        "status": workload.get("status", {}),
+        "images": _images(workload),
+    }
+
+
+def _images(workload: Manifest) -> list[str]:
+    pod = (workload.get("spec", {}).get("template") or {}).get("spec") or {}
+    return [container["image"] for container in pod.get("containers") or () if "image" in container]
+
+
+def _only(found: Manifest, *names: str) -> Manifest:
+    return {name: found[name] for name in names if name in found}
+
+
+# What is kept of the kinds of which a cluster has very many, and whose objects are large.
+PARTS: Mapping[Kind, Callable[[Manifest], Manifest]] = {
+    POD: of_pod,
+    NODE: of_node,
+    DEPLOYMENT: of_workload,
+    DAEMON_SET: of_workload,
+}
+
+
+@dataclass(frozen=True)
+class CodeOfModel:
+    """What of the model is code, against what serves."""
+
+    changed: tuple[str, ...] = ()  # paths of files
+    known: str = ""  # why there is nothing to compare
+
+
+@dataclass(frozen=True)
+class PlatformFacts:
+    namespace: Manifest | Refusal | None
+    rbg_versions: tuple[str, ...] | Refusal  # served API versions of RoleBasedGroup, in order of preference
+    deployments: Objects | Refusal  # of all namespaces
+    daemon_sets: Objects | Refusal  # of all namespaces
+    nodes: Objects | Refusal
+    pods: Objects | Refusal  # of all namespaces
+    erdma_devices: Objects | Refusal | None  # None: that kind is not served
+    csi_driver: Manifest | Refusal | None
+    secret: Manifest | Refusal | None  # with the access key of OSS
+    services: Objects | Refusal  # of the serving namespace
+    weight_bytes: int | Refusal
+    bucket: str | Refusal  # what was found out about it
+    code: CodeOfModel | Refusal = CodeOfModel()
+    engine: str | Refusal = ""  # the version that the engine image says; empty if it says none
+    stored: bool = False  # the bucket holds the model
+    quotas: Objects | Refusal = ()  # of the serving namespace
+    quotas_of_runs: Objects | Refusal = ()  # of the namespace of the workflow
+    run: Manifest | Refusal | None = None  # the Workflow that this step belongs to
+    rights: Mapping[Right, bool] = field(default_factory=dict)
+    # Ids of the releases beside which BlueGreen starts another: what is recorded, and what serves. None: not known.
+    staying: frozenset[str] | None = None
+    in_pods: bool = False  # whether the steps run on nodes of this cluster

@@ -1,0 +1,46 @@
+"""What a check says: all is well, not yet, or what was found and what is needed."""
+
+from dataclasses import dataclass
+
+from steps.reconcile.plan import Plan
+
+
+@dataclass(frozen=True)
+class Well:
+    text: str
+
+
+@dataclass(frozen=True)
+class NotYet:
+    """Somebody else is still working on it."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Wrong:
+    found: str
+    needed: str
+
+
+Finding = Well | NotYet | Wrong
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A fact that could not be read, because the other side refused. Never the same as absent."""
+
+    reason: str
+
+
+def as_plan(code: str, title: str, hint: str, findings: tuple[Finding, ...]) -> Plan:
+    """The findings of one check as lines for people; every line begins with the code of the check."""
+    return Plan(
+        kept=tuple(f"{code} {finding.text}" for finding in findings if isinstance(finding, Well)),
+        waits=tuple(f"{code} {title}: {finding.text}" for finding in findings if isinstance(finding, NotYet)),
+        faults=tuple(
+            f"{code} {title}: found {finding.found}; needed {finding.needed}. Next: {hint}"
+            for finding in findings
+            if isinstance(finding, Wrong)
+        ),
+    )

@@ -1,0 +1,80 @@
+"""Errors are chosen by what the reader should do.
+
+StepError
+├── Blocked           11   the world lacks or contradicts something   -> fix the world, run again
+├── NotConverging     12   done, and wanted again                     -> find who undoes it
+├── DeadlineExceeded  13   late                                       -> raise the deadline, or look at the pods
+└── TransientError    75   no answer                                  -> Argo retries
+Interrupted           75   SIGTERM or Ctrl-C                          -> run again, nothing is lost
+DocumentError         10   the document is wrong                      -> correct the document
+
+The command line exits with 2; any other exception is a bug: 1. Argo's executor keeps 64 and 65.
+https://argo-workflows.readthedocs.io/en/latest/workflow-executors/
+"""
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class Exit(IntEnum):
+    DONE = 0
+    BUG = 1
+    USAGE = 2
+    DOCUMENT = 10
+    BLOCKED = 11
+    NOT_CONVERGING = 12
+    DEADLINE = 13
+    NO_ANSWER = 75  # the only code that Argo retries
+
+
+class DocumentError(Exception):
+    """The document is wrong; the message lists every mistake with its path, what was found and what is allowed."""
+
+
+class StepError(Exception):
+    """Something went wrong that a person can act on.
+
+    `reason` says what failed, on what, what was found and what was expected; `hint` says what to do next.
+    """
+
+    exit: ClassVar[Exit]
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.reason}. Next: {self.hint}" if self.hint else self.reason
+
+
+class Blocked(StepError):
+    exit = Exit.BLOCKED
+
+
+class NotConverging(StepError):
+    exit = Exit.NOT_CONVERGING
+
+
+class DeadlineExceeded(StepError):
+    exit = Exit.DEADLINE
+
+
+class TransientError(StepError):
+    exit = Exit.NO_ANSWER
+
+
+class Interrupted(BaseException):
+    """SIGTERM or Ctrl-C arrived; what was done is kept, the next run goes on from there.
+
+    Like KeyboardInterrupt it is no Exception: whatever tries errors again or forgives them must let it pass.
+    """
+
+    exit: ClassVar[Exit] = Exit.NO_ANSWER
+
+
+def exit_code(error: BaseException) -> Exit:
+    """The exit code that tells Argo, and the person on call, what kind of failure this is."""
+    if isinstance(error, (StepError, Interrupted)):
+        return error.exit
+    return Exit.DOCUMENT if isinstance(error, DocumentError) else Exit.BUG

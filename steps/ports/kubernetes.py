@@ -1,0 +1,78 @@
+"""The Kubernetes API."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from steps.kinds import Kind, Manifest, Ref
+
+
+@dataclass(frozen=True)
+class Right:
+    """One thing that an account must be allowed to do, for an access review."""
+
+    verb: str
+    group: str
+    resource: str  # plural, "pods" or "pods/log"
+    namespace: str = ""
+    name: str = ""
+    user: str = ""  # whose right, as the API server calls accounts; empty: the caller's own
+
+    def __str__(self) -> str:
+        where = f" in namespace {self.namespace}" if self.namespace else ""
+        name = f" {self.name}" if self.name else ""
+        whose = f" for {self.user}" if self.user else ""
+        return f"{self.verb} {self.resource}{'.' + self.group if self.group else ''}{name}{where}{whose}"
+
+
+class Cluster(Protocol):
+    def get(self, ref: Ref) -> Manifest | None: ...
+
+    def select(
+        self,
+        kind: Kind,
+        namespace: str = "",
+        labels: Mapping[str, str] | None = None,
+        part: Callable[[Manifest], Manifest] | None = None,
+    ) -> list[Manifest]:
+        """Objects in one namespace, or in all of them; sorted by namespace and name.
+
+        `part` says what to keep of each as it arrives, with its name: a whole pod is 70 KiB in memory, and a cluster
+        has thousands.
+        """
+        ...
+
+    def preview(self, wanted: Manifest) -> Manifest:
+        """What the object would be after `apply`: a server-side apply with dryRun=All."""
+        ...
+
+    def apply(self, wanted: Manifest) -> None:
+        """Server-side apply with our field manager; the document wins over manual edits of what it declares.
+
+        With a resourceVersion in it, raises TransientError if the object is there and of another version.
+        """
+        ...
+
+    def delete(self, ref: Ref, uid: str) -> None:
+        """Delete that very object; its dependants follow in the background. Absent already is fine."""
+        ...
+
+    def serves(self, kind: Kind) -> bool: ...
+
+    def allows(self, right: Right) -> bool:
+        """Whether the caller, or the user that the right names, has it."""
+        ...
+
+    def pod_log(self, namespace: str, pod: str, container: str, *, previous: bool = False, lines: int = 20) -> str:
+        """The last lines of a container's log; empty if there is none."""
+        ...
+
+
+class Locks(Protocol):
+    """Objects of which one writer must know what another one wrote."""
+
+    def get(self, ref: Ref) -> Manifest | None: ...
+
+    def swap(self, wanted: Manifest) -> bool:
+        """Create it; or, with a resourceVersion in it, replace that very version. False if somebody was quicker."""
+        ...

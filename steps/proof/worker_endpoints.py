@@ -1,0 +1,66 @@
+"""The pods of a release as servers."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from steps.kinds import Manifest
+from steps.objects.group import WORKERS
+from steps.objects.metadata import being_deleted
+from steps.objects.pod_status import name_of, role_of
+from steps.objects.services import release_service_ref
+from steps.ports.sglang import Server
+from steps.release import Release
+
+
+@dataclass(frozen=True)
+class Member:
+    """One worker."""
+
+    name: str  # short: `prefill-0`
+    role: str  # "prefill" or "decode"
+    uid: str
+    pod: str
+    container: str
+    http: Server
+    bootstrap: Server
+
+
+def workers(release: Release, pods: Iterable[Manifest]) -> tuple[Member, ...]:
+    """Workers that have an address and are here to stay, by name."""
+    there = (pod for pod in pods if role_of(pod) in WORKERS and not being_deleted(pod) and _address(pod))
+    return tuple(sorted((_member(release, pod) for pod in there), key=lambda member: member.name))
+
+
+def missing(release: Release, members: Iterable[Member]) -> list[str]:
+    """What to wait for, one line a role."""
+    roles = [member.role for member in members]
+    return [
+        f"{role} pods with an address: {roles.count(role)} of {release.replicas[role]}"
+        for role in WORKERS
+        if roles.count(role) != release.replicas[role]
+    ]
+
+
+def router(release: Release) -> Server:
+    """The release's own Service, whatever takes the traffic."""
+    ref = release_service_ref(release)
+    host = f"{ref.name}.{ref.namespace}.svc"
+    return Server("services", ref.namespace, ref.name, release.service.serving.port, host)
+
+
+def _member(release: Release, pod: Manifest) -> Member:
+    serving, name = release.service.serving, name_of(pod)
+    namespace = pod["metadata"]["namespace"]
+    return Member(
+        name=name.removeprefix(f"{release.group}-"),
+        role=role_of(pod),
+        uid=pod["metadata"]["uid"],
+        pod=name,
+        container=pod["spec"]["containers"][0]["name"],
+        http=Server("pods", namespace, name, serving.port, _address(pod)),
+        bootstrap=Server("pods", namespace, name, serving.bootstrap_port, _address(pod)),
+    )
+
+
+def _address(pod: Manifest) -> str:
+    return str((pod.get("status") or {}).get("podIP") or "")

@@ -1,0 +1,107 @@
+"""How a run ended, as its exit handler learns it: name and status from Argo, all else from the Workflow object.
+
+No text of a task comes by a template: Argo would evaluate what such a text holds, and a long one would stop the exit
+handler.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from steps.document.schema import ModelService
+from steps.errors import Blocked, StepError
+from steps.kinds import WORKFLOW, Manifest, Ref
+from steps.ports.kubernetes import Cluster
+from steps.report.run import FAILED, SUCCEEDED, Run
+
+ReadWorkflow = Callable[[], Manifest | None]
+
+
+@dataclass(frozen=True)
+class Failure:
+    task: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.task} failed: {self.message}" if self.message else f"{self.task} failed"
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """What Argo tells its exit handler.
+
+    https://argo-workflows.readthedocs.io/en/latest/variables/#exit-handler
+    """
+
+    name: str
+    status: str  # Succeeded, Failed or Error; empty if it was not given, or not filled in
+    by_hand: bool = False  # a person started the step, so there is no status
+
+    @classmethod
+    def of(cls, name: str, status: str) -> "RunEnd":
+        return cls(_filled_in(name), _filled_in(status), by_hand=not status)
+
+    @property
+    def failed(self) -> bool:
+        return self.status in FAILED
+
+    def __str__(self) -> str:
+        return f"run {self.name}" if self.name else "the run"
+
+
+@dataclass(frozen=True)
+class Account:
+    """What the Workflow object says of the run."""
+
+    run: Run | None = None  # None outside of Argo, and if it cannot be read
+    unread: str = ""  # why what its tasks did is not known, in whole or in part
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """The last attempt of each task that failed, and of each that failed before it succeeded."""
+        line = [task for task in self.run.tasks if not task.at_exit] if self.run else []
+        final = ((task.name, task.message) for task in line if task.failed)
+        on_the_way = ((task.name, task.tried[-1]) for task in line if task.tried and not task.failed)
+        return tuple(Failure(name, message) for name, message in (*final, *on_the_way))
+
+    def ran(self, tasks: frozenset[str]) -> bool:
+        """Whether one of these tasks was started; also if that is not known."""
+        if self.run is None or self.unread:
+            return True
+        return any(task.name in tasks and task.ran for task in self.run.tasks)
+
+    @property
+    def record_counter(self) -> int | None:
+        """Counter of the release record that the run read in its first task; None if that is not known."""
+        found = [task.outputs.get("record-counter", "") for task in self.run.tasks] if self.run else []
+        return next((int(text) for text in found if text.isdecimal()), None)
+
+    def recap(self, end: RunEnd) -> tuple[str, ...]:
+        again = ", and was tried again" if end.status == SUCCEEDED else ""
+        unread = (f"what the tasks did is not known: {self.unread}",) if self.unread else ()
+        return (*(f"{failure}{again}" for failure in self.failures), *unread)
+
+
+def account(read: ReadWorkflow) -> Account:
+    """Never raises: without its own Workflow an exit handler still puts back and still tells people."""
+    try:
+        found = read()
+    except StepError as error:
+        return Account(unread=error.reason)
+    run = Run.of(found) if found else None
+    return Account(run, run.unread if run else "")
+
+
+def workflow_of(cluster: Cluster, service: ModelService, name: str) -> Manifest | None:
+    """The Workflow object of a run; None on a cluster without Argo. Raises Blocked if it is not there."""
+    if not name or not cluster.serves(WORKFLOW):
+        return None
+    ref = Ref(WORKFLOW, name, service.workflow.namespace)
+    found = cluster.get(ref)
+    if found is None:
+        raise Blocked(f"{ref} does not exist")
+    return found
+
+
+def _filled_in(text: str) -> str:
+    """A variable of Argo that was never resolved says nothing."""
+    return "" if "{{" in text else text.strip()

@@ -1,0 +1,170 @@
+"""A prefill/decode group on loopback: containers of the embedded engine, and names by which they find each other."""
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from steps.adapters.sglang import metrics
+from steps.release import Release
+from steps.sglang.flags import WorkerRole, router_args, worker_args
+from tests.support.samples import release
+from workflows.simulator.engine import EngineContainer, Script, SglangRuntime, Timing
+from workflows.simulator.runtime import Address, Container
+
+LAYERS, KV_HEADS, HEAD_DIM = 2, 2, 16
+KV_BYTES_PER_TOKEN = LAYERS * 2 * KV_HEADS * HEAD_DIM * 2
+FAST = Timing(watch=0.02)
+MODEL_PATH = "/models/tiny"
+
+
+def write_model(folder: Path, *, fill: int = 7) -> Path:
+    """A few kilobytes in the shape of Qwen3; `fill` is what all its weights are made of."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "num_key_value_heads": KV_HEADS,
+        "head_dim": HEAD_DIM,
+        "hidden_size": 64,
+        "vocab_size": 512,
+        "max_position_embeddings": 4096,
+    }
+    shards = {f"model-0000{number}-of-00002.safetensors": f"model.layers.{number - 1}.weight" for number in (1, 2)}
+    for shard, tensor in shards.items():
+        header = json.dumps({tensor: {"dtype": "BF16", "shape": [16, 64], "data_offsets": [0, 2048]}}).encode()
+        (folder / shard).write_bytes(len(header).to_bytes(8, "little") + header + bytes([fill]) * 2048)
+    index = {"metadata": {"total_size": 4096}, "weight_map": {tensor: shard for shard, tensor in shards.items()}}
+    for name, content in {
+        "config.json": config,
+        "model.safetensors.index.json": index,
+        "tokenizer_config.json": {},
+        "tokenizer.json": {"model": {"vocab": {}}},
+    }.items():
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+@dataclass
+class PdGroup:
+    """Pods by their short names (`prefill-0`, `decode-0`, `router-0`), started with what a release renders."""
+
+    release: Release
+    runtime: SglangRuntime
+    model: Path
+    containers: dict[str, EngineContainer] = field(default_factory=dict)
+
+    @property
+    def port(self) -> int:
+        return self.release.service.serving.port
+
+    def pod(self, name: str) -> str:
+        return f"{self.release.group}-{name}"
+
+    def ip(self, name: str) -> str:
+        role, _, number = name.partition("-")
+        return f"10.1.{('prefill', 'decode', 'router').index(role)}.{int(number) + 10}"
+
+    def dial(self, host: str, port: int) -> Address:
+        """As in a cluster: a pod by its name or its IP."""
+        name = next((name for name in list(self.containers) if host in (self.pod(name), self.ip(name))), None)
+        if name is None:
+            raise LookupError(f"no such host: {host}")
+        address = self.containers[name].address(port)
+        if address is None:
+            raise ConnectionRefusedError(f"{host}:{port}")
+        return address
+
+    def start(
+        self,
+        name: str,
+        module: str,
+        args: Iterable[str],
+        *,
+        image: str = "registry.example.com/llm/sglang:0.5.23",
+        mounts: Mapping[str, Path] | None = None,
+    ) -> EngineContainer:
+        container = Container(
+            pod=self.pod(name),
+            name="engine",
+            image=image,
+            command=("python3", "-m", module),
+            args=tuple(args),
+            env={},
+            mounts={MODEL_PATH: self.model} if mounts is None else mounts,
+            ports=(self.port,),
+        )
+        self.containers[name] = self.runtime.start(container, self.dial)
+        return self.containers[name]
+
+    def start_worker(self, name: str, *more: str, **options: Any) -> EngineContainer:
+        role: WorkerRole = "prefill" if name.startswith("prefill") else "decode"
+        args = [*worker_args(self.release.service, role), *more]
+        return self.start(name, "sglang.launch_server", args, **options)
+
+    def start_router(self, *more: str) -> EngineContainer:
+        urls = {
+            role: [
+                f"http://{self.pod(f'{role}-{number}')}:{self.port}" for number in range(self.release.replicas[role])
+            ]
+            for role in ("prefill", "decode")
+        }
+        args = [*router_args(self.release.service.serving, urls["prefill"], urls["decode"]), *more]
+        return self.start("router-0", "sglang_router.launch_router", args, mounts={})
+
+    def start_all(self, *, but: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Every pod of the release; `but` gives more arguments to some workers."""
+        for role in ("prefill", "decode"):
+            for number in range(self.release.replicas[role]):
+                self.start_worker(f"{role}-{number}", *(but or {}).get(f"{role}-{number}", ()))
+        self.start_router()
+
+    def url(self, name: str, port: int = 0) -> str:
+        host, real = self.dial(self.pod(name), port or self.port)
+        return f"http://{host}:{real}"
+
+    def serves(self) -> bool:
+        """The router sees every worker."""
+        if self.containers["router-0"].address(self.port) is None:
+            return False
+        found = requests.get(self.url("router-0") + "/readiness", timeout=30).json()
+        expected = self.release.replicas["prefill"] + self.release.replicas["decode"]
+        return bool(found.get("healthy_workers") == expected)
+
+    def is_quiet(self) -> bool:
+        """Every chat that a worker was asked for is over, and all that it moved is counted."""
+        workers = [name for name in self.containers if not name.startswith("router")]
+        return all(self._has_answered(name) for name in workers if self.containers[name].address(self.port))
+
+    def _has_answered(self, name: str) -> bool:
+        found = metrics.parse(requests.get(self.url(name) + "/metrics", timeout=30).text)
+        counted = (
+            found.total(f"sglang:http_{kind}_total", endpoint="/v1/chat/completions")
+            for kind in ("requests", "responses")
+        )
+        return len(set(counted)) == 1
+
+    def stop(self) -> None:
+        for container in self.containers.values():
+            container.stop()
+
+
+def pd_group(folder: Path, script: Script | None = None, *overrides: str, timing: Timing = FAST) -> PdGroup:
+    wanted = release(f"serving.modelPath={MODEL_PATH}", "serving.tensorParallel=1", *overrides, name="demo")
+    return PdGroup(wanted, SglangRuntime(script, timing), write_model(folder / "model"))
+
+
+def eventually(true: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    """Looks again until it is true; the pause is short, and the bound is only met when the test fails."""
+    pause = threading.Event()
+    for _ in range(int(seconds / 0.01)):
+        if true():
+            return
+        pause.wait(0.01)
+    raise AssertionError(f"not within {seconds:g} s: {what}")

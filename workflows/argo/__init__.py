@@ -1,0 +1,1 @@
+"""The pipeline as Argo manifests. Only this package imports Hera."""

@@ -1,0 +1,211 @@
+"""Who may do what on the cluster, as RBAC objects: the accounts of the steps, CI, people.
+
+`steps.permissions` says what a step needs. Here it becomes a Role where the rights hold in a namespace and a
+ClusterRole where they do not. Roles are named by service, so that those of several services add up. Accounts and
+ClusterRoles belong to the namespace of the workflow and do not depend on the service that renders them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from steps.document.schema import ModelService
+from steps.permissions import EXECUTOR, STEPS, Grant, Scope, account, cluster_grants, grants
+from steps.release import GPU_LEASE, writer_lease_name
+from workflows.argo.pods import PODS
+
+Manifest = dict[str, Any]
+
+RBAC = "rbac.authorization.k8s.io"
+ARGO = "argoproj.io"
+EXECUTOR_ROLE = "slipway-executor"
+OPERATOR = "slipway-operator"
+VIEWER = "slipway-viewer"
+# Tells the webhook of RRSA which RAM role the pods of an account get.
+# https://www.alibabacloud.com/help/en/ack/ack-managed-and-ack-dedicated/user-guide/use-rrsa-to-authorize-pods-to-access-different-cloud-services
+RAM_ROLE = "pod-identity.alibabacloud.com/role-name"
+RAM_INJECTION = "pod-identity.alibabacloud.com/injection"
+
+_READ = ("get", "list", "watch")
+# Starting a run is creating a Workflow; RBAC cannot see which template it names. `workflows.argo.policies` does that.
+_CI_GRANTS = (
+    Grant(("list",), "workfloweventbindings", "start a run by an event", ARGO, "workflow"),
+    # Not by name: Argo Server 4.1 asks whether all may be read, whichever is meant, and answers 403 otherwise.
+    # https://github.com/argoproj/argo-workflows/blob/v4.1.2/util/auth/auth.go (CanIArgo)
+    Grant(("get",), "workflowtemplates", "read the template that is started", ARGO, "workflow"),
+    Grant(("create", *_READ), "workflows", "start a run and learn how it ends", ARGO, "workflow"),
+)
+_SEE = (
+    Grant(
+        _READ,
+        "workflows",
+        "see runs, templates and schedules",
+        ARGO,
+        "workflow",
+    ),
+    Grant(_READ, "workflowtemplates", "see runs, templates and schedules", ARGO, "workflow"),
+    Grant(_READ, "cronworkflows", "see runs, templates and schedules", ARGO, "workflow"),
+    Grant(_READ, "workfloweventbindings", "see runs, templates and schedules", ARGO, "workflow"),
+    Grant(_READ, "pods", "see the pods of a run", scope="workflow"),
+    Grant(("get",), "pods/log", "read what a step said", scope="workflow"),
+    Grant(_READ, "events", "see why a pod does not start", scope="workflow"),
+    Grant(_READ, "rolebasedgroups", "see what serves", "workloads.x-k8s.io"),
+    Grant(_READ, "pods", "see what serves"),
+    Grant(_READ, "services", "see what serves"),
+    Grant(_READ, "configmaps", "see the release record"),
+    Grant(_READ, "events", "see why a worker does not start"),
+    Grant(("get",), "pods/log", "read what a worker said"),
+    Grant(_READ, "leases", "see which run writes now", "coordination.k8s.io"),
+    Grant(_READ, "leases", "see which run takes GPUs now", "coordination.k8s.io", "workflow"),
+)
+_OPERATE = (
+    Grant(
+        ("create", "update", "patch", "delete"),
+        "workflows",
+        "submit, retry, stop and delete runs",
+        ARGO,
+        "workflow",
+    ),
+    Grant(("update", "patch"), "cronworkflows", "suspend and resume the schedule", ARGO, "workflow"),
+    Grant(("delete",), "pods", "retry: Argo deletes the pods of failed nodes", scope="workflow"),
+    Grant(
+        ("delete",),
+        "leases",
+        "take the service over from a writer that is gone",
+        "coordination.k8s.io",
+        names=lambda service: (writer_lease_name(service),),
+    ),
+    Grant(
+        ("delete",),
+        "leases",
+        "let another run take GPUs after one that is gone",
+        "coordination.k8s.io",
+        "workflow",
+        names=lambda _: (GPU_LEASE,),
+    ),
+)
+PEOPLE: Mapping[str, tuple[Grant, ...]] = {VIEWER: _SEE, OPERATOR: (*_SEE, *_OPERATE)}
+
+
+def account_of_ci(service: ModelService) -> str:
+    return f"slipway-ci-{service.name}"
+
+
+def installation(accounts: Iterable[Manifest]) -> str:
+    """What distinguishes the accounts of one installation from those of another: their namespace and their RAM role."""
+    made = [one["metadata"] for one in accounts if one["kind"] == "ServiceAccount"]
+    spaces = ", ".join(sorted({one["namespace"] for one in made}))
+    roles = ", ".join(sorted({role for one in made if (role := one.get("annotations", {}).get(RAM_ROLE))}))
+    return f"namespace {spaces} with {f'RAM role {roles}' if roles else 'no RAM role'}"
+
+
+def accounts(service: ModelService) -> list[Manifest]:
+    """One account for each step, and what all of them share: Argo's executor beside each step reports its outputs."""
+    space = service.workflow.namespace
+    names = [account(step) for step in STEPS]
+    return [
+        *(_account(service, step) for step in STEPS),
+        _role("Role", EXECUTOR_ROLE, space, [EXECUTOR], service),
+        _binding("Role", EXECUTOR_ROLE, space, names, service),
+    ]
+
+
+def cluster_roles(service: ModelService) -> list[Manifest]:
+    """What the accounts of the steps may do in no namespace. The document decides nothing here but the accounts."""
+    found: list[Manifest] = []
+    for step in STEPS:
+        name = f"{account(step)}-{service.workflow.namespace}"
+        found += _bound(name, "cluster", account(step), list(cluster_grants(step)), service)
+    return found
+
+
+def steps(service: ModelService) -> list[Manifest]:
+    """What the accounts of the steps may do for this service."""
+    # Both namespaces may be one. A service has no dot in its name, so no other service makes a role of this name.
+    suffixes: Mapping[Scope, str] = {"serving": service.name, "workflow": f"{service.name}.runs"}
+    found: list[Manifest] = []
+    for step in STEPS:
+        name = account(step)
+        for scope, suffix in suffixes.items():
+            granted = [grant for grant in grants(step, service) if grant.scope == scope]
+            found += _bound(f"{name}-{suffix}", scope, name, granted, service)
+    return found
+
+
+def continuous_integration(service: ModelService) -> list[Manifest]:
+    """The account of CI, which starts runs of one template and follows them. One for each service, as its template."""
+    name = account_of_ci(service)
+    made = _object("v1", "ServiceAccount", name, service.workflow.namespace)
+    return [made, *_bound(name, "workflow", name, list(_CI_GRANTS), service)]
+
+
+def people(service: ModelService) -> list[Manifest]:
+    """Roles to bind to people: one to look, one to act."""
+    return [
+        _role("Role", f"{name}-{service.name}", namespace, rules, service)
+        for name, granted in PEOPLE.items()
+        for namespace, rules in _by_namespace(service, granted).items()
+    ]
+
+
+def table(service: ModelService) -> Iterator[tuple[str, Grant]]:
+    """(account, grant) of every step and of CI, for people to read."""
+    for step in STEPS:
+        yield from ((account(step), grant) for grant in grants(step, service))
+    yield from ((account_of_ci(service), grant) for grant in _CI_GRANTS)
+
+
+def _by_namespace(service: ModelService, granted: Iterable[Grant]) -> dict[str, list[Grant]]:
+    """Both namespaces may be one; then one role holds it all."""
+    found: dict[str, list[Grant]] = {}
+    for grant in granted:
+        found.setdefault(_namespace(grant.scope, service), []).append(grant)
+    return found
+
+
+def _bound(name: str, scope: Scope, subject: str, granted: list[Grant], service: ModelService) -> list[Manifest]:
+    """A role with a binding; nothing if there is nothing to grant."""
+    if not granted:
+        return []
+    kind = "ClusterRole" if scope == "cluster" else "Role"
+    namespace = _namespace(scope, service)
+    return [_role(kind, name, namespace, granted, service), _binding(kind, name, namespace, [subject], service)]
+
+
+def _namespace(scope: Scope, service: ModelService) -> str:
+    return {"workflow": service.workflow.namespace, "serving": service.namespace, "cluster": ""}[scope]
+
+
+def _account(service: ModelService, step: str) -> Manifest:
+    found = _object("v1", "ServiceAccount", account(step), service.workflow.namespace)
+    if PODS[step].store and service.store.credentials.kind == "rrsa":
+        found["metadata"]["annotations"] = {RAM_ROLE: service.store.credentials.role}
+    return found
+
+
+def _role(kind: str, name: str, namespace: str, granted: Iterable[Grant], service: ModelService) -> Manifest:
+    return {**_object(f"{RBAC}/v1", kind, name, namespace), "rules": [_rule(grant, service) for grant in granted]}
+
+
+def _rule(grant: Grant, service: ModelService) -> Manifest:
+    names = grant.names(service)
+    return {
+        "apiGroups": [grant.group],
+        "resources": [grant.resource],
+        **({"resourceNames": list(names)} if names else {}),
+        "verbs": list(grant.verbs),
+    }
+
+
+def _binding(kind: str, name: str, namespace: str, subjects: Iterable[str], service: ModelService) -> Manifest:
+    """Binds the role of the same name."""
+    space = service.workflow.namespace
+    return {
+        **_object(f"{RBAC}/v1", f"{kind}Binding", name, namespace),
+        "roleRef": {"apiGroup": RBAC, "kind": kind, "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": subject, "namespace": space} for subject in subjects],
+    }
+
+
+def _object(api_version: str, kind: str, name: str, namespace: str = "") -> Manifest:
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata}

@@ -1,0 +1,187 @@
+"""Generated files: Argo manifests of one service, and the committed ones, which must not drift from their sources."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from steps.document.schema import ModelService, json_schema, load
+from steps.errors import Blocked, DocumentError
+from steps.reconcile.plain_text import plain_text
+from workflows.argo.accounts import RAM_INJECTION, accounts, installation
+from workflows.argo.install import KUSTOMIZATION, kustomization, own, permissions_page, policy, shared
+from workflows.argo.versions import LINES, for_line, line
+from workflows.argo.workflow import cron_workflow, event_binding, workflow_template
+
+REFERENCE = Path("manifests/services/qwen3-32b.yaml")
+ARGO = Path("manifests/argo")
+INSTALL = Path("manifests/install")
+PERMISSIONS = Path("docs/permissions.md")
+SCHEMA = Path("manifests/schema/model-service.schema.json")
+# Below the folder of `render --out`: what services share, and one folder for each service.
+SHARED_FOLDER = Path("install")
+SERVICE_FOLDER = Path("service")
+POLICY_FOLDER = Path("policy")
+MODELINE = re.compile(r"^# yaml-language-server:.*\n", re.MULTILINE)  # its path means nothing inside a cluster
+
+
+def render(service_path: Path, argo_version: str) -> dict[Path, str]:
+    """Everything that one service needs on an Argo of that version: file name -> text.
+
+    Raises DocumentError for a wrong document and for an unknown version.
+    """
+    wanted = line(argo_version)
+    service = load(service_path)
+    manifests = {"workflow-template.yaml": workflow_template(service, _document(service_path, service))}
+    if service.workflow.schedule:
+        manifests["cron-workflow.yaml"] = cron_workflow(service, service.workflow.schedule)
+    manifests["event-binding.yaml"] = event_binding(service)
+    head = f"# Rendered from {service_path.name} by `python -m workflows render`; change that, not this.\n"
+    return {Path(name): head + _as_yaml(for_line(manifest, wanted)) for name, manifest in manifests.items()}
+
+
+def service_folder(service_path: Path, argo_version: str) -> dict[Path, str]:
+    """The folder of one service: `render` with the roles of this service, and the policy in a folder of its own."""
+    origin, service = service_path.name, load(service_path)
+    files = {**own(service, origin), **render(service_path, argo_version)}
+    files[KUSTOMIZATION] = kustomization(origin, files)
+    return files | _below(POLICY_FOLDER, policy(service, origin))
+
+
+def bundle(service_path: Path, argo_version: str) -> dict[Path, str]:
+    """The two folders that set a service up. Neither holds a Namespace, nor an object of another service."""
+    service = load(service_path)
+    return _below(SHARED_FOLDER, shared(service)) | _below(
+        SERVICE_FOLDER / service.name, service_folder(service_path, argo_version)
+    )
+
+
+def commands(service: ModelService, folder: Path) -> Iterator[str]:
+    """What a person types to apply `bundle` from `folder`, in this order."""
+    runs, serving = service.workflow.namespace, service.namespace
+    for name in dict.fromkeys((runs, serving)):
+        if name != "default":
+            yield f"kubectl create namespace {name}   # unless it exists; it is in no folder, so no delete removes it"
+    if service.store.credentials.kind == "rrsa":
+        yield f"kubectl label namespace {runs} {RAM_INJECTION}=on"
+    yield f"kubectl apply -k {folder / SHARED_FOLDER}   # once for all services of namespace {runs}"
+    own_folder = folder / SERVICE_FOLDER / service.name
+    yield f"kubectl apply -k {own_folder}"
+    yield f"kubectl apply -k {own_folder / POLICY_FOLDER}   # Kubernetes 1.30 and later"
+    yield f"python -m workflows submit {service.name} -n {runs}"
+
+
+def write_bundle(service_path: Path, argo_version: str, folder: Path) -> list[str]:
+    """Write `bundle` below `folder`; returns the lines for the person: the files that changed, and what to type next.
+
+    Raises DocumentError as `render` does, and Blocked if the folder holds what this would replace.
+    """
+    service, files = load(service_path), bundle(service_path, argo_version)
+    _check_layout(folder)
+    _check_installation(folder / SHARED_FOLDER, service)
+    written = [str(folder / path) for path in write(files, folder)]
+    return [*written, "Next:", *(f"  {command}" for command in commands(service, folder))]
+
+
+def _check_layout(folder: Path) -> None:
+    """Refuses a folder that lists Namespaces: `kubectl delete -k` of it deletes them, and so does pruning later."""
+    found = _read(folder / "namespaces.yaml")
+    if found is not None and "`python -m workflows render`" in found:
+        raise Blocked(
+            f"{folder} was rendered by an older Slipway and lists Namespaces: `kubectl delete -k {folder}` would "
+            "delete them with everything inside, and so would a GitOps tool with pruning when the file disappears",
+            "protect the Namespaces from pruning if such a tool reads this folder (manifests/install/README.md), then "
+            "empty the folder and render again",
+        )
+
+
+def _check_installation(folder: Path, service: ModelService) -> None:
+    text, wanted = _read(folder / "accounts.yaml"), installation(accounts(service))
+    found = wanted if text is None else installation(yaml.safe_load_all(text))
+    if found != wanted:
+        raise Blocked(
+            f"{folder} holds the accounts of {found}, but this document needs those of {wanted}",
+            "render with another --out; services with different RAM roles also need a workflow.namespace each",
+        )
+
+
+def write(files: Mapping[Path, str], folder: Path) -> list[Path]:
+    """Write the files that differ below `folder`; returns the ones that were written."""
+    stale = [path for path, text in files.items() if _read(folder / path) != text]
+    for path in stale:
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(files[path], encoding="utf-8")
+    return stale
+
+
+def schema_text() -> str:
+    """The JSON Schema of the document, as editors read it."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def committed(root: Path) -> dict[Path, str]:
+    """Every generated file of the repository: path below `root` -> text."""
+    service = load(root / REFERENCE)
+    files = {SCHEMA: schema_text(), PERMISSIONS: permissions_page(service), **_below(INSTALL, shared(service))}
+    for version, wanted in LINES.items():
+        files |= _below(ARGO / wanted.folder, service_folder(root / REFERENCE, version))
+    return files
+
+
+def write_all(root: Path) -> list[Path]:
+    """Write the generated files of the repository again; returns the ones that changed."""
+    for stray in _strays(root):
+        (root / stray).unlink()
+    return write(committed(root), root)
+
+
+def drift(root: Path) -> list[str]:
+    """One sentence for each generated file that is not what its source says; empty if all are."""
+    stale = [path for path, text in committed(root).items() if _read(root / path) != text]
+    sentences = [f"{path} is not what its source says; run `make render`" for path in stale]
+    return sentences + [f"{path} is generated by nothing; run `make render`" for path in _strays(root)]
+
+
+def _strays(root: Path) -> list[Path]:
+    found = {path.relative_to(root) for folder in (ARGO, INSTALL) for path in (root / folder).rglob("*.yaml")}
+    return sorted(found - set(committed(root)))
+
+
+def _below(folder: Path, files: Mapping[Path, str]) -> dict[Path, str]:
+    return {folder / path: text for path, text in files.items()}
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def _document(path: Path, service: ModelService) -> str:
+    """The text of the document, which reaches the steps as it is: Argo pastes it, and reads what it pasted."""
+    text = MODELINE.sub("", path.read_text(encoding="utf-8"))
+    # Values stand in the templates, too, and YAML can write braces as escapes. JSON on its own has no `{{`.
+    if "{{" in text or "{{" in json.dumps(service.model_dump(mode="json")):
+        raise DocumentError(f"{path} holds '{{{{', which Argo would replace; allowed is a document without it")
+    lost = sorted(character for character in set(text) if plain_text(character) != character)
+    if lost:
+        raise DocumentError(f"{path} holds {lost[0]!r}, which Argo cannot pass on; allowed is a document without it")
+    return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines stay readable."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _as_yaml(manifest: dict[str, Any]) -> str:
+    return yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)

@@ -1,0 +1,244 @@
+"""One Argo container template for each step: inputs, outputs, attempts, deadline, credentials, confinement.
+
+Named templates with a retry strategy each: a strategy on the workflow would run the whole line again, and one on an
+inline template broke in Argo 3.7.0. https://github.com/argoproj/argo-workflows/issues/15051
+"""
+
+from collections.abc import Sequence
+
+from hera.workflows import (
+    Container,
+    EmptyDirVolume,
+    ExistingVolume,
+    Parameter,
+    RawArtifact,
+    Resources,
+    RetryStrategy,
+    SecretEnv,
+    Step,
+    Steps,
+    Suspend,
+)
+from hera.workflows import models as m
+
+from steps.check_release import CURRENT
+from steps.document.overrides import DOCUMENT as AS_IN_DOCUMENT
+from steps.document.overrides import OVERRIDES
+from steps.document.schema import ModelService
+from steps.errors import Exit
+from steps.objects.scratch_claim import claim_name
+from steps.permissions import account
+from steps.reconcile.outputs import RECAP, file_name
+from steps.report.run import SUCCEEDED
+from steps.resource_requests import footprint
+from workflows.argo.pods import PODS, deadline_seconds, secret_variables
+from workflows.pipeline import SHARD, STATE, Output, Places, Sign, Task, arguments, command, outputs
+
+PLACES = Places(document="/service/service.yaml", outputs="/tmp/outputs", scratch="/scratch")  # noqa: S108  # a volume of the pod's own
+DOCUMENT = "service"  # parameter of the workflow and artifact of every template
+SCRATCH = "scratch"
+DESCRIPTION = "workflows.argoproj.io/description"
+USER = 65532  # "nonroot" of distroless images
+# How the message of a pod begins that its node gave up: eviction, preemption by the kubelet, shutdown of the node.
+# Kubelets from 1.22 on keep the states of its containers, killed with 137 or 143, as after an OOM kill.
+# Argo takes the message of the pod before a container's, which begins with its reason: `OOMKilled (exit code 137)`.
+# https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (inferFailedReason)
+# https://github.com/kubernetes/kubernetes/blob/v1.33.0/pkg/kubelet/eviction/helpers.go (nodeLowMessageFmt)
+# https://github.com/kubernetes/kubernetes/blob/v1.33.0/pkg/kubelet/preemption/preemption.go (message)
+# https://github.com/kubernetes/kubernetes/blob/v1.33.0/pkg/kubelet/nodeshutdown/nodeshutdown_manager.go
+LOST_WITH_ITS_NODE = (
+    "The node was low on resource",
+    "Preempted in order to admit critical pod",
+    "Pod was terminated in response to imminent node shutdown",
+)
+# Argo keeps the exit code as a string. Error means that the pod was deleted or that Argo's own containers failed; "-1"
+# that the pod ended without a word of its containers. The step's own "ask again" is the last reason. docs/retry.md has
+# the table. https://argo-workflows.readthedocs.io/en/latest/retries/
+RETRY_EXPRESSION = (
+    f'lastRetry.status == "Error" || lastRetry.exitCode in ["{int(Exit.NO_ANSWER)}", "-1"] || '
+    f'lastRetry.message matches "^({"|".join(LOST_WITH_ITS_NODE)})"'
+)
+# Argo waits before it looks whether the expression allows another attempt, so a final failure is told that much later,
+# too: the first wait is short. The six attempts of a transfer still span half an hour in which the hub may be down.
+# https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (processNodeRetries)
+FIRST_WAIT = "5s"
+WAIT_FACTOR = 4
+# What only the run can tell; `workflow.status` exists in the exit handler alone. Never `workflow.failures`: what tasks
+# said would become part of a template, which Argo evaluates, and of an argument, which has a limit of 128 KiB.
+# https://argo-workflows.readthedocs.io/en/latest/variables/#exit-handler
+RUN_FACTS = {
+    "run-name": "{{workflow.name}}",
+    "run-status": "{{workflow.status}}",
+    "run-uid": "{{workflow.uid}}",
+}
+
+
+# The claim that create-scratch makes. Argo fills the name in as it does in the rest of a template.
+_SCRATCH_VOLUME = ExistingVolume(name=SCRATCH, mount_path=PLACES.scratch, claim_name=claim_name(RUN_FACTS["run-name"]))
+
+
+def add_template(task: Task, service: ModelService, consumed: frozenset[Output]) -> None:
+    """Add the template of the task's step to the Hera workflow that is open.
+
+    `consumed` are the outputs that other tasks read.
+    """
+    pod = PODS[task.step]
+    Container(
+        name=task.step,
+        annotations={DESCRIPTION: task.does},  # of its pods
+        image=service.workflow.image,
+        command=list(command(task)),
+        args=list(arguments(task, PLACES, _values(task), parameters=_parameters())),
+        inputs=[*_inputs(task), RawArtifact(name=DOCUMENT, path=PLACES.document, data=workflow_parameter(DOCUMENT))],
+        outputs=_outputs(task.step, consumed),
+        env=[
+            SecretEnv(
+                name=variable.name,
+                secret_name=variable.source.secret,
+                secret_key=variable.source.key,
+                optional=variable.optional or None,
+            )
+            for variable in secret_variables(task.step, service)
+        ],
+        retry_strategy=_retry(pod.retries) if pod.retries else None,
+        active_deadline_seconds=deadline_seconds(task.step, service),
+        service_account_name=account(task.step),
+        security_context=m.SecurityContext(
+            allow_privilege_escalation=False,
+            capabilities=m.Capabilities(drop=["ALL"]),
+            read_only_root_filesystem=True,
+            run_as_non_root=True,
+        ),
+        # A step that could not start, or was killed, shows the end of its log; that is plain text as its message is.
+        termination_message_policy="FallbackToLogsOnError",
+        resources=_resources(task.step, service),
+        volumes=[
+            EmptyDirVolume(name="tmp", mount_path="/tmp"),  # noqa: S108  # a volume of the pod's own
+            *([_SCRATCH_VOLUME] if task.scratch else ()),
+        ],
+    )
+
+
+def add_exit_handler(tasks: Sequence[Task], name: str) -> None:
+    """Add the graph of the exit handler: one task after the other, each whatever became of the one before it.
+
+    Steps, and no DAG: Argo 3.5 calls the DAG of an exit handler Failed as soon as it begins in a run that was stopped,
+    and then starts no further task of it.
+    https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/dag.go (assessDAGPhase)
+    A task that fails is red and fails nothing else: a run that succeeded is Failed if its exit handler is.
+    https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (operate)
+    """
+    with Steps(name=name):
+        for task in tasks:
+            Step(
+                name=task.name,
+                template=task.step,
+                when=f"{RUN_FACTS['run-status']} != {SUCCEEDED}" if task.if_failed else None,
+                continue_on=m.ContinueOn(failed=True, error=True),
+            )
+
+
+def add_sign(sign: Sign) -> None:
+    """Add the template of a node without a pod. A suspension of no seconds is over as soon as the controller sees it.
+
+    https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (executeSuspend)
+    """
+    Suspend(name=sign.name, annotations={DESCRIPTION: sign.does}, duration="0")
+
+
+def _retry(limit: int) -> RetryStrategy:
+    return RetryStrategy(
+        limit=limit,
+        retry_policy="Always",
+        expression=RETRY_EXPRESSION,
+        # Never maxDuration: it counts from the first attempt and would end a transfer that works.
+        # https://github.com/argoproj/argo-workflows/issues/13044
+        backoff=m.Backoff(duration=FIRST_WAIT, factor=WAIT_FACTOR),
+    )
+
+
+def unless_current() -> str:
+    """`when` of a task that is left out if there is nothing to do."""
+    return f"{_output_tag(STATE)} != {CURRENT}"
+
+
+def if_current() -> str:
+    return f"{_output_tag(STATE)} == {CURRENT}"
+
+
+def workflow_parameter(name: str) -> str:
+    return f"{{{{workflow.parameters.{name}}}}}"
+
+
+def override_if_set(name: str, *, shown: bool) -> str:
+    """Name and value of a parameter, or nothing if it is empty; `shown`: the value is short enough to be told.
+
+    Argo evaluates the expression once; what a value holds stays text.
+    https://argo-workflows.readthedocs.io/en/latest/variables/#expression
+    """
+    value = f"workflow.parameters['{name}']"
+    said = f"'{name} ' + {value} + ', '"
+    told = said if shown else f"({value} == '{AS_IN_DOCUMENT}' ? {said} : 'another {name}, ')"
+    return f"{{{{={value} == '' ? '' : {told}}}}}"
+
+
+def task_arguments(task: Task) -> dict[str, str]:
+    """What the DAG hands to the task: outputs of earlier ones, and the number of the shard that an instance has."""
+    shard = {SHARD: "{{item}}" if task.fans_out else task.shards[0]} if task.shards else {}
+    return shard | {option: _output_tag(source) for option, source in task.options.items()}
+
+
+def depends(task: Task) -> str:
+    """What has to come before. A task that reads an output is omitted where the other one was left out: its `when` is
+    looked at later than its arguments, and Argo 3.7.11 and 4.0.2 wait for an output that never comes.
+
+    https://github.com/argoproj/argo-workflows/blob/v3.7.11/workflow/controller/dag.go#L735
+    """
+    read = {source.task for source in task.options.values()}
+    return " && ".join(f"{name}.Succeeded" if name in read else name for name in task.after)
+
+
+def consumed_outputs(line: Sequence[Task]) -> frozenset[Output]:
+    return frozenset({STATE, *(source for task in line for source in task.options.values())})
+
+
+def _output_tag(source: Output) -> str:
+    return f"{{{{tasks.{source.task}.outputs.parameters.{file_name(source.field)}}}}}"
+
+
+def _values(task: Task) -> dict[str, str]:
+    handed = {option: f"{{{{inputs.parameters.{option}}}}}" for option in _handed(task)}
+    return handed | {fact: RUN_FACTS[fact] for fact in task.about_run}
+
+
+def _parameters() -> list[str]:
+    return [f"{override.parameter}={workflow_parameter(override.parameter)}" for override in OVERRIDES]
+
+
+def _inputs(task: Task) -> list[Parameter]:
+    return [Parameter(name=option) for option in _handed(task)]
+
+
+def _handed(task: Task) -> tuple[str, ...]:
+    return (*task.options, *((SHARD,) if task.shards else ()))
+
+
+def _outputs(step: str, consumed: frozenset[Output]) -> list[Parameter]:
+    """An output that a later task reads has no default: without it the run must stop. The others are for people, and
+    their absence must not cover the reason of a failure.
+    """
+    read = {source.field for source in consumed if source.task == step}
+    own = [_output(field.name, has_default=field.name not in read) for field in outputs(step)]
+    return [*own, _output(RECAP, has_default=True)]
+
+
+def _output(field: str, *, has_default: bool) -> Parameter:
+    name = file_name(field)
+    source = m.ValueFrom(path=f"{PLACES.outputs}/{name}", default="" if has_default else None)
+    return Parameter(name=name, value_from=source)
+
+
+def _resources(step: str, service: ModelService) -> Resources:
+    asked = footprint(step, service)
+    memory = f"{asked.memory_mebibytes}Mi"
+    return Resources(cpu_request=asked.cpu, memory_request=memory, memory_limit=memory)

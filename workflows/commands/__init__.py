@@ -1,0 +1,1 @@
+"""The verbs of `slipway`, one module for each group."""

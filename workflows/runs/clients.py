@@ -1,0 +1,124 @@
+"""The ways to the runs of a cluster: the Kubernetes API, Argo Server's submit API, and its events."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from steps.adapters.kubernetes.cluster import KubernetesCluster, connect
+from steps.document.schema import ModelService
+from steps.errors import StepError, TransientError
+from steps.kinds import LEASE, WORKFLOW, WORKFLOW_TEMPLATE, Manifest, Ref
+from steps.release import writer_lease_name
+from steps.rollout import lease_holder
+from workflows.runs.argo_server import ArgoServer
+from workflows.runs.submission import DOCUMENT, Submission
+
+
+class Door(Protocol):
+    """Every method raises Blocked when the other side refuses and TransientError when it does not answer."""
+
+    def template(self, namespace: str, name: str) -> Manifest | None: ...
+
+    def start(self, submission: Submission) -> bool:
+        """False if a run of this name is there already."""
+        ...
+
+    def run(self, namespace: str, name: str) -> Manifest | None: ...
+
+    def runs(self, namespace: str) -> list[Manifest]: ...
+
+    def gone_writer(self, service: ModelService) -> str:
+        """The run that was deleted while it changed the service; empty if there is none, and if that is not known."""
+        ...
+
+
+class KubernetesDoor:
+    """A kubeconfig is enough: the run is a Workflow object, and Argo's controller finds it."""
+
+    def __init__(self, cluster: KubernetesCluster) -> None:
+        self._cluster = cluster
+
+    @classmethod
+    def of(cls, kubeconfig: Path | None) -> "KubernetesDoor":
+        return cls(connect(kubeconfig))
+
+    def template(self, namespace: str, name: str) -> Manifest | None:
+        return self._cluster.get(Ref(WORKFLOW_TEMPLATE, name, namespace))
+
+    def start(self, submission: Submission) -> bool:
+        return self._cluster.create(submission.manifest)
+
+    def run(self, namespace: str, name: str) -> Manifest | None:
+        return self._cluster.get(Ref(WORKFLOW, name, namespace))
+
+    def runs(self, namespace: str) -> list[Manifest]:
+        return self._cluster.select(WORKFLOW, namespace)
+
+    def gone_writer(self, service: ModelService) -> str:
+        try:
+            lease = self._cluster.get(Ref(LEASE, writer_lease_name(service), service.namespace))
+        except StepError:  # who may see runs need not see Leases
+            return ""
+        return lease_holder.gone(self._cluster, lease, service.workflow.namespace)
+
+
+class ArgoServerDoor:
+    """Argo Server starts the run with the rights of the bearer of the token."""
+
+    def __init__(self, server: ArgoServer) -> None:
+        self._server = server
+
+    def template(self, namespace: str, name: str) -> Manifest | None:
+        return self._server.get(f"/api/v1/workflow-templates/{namespace}/{name}")
+
+    def start(self, submission: Submission) -> bool:
+        options = {
+            "name": submission.name,
+            "parameters": [f"{name}={value}" for name, value in submission.parameters.items()],
+            "labels": ",".join(f"{key}={value}" for key, value in submission.labels.items()),
+        }
+        request = {
+            "namespace": submission.namespace,
+            "resourceKind": WORKFLOW_TEMPLATE.kind,
+            "resourceName": submission.template,
+            "submitOptions": options,
+        }
+        return self._start(submission, f"/api/v1/workflows/{submission.namespace}/submit", request)
+
+    def run(self, namespace: str, name: str) -> Manifest | None:
+        return self._server.get(f"/api/v1/workflows/{namespace}/{name}")
+
+    def runs(self, namespace: str) -> list[Manifest]:
+        return self._server.list(f"/api/v1/workflows/{namespace}")
+
+    def gone_writer(self, service: ModelService) -> str:  # noqa: ARG002  # Argo Server knows no Lease
+        return ""
+
+    def _start(self, submission: Submission, path: str, content: Mapping[str, Any]) -> bool:
+        """Whether the run is there says more than the answer: Argo Server sends a name and a prefix for one, and of a
+        name that is taken Kubernetes then says `could not be completed at this time, please try again`, as HTTP 500.
+        https://github.com/kubernetes/kubernetes/blob/v1.20.2/staging/src/k8s.io/apiserver/pkg/registry/rest/create.go
+        """
+        try:
+            return self._server.create(path, content)
+        except TransientError:
+            if self.run(submission.namespace, submission.name) is None:
+                raise
+            return False
+
+
+class EventDoor(ArgoServerDoor):
+    """The event binding of the service starts the run, or refuses the payload.
+
+    Argo's answer is the same whether a binding matched or not, so whoever starts a run has to look for it.
+    """
+
+    def start(self, submission: Submission) -> bool:
+        path = f"/api/v1/events/{submission.namespace}/{submission.template}"
+        return self._start(submission, path, _payload(submission))
+
+
+def _payload(submission: Submission) -> Mapping[str, str]:
+    run_id = submission.name.removeprefix(f"{submission.template}-")
+    overrides = {name: value for name, value in submission.parameters.items() if name != DOCUMENT}
+    return {"run-id": run_id, **overrides}
