@@ -249,7 +249,7 @@ def test_by_hand_it_is_the_decision_of_a_person() -> None:
     ("changes", "words"),
     [
         (
-            {"other_writer": "nightly-8 changes this service. If it is dead: kubectl delete lease"},
+            {"other_writer": "nightly-8 changes this service. Next: if it is dead, kubectl delete lease"},
             "kubectl delete lease",
         ),
         ({"observed": LATE}, "run nightly-7 is Running: stop it first"),

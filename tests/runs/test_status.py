@@ -297,7 +297,7 @@ def test_a_run_that_was_deleted_while_it_changed_the_service_is_named(world: Arg
     add(world, "b", LABELS, phase="Running")
     cluster = connect(world.kubeconfig)
     lease = WriterLease(service, cluster, Writer("b", 60, stays=True), FakeClock())
-    assert cluster.swap(lease.taken(lease.observe()))
+    assert cluster.swap(lease.acquired(lease.observe()))
     run.status(SERVICE, Place())
     assert REST not in capsys.readouterr().out
     world.store.delete(world.kind("Workflow"), "b", NAMESPACE)
