@@ -1,4 +1,4 @@
-"""Every way in which a group can look ready and not be."""
+"""Every way in which a group can appear ready without being so."""
 
 import copy
 from collections.abc import Callable
@@ -235,7 +235,7 @@ def test_a_group_that_was_seen_to_become_ready_must_be_seen_so_twice() -> None:
     assert stable(WANTED, ready, fingerprint(ready)).converged
 
 
-def test_a_restart_between_two_looks_counts_as_falling_back() -> None:
+def test_a_restart_between_two_observations_counts_as_falling_back() -> None:
     ready = ready_group(WANTED)
 
     def restarted(found: Manifest) -> None:
@@ -244,7 +244,7 @@ def test_a_restart_between_two_looks_counts_as_falling_back() -> None:
     assert stable(WANTED, pod(0, restarted)(spoiled(ready)), fingerprint(ready)).waits
 
 
-def test_a_group_that_is_ready_at_the_first_look_needs_no_second() -> None:
+def test_a_group_that_is_ready_at_the_first_observation_needs_no_second() -> None:
     assert stable(WANTED, ready_group(WANTED), None).converged
 
 

@@ -83,7 +83,7 @@ def test_what_is_not_known_is_said_and_told() -> None:
         "run nightly-7: Failed; what was put back is not known; which release of qwen3-32b serves is not known"
     )
     assert (
-        "what the tasks did is not known: it is offloaded"
+        "the state of the tasks is not known: it is offloaded"
         in planned(FAILED, Facts(ObservedRun(unread="it is offloaded"))).kept
     )
 
@@ -125,7 +125,7 @@ def test_an_attempt_that_failed_on_the_way_does_not_make_a_green_run_read_like_a
     green = facts(TaskResult("download-model", "Succeeded", tried=("pod deleted",)))
     words = "Succeeded (tried again on the way: download-model failed: pod deleted)"
     assert words in summary(SERVICE, SUCCEEDED, green)
-    assert planned(SUCCEEDED, green, tells=False).kept[1] == "download-model failed: pod deleted, and was tried again"
+    assert planned(SUCCEEDED, green, tells=False).kept[1] == "download-model failed: pod deleted, then retried"
 
 
 def test_the_last_attempt_of_a_task_says_why_it_failed() -> None:

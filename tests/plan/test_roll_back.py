@@ -269,7 +269,7 @@ def test_each_failed_task_is_in_the_recap() -> None:
         "smoke-test failed: no KV cache moved",
     )
     unread = planned(FAILED, healthy(ObservedRun(unread="it is offloaded"))).kept
-    assert "what the tasks did is not known: it is offloaded" in unread
+    assert "the state of the tasks is not known: it is offloaded" in unread
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,8 @@ def test_without_the_right_to_read_its_run_it_does_the_rest(failed: ArgoWorld) -
     assert len(inbox) == 1
     assert "what was put back is not known" in outputs.message
     assert any(
-        "what the tasks did is not known: " in line and "get workflows.argoproj.io" in line for line in report.of("ok")
+        "the state of the tasks is not known: " in line and "get workflows.argoproj.io" in line
+        for line in report.of("ok")
     )
 
 
@@ -213,7 +214,7 @@ def test_a_status_that_cannot_be_read_is_said_and_people_are_told(failed: ArgoWo
     inbox = Inbox()
     report, _ = reported(failed, inbox)
     assert inbox[0]["status"] == "Failed"
-    assert any(line.startswith("what the tasks did is not known: ") for line in report.of("ok")), report.lines
+    assert any(line.startswith("the state of the tasks is not known: ") for line in report.of("ok")), report.lines
     found = observe_run(failed.only_run)
     assert found.ran(frozenset({"roll-out-service"}))  # it may have
 

@@ -270,7 +270,7 @@ def test_a_queued_run_that_is_to_stop_says_that_it_still_waits(world: ArgoWorld,
 
 
 CUT_OFF = {"create-volume": (Attempt(),), "roll-out-service": (Attempt("Failed", "workflow shutdown", ""),)}
-REST = "its exit handler did not run; what it left is removed by the next run, or by python -m steps roll-back"
+REST = "its exit handler did not run. Next: submit a new run, which cleans up, or run python -m steps roll-back"
 
 
 @pytest.mark.parametrize(
