@@ -20,12 +20,12 @@ from steps.kinds import Manifest
 from steps.model import ModelDigest
 from steps.objects import volume
 from steps.objects.services import release_service
-from steps.ports.sglang import Refusal
+from steps.ports.sglang import EngineError
 from steps.reconcile.outputs import Word
 from steps.reconcile.plain_text import plain_text
 from steps.reconcile.plan import Plan
 from tests.plan.test_objects_pod_failures import crash, pod
-from tests.plan.test_smoke_test import ANSWER, exchange, facts
+from tests.plan.test_smoke_test import ANSWER, facts, request
 from tests.support.argo_substitution import LONGEST, VERSIONS, SubstitutionError, Version, passes
 from tests.support.fakes import HoldingOne
 from tests.support.group_world import OPERATOR, as_wanted, group_of, live, ready_group
@@ -207,12 +207,12 @@ def engine_log(run: Run, text: str, _folder: Path) -> int:
 
 
 def engine_refusal(run: Run, text: str, _folder: Path) -> int:
-    world = facts(replace(exchange("prefill-0"), reply=Refusal(500, text)))
+    world = facts(replace(request("prefill-0"), response=EngineError(500, text)))
     return run("smoke-test", Planned(lambda: smoke_test.plan(RELEASE, world)))
 
 
 def engine_answer(run: Run, text: str, _folder: Path) -> int:
-    world = facts(replace(exchange("prefill-0"), reply=replace(ANSWER, text=text)), exchange("prefill-1"))
+    world = facts(replace(request("prefill-0"), response=replace(ANSWER, text=text)), request("prefill-1"))
     step: Any = smoke_test.SmokeTest(RELEASE, cluster=None, inference=None)  # type: ignore[arg-type]  # asked for outputs
     return run("smoke-test", Planned(Plan, lambda: step.outputs(world)))
 

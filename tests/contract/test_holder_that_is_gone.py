@@ -76,7 +76,7 @@ class World:
 
 
 def take(one: WriterLease) -> None:
-    assert one.locks.swap(one.taken(one.look()))
+    assert one.locks.swap(one.taken(one.observe()))
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_the_workflow_is_noted_beside_the_annotations_of_the_document_and_goes_w
     uid = world.workflow(HOLDER)["metadata"]["uid"]
     notes = {"team": "search", WORKFLOW_NAMESPACE: SLIPWAY, WORKFLOW_UID: uid}
     assert noted(world)["metadata"]["annotations"] == notes
-    assert one.locks.swap(one.given_back(one.look()))
+    assert one.locks.swap(one.given_back(one.observe()))
     assert noted(world)["metadata"]["annotations"] == {"team": "search"}
 
 
@@ -186,7 +186,7 @@ def test_of_two_that_see_the_holder_gone_one_gets_the_lease(world: World) -> Non
     world.taken()
     world.delete(HOLDER)
     rivals = [world.lease(run) for run in (NEXT, "qwen3-32b-ci")]
-    looks = [rival.look() for rival in rivals]
+    looks = [rival.observe() for rival in rivals]
     assert [one.locks.swap(one.taken(look)) for one, look in zip(rivals, looks, strict=True)] == [True, False]
 
 

@@ -334,10 +334,10 @@ def _swap(installed: Installed, cluster: KubernetesCluster, right: Right) -> Non
         return
     live = installed.server.cluster().get(admin.ref)
     if right.verb == "update" and live is None:
-        admin.locks.swap(admin.given_back(admin.look()))
+        admin.locks.swap(admin.given_back(admin.observe()))
     if right.verb == "create" and live is not None:
         installed.server.cluster().delete(admin.ref, live["metadata"]["uid"])
-    cluster.swap(admin.given_back(admin.look()))  # nobody holds it, so no other test waits for it
+    cluster.swap(admin.given_back(admin.observe()))  # nobody holds it, so no other test waits for it
 
 
 def _manifest(made: Release, right: Right) -> Manifest:

@@ -15,14 +15,14 @@ from random import Random
 
 from steps.adapters.sglang import answers, metrics
 from steps.ports.sglang import (
-    Answer,
     BootstrapRoute,
+    ChatRequest,
+    ChatResponse,
+    EngineError,
     EngineInfo,
     Metrics,
     NotServing,
     Pairing,
-    Question,
-    Refusal,
     RoutedWorker,
     Server,
 )
@@ -65,7 +65,7 @@ class _Request:
     prompt: str
     limit: int  # tokens
     prefill_ended: bool = False
-    reply: Answer | Refusal | None = None
+    reply: ChatResponse | EngineError | None = None
     hung_up: bool = False
 
     @property
@@ -181,12 +181,12 @@ class BusyGroup:
         ended = self._counters(request.decode)
         ended.finished(made.prompt_tokens, made.completion_tokens, seconds=0.1, stream=False)
         name, text = worker.flags.served_model_name, "".join(made.content)
-        request.reply = Answer(name, text, "", made.finish_reason, made.prompt_tokens, made.completion_tokens)
+        request.reply = ChatResponse(name, text, "", made.finish_reason, made.prompt_tokens, made.completion_tokens)
 
     def _fail(self, request: _Request) -> None:
         for name in (request.decode, request.prefill):
             self._counters(name).failed("transfer")
-        request.prefill_ended, request.reply = True, Refusal(500, "KVTransferError")
+        request.prefill_ended, request.reply = True, EngineError(500, "KVTransferError")
 
     def _hang_up(self, request: _Request) -> None:
         """Each side notices in its own time, and counts what tests/recorded/sglang/hang-up holds."""
@@ -234,24 +234,26 @@ class BusyGroup:
             for role in [name.partition("-")[0]]
         ]
 
-    def chat(self, server: Server, question: Question) -> Answer | Refusal:
+    def chat(self, server: Server, chat_request: ChatRequest) -> ChatResponse | EngineError:
         if server.kind == "pods":
             self._counters(self._name(server)).asked(*CHAT)
-            return Refusal(400, "Disaggregated request received without bootstrap room id")
-        request = self._through_router(question.prompt, question.max_tokens)
+            return EngineError(400, "Disaggregated request received without bootstrap room id")
+        request = self._through_router(chat_request.prompt, chat_request.max_tokens)
         if request.decode in self.broken.down:
             raise NotServing("the router has nobody to answer a chat")
         self._run(lambda: request.reply is not None, PATIENCE)
         return request.reply or self._gave_up(request)
 
-    def chat_on_pair(self, prefill: Server, decode: Server, pairing: Pairing, question: Question) -> Answer | Refusal:
-        request = self._ask(self._name(prefill), self._name(decode), question.prompt, question.max_tokens)
+    def chat_on_pair(
+        self, prefill: Server, decode: Server, pairing: Pairing, chat_request: ChatRequest
+    ) -> ChatResponse | EngineError:
+        request = self._ask(self._name(prefill), self._name(decode), chat_request.prompt, chat_request.max_tokens)
         self._run(lambda: request.over, PATIENCE)
         return request.reply if request.over and request.reply else self._gave_up(request)
 
-    def _gave_up(self, request: _Request) -> Refusal:
+    def _gave_up(self, request: _Request) -> EngineError:
         self._hang_up(request)
-        return Refusal(0, f"no end of the request within {PATIENCE:g} s")
+        return EngineError(0, f"no end of the request within {PATIENCE:g} s")
 
     def _counters(self, name: str) -> Counters:
         """To be moved: what was read of them is old."""

@@ -15,7 +15,7 @@ from steps.document.schema import ModelService
 from steps.kinds import FIELD_MANAGER, Manifest, Ref
 from steps.ports.kubernetes import Cluster
 from steps.ports.oss import AccessKey
-from steps.ports.sglang import Answer, Question, Refusal, RoutedWorker, Server
+from steps.ports.sglang import ChatRequest, ChatResponse, EngineError, RoutedWorker, Server
 from steps.promote_release import PromoteRelease
 from steps.reconcile.converge import Outcome, Step, check, converge
 from steps.release import Release
@@ -34,7 +34,7 @@ from workflows.simulator.cluster.store import Store
 
 KEY = AccessKey("dummy-id", "dummy-secret")
 SABOTEUR = "saboteur"
-WOOD = Answer("qwen3-32b", "Wood.", "", "stop", 4, 3)
+WOOD = ChatResponse("qwen3-32b", "Wood.", "", "stop", 4, 3)
 QUIET = 0.05  # seconds without a change after which time passes
 
 
@@ -56,13 +56,13 @@ class WorldClock(FakeClock):
 class Engine:
     """The part of an engine that roll-back asks; the containers of this cluster are toys."""
 
-    reply: Answer | Refusal = WOOD
+    reply: ChatResponse | EngineError = WOOD
     asked: list[str] = field(default_factory=list)  # names of the Services
 
     def routed_workers(self, router: Server) -> list[RoutedWorker]:
         return [RoutedWorker("http://worker", "prefill", True, None, "qwen3-32b")]
 
-    def chat(self, router: Server, question: Question) -> Answer | Refusal:
+    def chat(self, router: Server, chat_request: ChatRequest) -> ChatResponse | EngineError:
         self.asked.append(router.name)
         return self.reply
 
