@@ -193,19 +193,19 @@ def plan(release: Release, facts: Facts) -> Plan:
     if not before.converged:
         return before
     if not facts.exchanges:
-        return Plan(waits=("the first answer",))
+        return Plan(waiting=("the first answer",))
     judged = proving.judge(facts.workers, facts.exchanges, release.service.served_model_name)
-    return Plan(kept=(*worker_state.kept(release, facts.workers), *_told(facts.exchanges))) + judged
+    return Plan(ok=(*worker_state.kept(release, facts.workers), *_told(facts.exchanges))) + judged
 
 
 def unfit(release: Release, facts: Facts) -> Plan:
     """Why a request would prove nothing now; a plan without faults and waits if it would."""
     if facts.absent:
-        return Plan(faults=facts.absent)
+        return Plan(failed=facts.absent)
     faults = worker_state.faults(release, facts.workers, facts.routed)
     return Plan(
-        waits=facts.waits or tuple(worker_state.router_waits(release, facts.routed)),
-        faults=tuple(faults),
+        waiting=facts.waits or tuple(worker_state.router_waits(release, facts.routed)),
+        failed=tuple(faults),
     )
 
 

@@ -178,7 +178,7 @@ def others_came(exchanges: Sequence[Exchange]) -> bool:
 def judge(portraits: Sequence[Portrait], exchanges: Sequence[Exchange], model: str) -> Plan:
     """What the requests prove. A wait means: look again, the counters may follow."""
     if exchanges and not exchanges[-1].settled:
-        return Plan(waits=(f"the counters of {exchanges[-1]}, which was answered, to move",))
+        return Plan(waiting=(f"the counters of {exchanges[-1]}, which was answered, to move",))
     found = [fault for exchange in exchanges for fault in _faults(exchange, portraits, model)]
     failures = [line for exchange in exchanges for line in _failures(exchange)]
     wanted, others = every_pair(portraits), others_came(exchanges)
@@ -190,7 +190,7 @@ def judge(portraits: Sequence[Portrait], exchanges: Sequence[Exchange], model: s
         found.append(f"no request proved {pairs} in {len(exchanges)} requests. Next: run the smoke test again")
     lines = [*_kept(exchanges), *_hidden(hidden, len(wanted))]
     lines += [f"{line}; not attributable, other clients are served" for line in failures] if others else []
-    return Plan(kept=tuple(lines), faults=tuple(dict.fromkeys(found)))
+    return Plan(ok=tuple(lines), failed=tuple(dict.fromkeys(found)))
 
 
 def _kept(exchanges: Sequence[Exchange]) -> list[str]:

@@ -36,7 +36,7 @@ def settled(wanted: Manifest, look: GroupLook, before: Signature | None) -> Plan
     plan = gate(wanted, look)
     if not plan.converged or before is None or before == signature(look):
         return plan
-    return Plan(waits=(f"{Ref.of(wanted)} to stay ready: a group that was just started may fall back once",))
+    return Plan(waiting=(f"{Ref.of(wanted)} to stay ready: a group that was just started may fall back once",))
 
 
 def gate(wanted: Manifest, look: GroupLook) -> Plan:
@@ -44,12 +44,12 @@ def gate(wanted: Manifest, look: GroupLook) -> Plan:
     roles = expected_roles(wanted, look.group)
     faults = faults_of(roles, look)
     if faults:
-        return Plan(faults=tuple(faults))
+        return Plan(failed=tuple(faults))
     missing = _missing(wanted, roles, look)
     if missing:
-        return Plan(waits=tuple(missing))
+        return Plan(waiting=tuple(missing))
     counts = ", ".join(f"{role.name} {role.replicas}/{role.replicas}" for role in roles)
-    return Plan(kept=(f"{Ref.of(wanted)} serves: {counts} ready, all of the wanted template",))
+    return Plan(ok=(f"{Ref.of(wanted)} serves: {counts} ready, all of the wanted template",))
 
 
 def faults_of(roles: Iterable[ExpectedRole], look: GroupLook) -> list[str]:
