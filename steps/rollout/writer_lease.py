@@ -218,20 +218,20 @@ class Guarded(Generic[Facts]):
 
     def plan(self, facts: GuardedFacts[Facts]) -> Plan:
         inner = self.step.plan(facts.inner)
-        if facts.overtaken and (inner.changes or inner.faults):
+        if facts.overtaken and (inner.changes or inner.failed):
             return self._refused(facts, inner)
         foreign = self.lease.foreign(facts.lease)
         if foreign:
-            return Plan(kept=inner.kept, faults=(foreign,)) if inner.changes else inner
+            return Plan(ok=inner.ok, failed=(foreign,)) if inner.changes else inner
         if facts.lease.last_holder == self.lease.writer.name:  # out of time, it is renewed before anything else
             return self._as_holder(facts.lease, inner)
-        if not inner.changes and not (inner.waits and self.lease.for_waits):
+        if not inner.changes and not (inner.waiting and self.lease.for_waits):
             return inner  # a run that finds everything as wanted leaves no trace, and waits for nobody
         other = facts.lease.taken_from(self.lease.writer)
         if not other:
             # The step looks and plans again before it acts: until now, somebody else may have written.
             return Plan((self._swap(facts.lease, self.lease.taken(facts.lease)),))
-        return Plan(kept=inner.kept, waits=(other,))
+        return Plan(ok=inner.ok, waiting=(other,))
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
         if not isinstance(changes[0].payload, Swap):
@@ -254,11 +254,11 @@ class Guarded(Generic[Facts]):
     def _refused(self, facts: GuardedFacts[Facts], inner: Plan) -> Plan:
         if facts.lease.holder == self.lease.writer.name:
             return Plan((self._swap(facts.lease, self.lease.given_back(facts.lease)),))
-        return Plan(kept=inner.kept, faults=(facts.overtaken, *inner.faults))
+        return Plan(ok=inner.ok, failed=(facts.overtaken, *inner.failed))
 
     def _as_holder(self, lease: LeaseObservation, inner: Plan) -> Plan:
-        over = not inner.changes and not inner.waits
-        stays = self.lease.writer.stays or (inner.faults and self.lease.writer.stays_with_faults)
+        over = not inner.changes and not inner.waiting
+        stays = self.lease.writer.stays or (inner.failed and self.lease.writer.stays_with_faults)
         if over and not stays:
             return Plan((self._swap(lease, self.lease.given_back(lease)),))
         if not over and lease.renewal_due:

@@ -47,8 +47,8 @@ class OneChange:
 
     def plan(self, done: bool) -> Plan:
         if done:
-            return Plan(kept=("thing is there",))
-        return Plan(changes=(Change("create", "thing", after={"size": 1}),), faults=self.faults)
+            return Plan(ok=("thing is there",))
+        return Plan(changes=(Change("create", "thing", after={"size": 1}),), failed=self.faults)
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
         if self.trouble:

@@ -69,7 +69,7 @@ def codes(cluster: EmbeddedCluster, outside: Outside) -> list[str]:
     """Codes of the checks that are not content, waits included."""
     step = CheckPlatform(DEMO, connect(cluster.kubeconfig), outside.store, outside.source)
     plan = step.plan(step.observe())
-    return sorted({text.split()[0] for text in (*plan.faults, *plan.waits)})
+    return sorted({text.split()[0] for text in (*plan.failed, *plan.waiting)})
 
 
 def without_devices(store: Store) -> None:
