@@ -43,7 +43,7 @@ def main(runs: int) -> None:
         kubeconfig.flush()
         keys = {"OSS_ACCESS_KEY_ID": "dummy", "OSS_ACCESS_KEY_SECRET": "dummy"}
         environment = os.environ | keys | {"KUBECONFIG": kubeconfig.name}  # noqa: TID251  # passed on to the step
-        options = (f"--service={DOCUMENT}", f"--model-digest=sha256:{'0' * 64}")
+        options = (f"--document={DOCUMENT}", f"--model-digest=sha256:{'0' * 64}")
         for step in STEPS:
             shown = least(runs, environment, "-m", "steps", step, "--help")
             started = least(runs, environment, "-c", UP_TO_THE_FIRST_LOOK, step, *options)

@@ -1,4 +1,4 @@
-"""`python -m steps STEP --service FILE`: run one step, on a laptop or in a pod, with the same words."""
+"""`python -m steps STEP --document FILE`: run one step, on a laptop or in a pod, with the same words."""
 
 import argparse
 import gc
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace, report: StreamReport, clock: SystemClock) -> str:
     """The verdict of a step that only judges, else nothing."""
     run = options.run_name if options.run_name and "{{" not in options.run_name else BY_HAND
-    wanted = Wanted(read(options.service), given(options.parameter), tuple(options.set), run)
+    wanted = Wanted(read(options.document), given(options.parameter), tuple(options.set), run)
     resolved = wanted.resolve(options.overrides or ())
     set_up(step=options.step, service=resolved.service.name, verbose=options.verbose)
     step = wiring.build(
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         "75 no answer (run again), 1 a bug.",
     )
     parser.add_argument("step", choices=sorted(wiring.STEPS), metavar="STEP", help=", ".join(wiring.STEPS))
-    parser.add_argument("--service", type=Path, required=True, metavar="FILE", help="the ModelService document")
+    parser.add_argument("--document", type=Path, required=True, metavar="FILE", help="the ModelService document")
     parser.add_argument(
         "--set",
         action="append",

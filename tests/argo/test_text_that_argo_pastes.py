@@ -122,7 +122,7 @@ def run(left: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         if planned:
             monkeypatch.setitem(wiring.STEPS, step, lambda _invocation: planned)
         sets = ("--set", f"model.id={model}")
-        return main([step, "--service", DOCUMENT, *sets, "--model-digest", DIGEST, "--outputs", str(left)])
+        return main([step, "--document", DOCUMENT, *sets, "--model-digest", DIGEST, "--outputs", str(left)])
 
     return run
 

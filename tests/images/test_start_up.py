@@ -75,5 +75,5 @@ def test_the_help_loads_no_client() -> None:
 
 @pytest.mark.parametrize("step", sorted(STEPS))
 def test_a_step_loads_only_the_clients_that_it_talks_through(step: str, kubeconfig: Path) -> None:
-    options = (f"--service={SERVICES / 'demo.yaml'}", f"--model-digest={DIGEST}", "--overrides=document")
+    options = (f"--document={SERVICES / 'demo.yaml'}", f"--model-digest={DIGEST}", "--overrides=document")
     assert loaded(step, *options, kubeconfig=kubeconfig) == EXPECTED[step]

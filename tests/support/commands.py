@@ -37,7 +37,7 @@ class Ended:
 def words(found: Services, name: str, digest: str, *more: str) -> list[str]:
     """The arguments of a step; more of them win over those that are always there."""
     sets = [f"--set={override}" for override in STREAMED]
-    always = [f"--service={SERVICES / 'demo.yaml'}", f"--scratch={found.folder / 'scratch'}", *sets]
+    always = [f"--document={SERVICES / 'demo.yaml'}", f"--scratch={found.folder / 'scratch'}", *sets]
     return [name, *always, f"--model-digest={digest}", *more]
 
 
