@@ -20,6 +20,7 @@ from steps.ports.kubernetes import Cluster
 from steps.ports.notify import Notifier
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
+from steps.report.recap import task_line
 from steps.report.run import ROLL_BACK, SUCCEEDED, TaskResult
 from steps.report.run_end import Account, ReadWorkflow, RunEnd, account
 
@@ -149,7 +150,7 @@ def plan(service: ModelService, run: RunEnd, facts: Facts, *, tells: bool) -> Pl
     back = _roll_back(facts)
     if run.failed and back and not back.ended and not facts.last_look:
         return Plan(waits=(f"Argo to write how {ROLL_BACK} ended",))
-    recap = Plan(kept=(f"{run}: {run.status}", *facts.account.recap(run), *map(str, _tasks(facts))))
+    recap = Plan(kept=(f"{run}: {run.status}", *facts.account.recap(run), *map(task_line, _tasks(facts))))
     if facts.spare:
         return recap + Plan(tuple(map(_giving_back, facts.spare)))
     if facts.refused:

@@ -100,11 +100,6 @@ class TaskResult:
     def seconds(self) -> float | None:
         return (self.finished - self.started).total_seconds() if self.started and self.finished else None
 
-    def __str__(self) -> str:
-        took = f" in {self.seconds:.0f} s" if self.seconds is not None else ""
-        words = self.message or self.recap
-        return f"{self.name}: {self.phase}{took}" + (f" ({words})" if words else "")
-
 
 @dataclass(frozen=True)
 class Queue:

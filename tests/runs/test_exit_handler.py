@@ -58,9 +58,9 @@ def test_the_recap_names_every_task_that_ended(failed: ArgoWorld) -> None:
     assert report.of("ok") == [
         f"run {RUN}: Failed",
         "smoke-test failed: no KV cache moved",
-        "resolve-model: Succeeded in 42 s (nothing changed, 2 as wanted)",
-        "smoke-test: Failed in 42 s (no KV cache moved)",
-        "roll-back: Succeeded in 42 s (nothing changed, 2 as wanted)",
+        "resolve-model: Succeeded in 42s (nothing changed, 2 as wanted)",
+        "smoke-test: Failed in 42s (no KV cache moved)",
+        "roll-back: Succeeded in 42s (nothing changed, 2 as wanted)",
     ]
     assert outputs.verdict == "removed"
     assert outputs.message == (
