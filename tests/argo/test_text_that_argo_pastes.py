@@ -122,7 +122,8 @@ def run(left: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         if planned:
             monkeypatch.setitem(wiring.STEPS, step, lambda _invocation: planned)
         sets = ("--set", f"model.id={model}")
-        return main([step, "--service", DOCUMENT, *sets, "--model-digest", DIGEST, "--outputs", str(left)])
+        pinned = () if step == "resolve-model" else ("--model-digest", DIGEST)
+        return main([step, "--document", DOCUMENT, *sets, *pinned, "--outputs", str(left)])
 
     return run
 

@@ -37,7 +37,7 @@ Start = Callable[[Work], tuple[int, str]]
 @contextmanager
 def embedded(state: Path, host: str = LOOPBACK) -> Iterator[Addresses]:
     document = SERVICES / "demo.yaml"
-    with embedded_services(ROOT, state, [f"--service={document}", f"--host={host}"]) as addresses:
+    with embedded_services(ROOT, state, [f"--document={document}", f"--host={host}"]) as addresses:
         yield addresses
 
 

@@ -1,4 +1,4 @@
-"""`python -m workflows.simulator --state DIR --service FILE`: all embedded services in one process.
+"""`python -m workflows.simulator --state DIR --document FILE`: all embedded services in one process.
 
 Prints one JSON line with their addresses once they serve, and stops when its standard input ends: a run that is killed
 takes its services with it.
@@ -31,7 +31,7 @@ ACCESS_KEY = AccessKey("slipway-local-id", "slipway-local-secret")
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workflows.simulator", description="Start the embedded services.")
     parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="folder that keeps what they hold")
-    parser.add_argument("--service", type=Path, required=True, metavar="FILE", help="the ModelService document")
+    parser.add_argument("--document", type=Path, required=True, metavar="FILE", help="the ModelService document")
     parser.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", help="override one field; may repeat"
     )
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        serve(load(options.service, options.set), options.state, options.port, options.host)
+        serve(load(options.document, options.set), options.state, options.port, options.host)
     except PortInUseError as error:
         sys.stderr.write(f"{error}\n")
         return 1
