@@ -34,10 +34,11 @@ from tests.support.pd_group import FAST as FAST_ENGINE
 from tests.support.pd_group import write_model
 from tests.support.samples import release, service
 from workflows.pipeline import tasks
-from workflows.simulator.bucket import Bucket
-from workflows.simulator.cluster.controllers.pace import FAST
-from workflows.simulator.cluster.embedded import EmbeddedCluster
-from workflows.simulator.engine import Script, SglangRuntime
+from workflows.simulator.core.cluster.controllers.pace import FAST
+from workflows.simulator.faults.engine_faults import Script
+from workflows.simulator.http.bucket import Bucket
+from workflows.simulator.http.cluster import EmbeddedCluster
+from workflows.simulator.http.engine import SglangRuntime
 
 DECIDED = ("metadata.annotations={owner: search}",)
 # In the order of the line; without the transfer, whose files are there.

@@ -15,7 +15,7 @@ from steps.ports.kubernetes import Cluster
 from steps.reconcile.converge import Step
 from tests.support.live_cluster import SABOTEUR, LiveCluster, live_cluster
 from tests.support.samples import release
-from workflows.simulator.cluster.controllers.pace import FAST
+from workflows.simulator.core.cluster.controllers.pace import FAST
 
 RELEASE = release()
 IMPATIENT = release("rollout.deadlineMinutes=1", "volume.deadlineMinutes=1")  # the same release, given less time

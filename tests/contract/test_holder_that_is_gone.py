@@ -24,10 +24,10 @@ from tests.support.argo_world import argo_world, definition
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.live_cluster import LiveCluster, live_cluster
 from tests.support.samples import release, service
-from workflows.simulator import faults
-from workflows.simulator.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES
-from workflows.simulator.cluster.store import Store
-from workflows.simulator.faults import Faults
+from workflows.simulator.core.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES
+from workflows.simulator.core.cluster.store import Store
+from workflows.simulator.faults import request_faults
+from workflows.simulator.faults.request_faults import Faults
 
 IMPATIENT = "rollout.deadlineMinutes=1"
 SERVING = release(IMPATIENT)
@@ -125,7 +125,7 @@ def test_a_run_that_argo_has_not_ended_is_waited_for_by_name(
     assert world.lease(NEXT, kind).other_writer().startswith(f"{HOLDER} {kind.does} since ")
 
 
-@pytest.mark.parametrize("answer", [faults.FORBIDDEN, faults.UNAVAILABLE])
+@pytest.mark.parametrize("answer", [request_faults.FORBIDDEN, request_faults.UNAVAILABLE])
 def test_without_an_answer_of_argo_the_holder_is_judged_by_time(
     world: World, answer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

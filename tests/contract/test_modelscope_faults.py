@@ -14,10 +14,10 @@ from steps.adapters.modelscope.failures import TooSlow
 from steps.adapters.modelscope.http import PIECE, Pace, Web, read_into, small_body
 from steps.errors import Blocked, StepError, TransientError
 from tests.support.hubs import HASTY, QUICK_TO_JUDGE, SHARD, content, is_right, named, serving, source_of
-from workflows.simulator import faults as kinds
-from workflows.simulator.faults import Faults
-from workflows.simulator.hub import Hub
-from workflows.simulator.server import Handler, LoopbackServer
+from workflows.simulator.faults import request_faults as kinds
+from workflows.simulator.faults.request_faults import Faults
+from workflows.simulator.http.hub import Hub
+from workflows.simulator.http.server import Handler, LoopbackServer
 
 API, GATEWAY, CDN = "repo/files", "FilePath=", "GET /cdn"
 BRIEF = replace(HASTY, budget=0.4)

@@ -28,9 +28,9 @@ from tests.support.hubs import (
     serving,
     source_of,
 )
-from workflows.simulator.faults import DROP, EXPIRED_LINK, FORBIDDEN, SERVER_ERROR, Faults
-from workflows.simulator.hub import Hub, InternalLink
-from workflows.simulator.server import LOOPBACK
+from workflows.simulator.faults.request_faults import DROP, EXPIRED_LINK, FORBIDDEN, SERVER_ERROR, Faults
+from workflows.simulator.http.hub import Hub, InternalLink
+from workflows.simulator.http.server import LOOPBACK
 
 TOKEN = "ms-0123456789-not-a-secret"
 REGION = "cn-hangzhou"

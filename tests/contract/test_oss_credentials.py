@@ -15,10 +15,10 @@ from steps.errors import Blocked, TransientError
 from steps.ports.oss import AccessKey
 from tests.support.buckets import running, store
 from tests.support.hubs import refusing
-from workflows.simulator import faults as kinds
-from workflows.simulator.bucket import Bucket
-from workflows.simulator.faults import Faults
-from workflows.simulator.sts import Sts
+from workflows.simulator.faults import request_faults as kinds
+from workflows.simulator.faults.request_faults import Faults
+from workflows.simulator.http.bucket import Bucket
+from workflows.simulator.http.sts import Sts
 
 ROLE, PROVIDER, TOKEN = "acs:ram::1:role/slipway", "acs:ram::1:oidc-provider/ack", "dummy-service-account-token"
 

@@ -16,9 +16,10 @@ from steps.errors import Blocked, StepError, TransientError
 from steps.ports.oss import AccessKey, StoredPart, Upload
 from tests.support.buckets import HASTE, KEY_ID, KEY_SECRET, NAME, REGION, running, store
 from tests.support.hubs import refusing
-from workflows.simulator import faults as kinds
-from workflows.simulator.bucket import WRONG_CRC, Bucket
-from workflows.simulator.faults import Faults
+from workflows.simulator.core.bucket.possible_faults import WRONG_CRC
+from workflows.simulator.faults import request_faults as kinds
+from workflows.simulator.faults.request_faults import Faults
+from workflows.simulator.http.bucket import Bucket
 
 BODY = os.urandom(300_000)
 CRC = fastcrc.crc64.xz(BODY)

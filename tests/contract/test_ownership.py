@@ -21,7 +21,7 @@ from tests.support.fakes import RecordingReport
 from tests.support.group_world import group_of
 from tests.support.live_cluster import LiveCluster, live_cluster
 from tests.support.samples import release
-from workflows.simulator.cluster.controllers.pace import FAST
+from workflows.simulator.core.cluster.controllers.pace import FAST
 
 OLD, NEW = (release("serving.prefill.replicas=1", digest="sha256:" + digit * 64) for digit in "12")
 RECREATE = release("serving.prefill.replicas=1", "rollout.strategy=Recreate", digest=NEW.model_digest)

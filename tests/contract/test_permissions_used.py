@@ -45,9 +45,9 @@ from tests.support.fakes import FakeClock, ListedSource, RecordingReport, stored
 from tests.support.live_cluster import KEY, LiveCluster, live_cluster
 from tests.support.samples import release, wanted
 from workflows.pipeline import WRITING
-from workflows.simulator.cluster.api import ApiServer
-from workflows.simulator.cluster.controllers.operator_style import V08
-from workflows.simulator.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS
+from workflows.simulator.core.cluster.controllers.operator_style import V08
+from workflows.simulator.core.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS
+from workflows.simulator.http.api_server import ApiServer
 
 pytestmark = pytest.mark.exhaustive
 

@@ -17,10 +17,10 @@ from steps.errors import StepError
 from steps.model import ModelFile
 from tests.support.hubs import HASTY, MODEL, QUICK_TO_JUDGE, SHARD, is_right, serving, source_of
 from tests.support.samples import ROOT
-from workflows.simulator import faults as kinds
-from workflows.simulator.faults import Faults
-from workflows.simulator.hub import Hub
-from workflows.simulator.server import Handler, LoopbackServer
+from workflows.simulator.faults import request_faults as kinds
+from workflows.simulator.faults.request_faults import Faults
+from workflows.simulator.http.hub import Hub
+from workflows.simulator.http.server import Handler, LoopbackServer
 
 API, GATEWAY, CDN = "repo/files", "FilePath=", "GET /cdn"
 ALWAYS = 10_000

@@ -21,14 +21,20 @@ from steps.adapters.kubernetes.access import client_configuration
 from steps.adapters.kubernetes.cluster import connect
 from steps.kinds import Kind, Ref
 from tests.support.api_servers import MERGE, Api, config_map
-from workflows.simulator.cluster.api import ApiServer
-from workflows.simulator.cluster.bodies import BodyHandler
-from workflows.simulator.cluster.errors import ApiError
-from workflows.simulator.cluster.journal import JournalError
-from workflows.simulator.cluster.resources import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, PODS, SERVICES, Resource
-from workflows.simulator.cluster.seed import CRDS
-from workflows.simulator.cluster.store import Store
-from workflows.simulator.server import Handler, LoopbackServer, PortInUseError
+from workflows.simulator.core.cluster.errors import ApiError
+from workflows.simulator.core.cluster.journal import JournalError
+from workflows.simulator.core.cluster.resources import (
+    CONFIG_MAPS,
+    CUSTOM_RESOURCE_DEFINITIONS,
+    PODS,
+    SERVICES,
+    Resource,
+)
+from workflows.simulator.core.cluster.seed import CRDS
+from workflows.simulator.core.cluster.store import Store
+from workflows.simulator.http.api_bodies import BodyHandler
+from workflows.simulator.http.api_server import ApiServer
+from workflows.simulator.http.server import Handler, LoopbackServer, PortInUseError
 
 MAPS = "/api/v1/namespaces/{namespace}/configmaps"
 POD_PATH = "/api/v1/namespaces/{namespace}/pods/worker"

@@ -17,10 +17,16 @@ from tests.support.toy_cluster import (
     waiting_reason,
     worker_template,
 )
-from workflows.simulator.cluster.controllers.kubelet.environment import expand
-from workflows.simulator.cluster.controllers.pace import FAST
-from workflows.simulator.cluster.resources import NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, SECRETS
-from workflows.simulator.cluster.store import Manifest
+from workflows.simulator.core.cluster.controllers.pace import FAST
+from workflows.simulator.core.cluster.kubelet.environment import expand
+from workflows.simulator.core.cluster.resources import (
+    NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    PODS,
+    SECRETS,
+)
+from workflows.simulator.core.cluster.store import Manifest
 
 
 @pytest.fixture

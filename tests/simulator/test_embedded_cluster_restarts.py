@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.support.toy_cluster import PATIENCE, ToyCluster, group, image_of, is_ready, toy_cluster
-from workflows.simulator.cluster.controllers.pace import FAST
-from workflows.simulator.cluster.resources import DEPLOYMENTS, NODES, PODS, Resource
-from workflows.simulator.cluster.seed import Seed, plant
+from workflows.simulator.core.cluster.controllers.pace import FAST
+from workflows.simulator.core.cluster.resources import DEPLOYMENTS, NODES, PODS, Resource
+from workflows.simulator.core.cluster.seed import Seed, plant
 
 
 def serve(cluster: ToyCluster) -> None:

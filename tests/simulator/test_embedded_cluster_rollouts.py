@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.support.toy_cluster import ToyCluster, group, image_of, is_ready, toy_cluster
-from workflows.simulator.cluster.controllers.groups import RefusedError, in_order
-from workflows.simulator.cluster.controllers.partitions import next_partition
-from workflows.simulator.cluster.resources import (
+from workflows.simulator.core.cluster.controllers.groups import RefusedError, in_order
+from workflows.simulator.core.cluster.controllers.partitions import next_partition
+from workflows.simulator.core.cluster.resources import (
     CONFIG_MAPS,
     CONTROLLER_REVISIONS,
     PERSISTENT_VOLUME_CLAIMS,
@@ -19,7 +19,7 @@ from workflows.simulator.cluster.resources import (
     STATEFUL_SETS,
     Resource,
 )
-from workflows.simulator.cluster.store import Manifest
+from workflows.simulator.core.cluster.store import Manifest
 
 NEW_IMAGE = "registry.example.com/toy:2"
 GROUP = ("sglang-pd", "default")

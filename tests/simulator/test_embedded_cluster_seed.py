@@ -13,9 +13,8 @@ from steps.check_platform import CheckPlatform
 from tests.support import buckets
 from tests.support.samples import release
 from tests.support.toy_cluster import ToyRuntime
-from workflows.simulator.cluster.controllers.pace import FAST
-from workflows.simulator.cluster.embedded import EmbeddedCluster
-from workflows.simulator.cluster.resources import (
+from workflows.simulator.core.cluster.controllers.pace import FAST
+from workflows.simulator.core.cluster.resources import (
     CSI_DRIVERS,
     CUSTOM_RESOURCE_DEFINITIONS,
     DAEMON_SETS,
@@ -23,9 +22,10 @@ from workflows.simulator.cluster.resources import (
     NODES,
     SECRETS,
 )
-from workflows.simulator.cluster.seed import ERDMA_NAMESPACE, Secret, Seed
-from workflows.simulator.cluster.store import Store
-from workflows.simulator.hub import Hub
+from workflows.simulator.core.cluster.seed import ERDMA_NAMESPACE, Secret, Seed
+from workflows.simulator.core.cluster.store import Store
+from workflows.simulator.http.cluster import EmbeddedCluster
+from workflows.simulator.http.hub import Hub
 from workflows.simulator.tiny_model import SMALL, write_tiny_model
 
 DEMO = release(f"store.bucket={buckets.NAME}", name="demo")

@@ -22,11 +22,11 @@ from tests.support.fakes import RecordingReport, stored
 from tests.support.pd_group import FAST as FAST_ENGINE
 from tests.support.pd_group import write_model
 from tests.support.samples import release
-from workflows.simulator.cluster.controllers.operator_style import V08, OperatorStyle
-from workflows.simulator.cluster.controllers.pace import FAST
-from workflows.simulator.cluster.embedded import EmbeddedCluster
-from workflows.simulator.cluster.seed import Secret, Seed
-from workflows.simulator.engine import SglangRuntime
+from workflows.simulator.core.cluster.controllers.operator_style import V08, OperatorStyle
+from workflows.simulator.core.cluster.controllers.pace import FAST
+from workflows.simulator.core.cluster.seed import Secret, Seed
+from workflows.simulator.http.cluster import EmbeddedCluster
+from workflows.simulator.http.engine import SglangRuntime
 
 KEY = AccessKey("dummy-id", "dummy-secret")
 PACE = replace(FAST, probe_scale=0.01)

@@ -12,7 +12,7 @@ import requests
 from steps.adapters.sglang import metrics as exposition
 from steps.ports.sglang import Metrics
 from tests.support.pd_group import FAST, KV_BYTES_PER_TOKEN, PdGroup, eventually, pd_group, write_model
-from workflows.simulator.engine import Script, Timing
+from workflows.simulator.faults.engine_faults import Script, Timing
 
 Start = Callable[..., PdGroup]
 CHAT = "/v1/chat/completions"

@@ -9,8 +9,8 @@ import pytest
 from steps.sglang.flags import worker_args
 from tests.support.pd_group import MODEL_PATH, PdGroup, eventually, pd_group
 from tests.support.samples import service
-from workflows.simulator.engine import Script
-from workflows.simulator.engine.flags import UsageError, parse_router, parse_worker
+from workflows.simulator.core.engine.flags import UsageError, parse_router, parse_worker
+from workflows.simulator.faults.engine_faults import Script
 
 
 def ended(pd: PdGroup, name: str) -> tuple[int, str]:

@@ -1,6 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor
 
-from workflows.simulator.faults import DROP, SERVER_ERROR, SLOW, Faults
+from workflows.simulator.faults.request_faults import DROP, SERVER_ERROR, SLOW, Faults
 
 
 def test_without_a_rate_and_a_script_nothing_fails() -> None:

@@ -19,9 +19,10 @@ from tests.support.fakes import RecordingReport, stored
 from tests.support.pd_group import FAST as FAST_ENGINE
 from tests.support.pd_group import write_model
 from tests.support.samples import release
-from workflows.simulator.cluster.controllers.pace import FAST
-from workflows.simulator.cluster.embedded import EmbeddedCluster
-from workflows.simulator.engine import Script, SglangRuntime
+from workflows.simulator.core.cluster.controllers.pace import FAST
+from workflows.simulator.faults.engine_faults import Script
+from workflows.simulator.http.cluster import EmbeddedCluster
+from workflows.simulator.http.engine import SglangRuntime
 
 KEY = AccessKey("dummy-id", "dummy-secret")
 

@@ -15,7 +15,7 @@ from steps.smoke_test import SmokeTest
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.pd_cluster import LoopbackRoute, PdCluster
 from tests.support.pd_group import MODEL_PATH, PdGroup, eventually, pd_group
-from workflows.simulator.engine import Script
+from workflows.simulator.faults.engine_faults import Script
 
 Start = Callable[..., PdGroup]
 

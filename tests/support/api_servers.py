@@ -17,12 +17,12 @@ from steps.adapters.kubernetes.access import api_access
 from steps.adapters.kubernetes.cluster import KubernetesCluster, connect
 from steps.kinds import Manifest, Ref
 from steps.wiring import ENVIRONMENT
-from workflows.simulator.cluster.api import ApiServer
-from workflows.simulator.cluster.controllers.garbage import GarbageCollector
-from workflows.simulator.cluster.controllers.loop import Loop
-from workflows.simulator.cluster.controllers.volumes import VolumeBinder
-from workflows.simulator.cluster.controllers.world import World
-from workflows.simulator.cluster.store import Store
+from workflows.simulator.core.cluster.controllers.garbage import GarbageCollector
+from workflows.simulator.core.cluster.controllers.loop import Loop
+from workflows.simulator.core.cluster.controllers.view import World
+from workflows.simulator.core.cluster.controllers.volumes import VolumeBinder
+from workflows.simulator.core.cluster.store import Store
+from workflows.simulator.http.api_server import ApiServer
 
 REAL = ENVIRONMENT.get("SLIPWAY_TEST_KUBECONFIG", "")
 # Seconds. A real garbage collector stands still for 30 of them if a kind goes while it starts to watch that kind, and

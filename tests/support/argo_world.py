@@ -11,12 +11,12 @@ from urllib.parse import parse_qsl, urlsplit
 from steps.report.run import EXIT_TASKS
 from tests.support.expr_lang import ExprError, evaluate, received
 from tests.support.rendered import objects
-from workflows.simulator.cluster.api import ApiServer
-from workflows.simulator.cluster.errors import ApiError
-from workflows.simulator.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, Resource
-from workflows.simulator.cluster.store import Store
-from workflows.simulator.faults import Faults
-from workflows.simulator.server import Handler, LoopbackServer
+from workflows.simulator.core.cluster.errors import ApiError
+from workflows.simulator.core.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, Resource
+from workflows.simulator.core.cluster.store import Store
+from workflows.simulator.faults.request_faults import Faults
+from workflows.simulator.http.api_server import ApiServer
+from workflows.simulator.http.server import Handler, LoopbackServer
 
 NAMESPACE = "slipway"
 SERVICE = "qwen3-32b"

@@ -21,8 +21,8 @@ from steps import wiring
 from steps.__main__ import main
 from tests.support.samples import ROOT, SERVICES
 from tests.transfer.test_end_to_end import KEY, OVERRIDES, Services
-from workflows.simulator.faults import KINDS, Faults
-from workflows.simulator.server import LOOPBACK
+from workflows.simulator.faults.request_faults import KINDS, Faults
+from workflows.simulator.http.server import LOOPBACK
 
 STREAMED = ("transfer.mode=streamed", *OVERRIDES)
 STATIC = {"OSS_ACCESS_KEY_ID": KEY.id, "OSS_ACCESS_KEY_SECRET": KEY.secret}

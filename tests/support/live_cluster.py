@@ -27,10 +27,10 @@ from tests.support.argo_world import Attempt, nodes
 from tests.support.fakes import FakeClock, RecordingReport, stored
 from tests.support.samples import service
 from tests.support.toy_cluster import PATIENCE, ToyRuntime
-from workflows.simulator.cluster.controllers.operator_style import V06, OperatorStyle
-from workflows.simulator.cluster.controllers.pace import FAST, Pace
-from workflows.simulator.cluster.embedded import EmbeddedCluster
-from workflows.simulator.cluster.store import Store
+from workflows.simulator.core.cluster.controllers.operator_style import V06, OperatorStyle
+from workflows.simulator.core.cluster.controllers.pace import FAST, Pace
+from workflows.simulator.core.cluster.store import Store
+from workflows.simulator.http.cluster import EmbeddedCluster
 
 KEY = AccessKey("dummy-id", "dummy-secret")
 SABOTEUR = "saboteur"

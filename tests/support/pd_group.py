@@ -13,7 +13,8 @@ from steps.adapters.sglang import metrics
 from steps.release import Release
 from steps.sglang.flags import WorkerRole, router_args, worker_args
 from tests.support.samples import release
-from workflows.simulator.engine import EngineContainer, Script, SglangRuntime, Timing
+from workflows.simulator.faults.engine_faults import Script, Timing
+from workflows.simulator.http.engine import EngineContainer, SglangRuntime
 from workflows.simulator.runtime import Address, Container
 
 LAYERS, KV_HEADS, HEAD_DIM = 2, 2, 16

@@ -7,14 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from workflows.simulator.cluster.controllers.operator_style import V06, OperatorStyle
-from workflows.simulator.cluster.controllers.pace import FAST, Pace
-from workflows.simulator.cluster.controllers.plane import ControlPlane
-from workflows.simulator.cluster.resources import EVENTS, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, Resource
-from workflows.simulator.cluster.seed import Secret, Seed, plant
-from workflows.simulator.cluster.store import Store
+from workflows.simulator.core.cluster.controllers.control_plane import ControlPlane
+from workflows.simulator.core.cluster.controllers.operator_style import V06, OperatorStyle
+from workflows.simulator.core.cluster.controllers.pace import FAST, Pace
+from workflows.simulator.core.cluster.resources import (
+    EVENTS,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    PODS,
+    Resource,
+)
+from workflows.simulator.core.cluster.seed import Secret, Seed, plant
+from workflows.simulator.core.cluster.store import Store
+from workflows.simulator.http.server import Handler, LoopbackServer
 from workflows.simulator.runtime import Address, Container, Dial, Exit
-from workflows.simulator.server import Handler, LoopbackServer
 
 PATIENCE = 30.0  # seconds; what is waited for takes far less, but machines are shared
 ABSENT_IMAGE = "registry.example.com/absent:0.5.23"

@@ -21,10 +21,10 @@ from tests.support.commands import Moment, kill_at, settle, start, wait
 from tests.support.fakes import FakeClock, HoldingOne, RecordingReport
 from tests.support.samples import wanted
 from tests.transfer.test_end_to_end import KINDS, Services, services
-from workflows.simulator.bucket import Key
-from workflows.simulator.faults import EXPIRED_TOKEN, Faults
-from workflows.simulator.hub import Hub
-from workflows.simulator.sts import Sts
+from workflows.simulator.core.bucket.keys import Key
+from workflows.simulator.faults.request_faults import EXPIRED_TOKEN, Faults
+from workflows.simulator.http.hub import Hub
+from workflows.simulator.http.sts import Sts
 
 KILLS = 5
 

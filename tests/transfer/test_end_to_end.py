@@ -23,10 +23,10 @@ from steps.transfer.layout import MIB
 from steps.upload_model import UploadModel
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.samples import SERVICES
-from workflows.simulator import faults as fault_kinds
-from workflows.simulator.bucket import Bucket
-from workflows.simulator.faults import Faults
-from workflows.simulator.hub import Hub
+from workflows.simulator.faults import request_faults as fault_kinds
+from workflows.simulator.faults.request_faults import Faults
+from workflows.simulator.http.bucket import Bucket
+from workflows.simulator.http.hub import Hub
 
 KEY = AccessKey("dummy-id", "dummy-secret")
 BUCKET = "demo-models"

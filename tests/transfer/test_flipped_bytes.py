@@ -9,7 +9,7 @@ from steps.errors import Exit
 from steps.transfer.layout import MIB
 from tests.support.commands import Moment, call
 from tests.transfer.test_end_to_end import FILES, Services
-from workflows.simulator.faults import WRONG_BYTES
+from workflows.simulator.faults.request_faults import WRONG_BYTES
 
 LARGE, SMALL = "model-00001-of-00003.safetensors", "config.json"
 PATHS = pytest.mark.parametrize("path", [LARGE, SMALL])

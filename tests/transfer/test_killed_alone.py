@@ -18,7 +18,7 @@ from steps.transfer.layout import MIB
 from tests.support.commands import STATIC, Ended, Moment, kill_at, settle, start, wait
 from tests.support.memory_ports import content
 from tests.transfer.test_end_to_end import Services, services
-from workflows.simulator.faults import KINDS, Faults
+from workflows.simulator.faults.request_faults import KINDS, Faults
 
 WORKERS = 2
 IN_FLIGHT = (SAVE_PARTS + 2 * WORKERS) * MIB
