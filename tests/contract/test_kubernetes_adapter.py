@@ -18,9 +18,9 @@ from steps.errors import Blocked, TransientError
 from steps.kinds import Kind, Ref
 from tests.support.api_servers import config_map
 from workflows.simulator.core.cluster.resources import CONFIG_MAPS, NAMESPACES
-from workflows.simulator.core.cluster.store import Store
+from workflows.simulator.core.cluster.store import ClusterStore
 from workflows.simulator.faults import request_faults
-from workflows.simulator.faults.request_faults import Faults
+from workflows.simulator.faults.request_faults import RequestFaults
 from workflows.simulator.http.api_server import ApiServer
 from workflows.simulator.http.server import Handler, LoopbackServer
 
@@ -29,8 +29,10 @@ WANTED = {**config_map("a", {"n": "1"}), "metadata": {"name": "a", "namespace": 
 
 
 @contextmanager
-def stumbling(folder: Path, *script: tuple[str, str]) -> Iterator[tuple[KubernetesCluster, Faults, Store]]:
-    store, plan = Store(), Faults(script=script)
+def stumbling(
+    folder: Path, *script: tuple[str, str]
+) -> Iterator[tuple[KubernetesCluster, RequestFaults, ClusterStore]]:
+    store, plan = ClusterStore(), RequestFaults(planned=script)
     server = ApiServer(store, faults=plan)
     server.start()
     server.write_kubeconfig(folder / "kubeconfig")

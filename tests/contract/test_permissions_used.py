@@ -205,7 +205,7 @@ def world(folder: Path, step: str) -> Iterator[World]:
     gate = Gate(found)
     with live_cluster(folder, V08) as live:
         live.embedded.store.create(CUSTOM_RESOURCE_DEFINITIONS, definition("Workflow"))
-        plane = live.embedded._plane
+        plane = live.embedded._control_plane
         api = ApiServer(
             live.embedded.store, denied=gate.denied, pod_log=plane.pod_log, reviewed=lambda *_: False, token="account"
         )

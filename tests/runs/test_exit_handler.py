@@ -102,7 +102,7 @@ def test_each_of_three_ends_is_told_once_whatever_other_runs_were_told_in_betwee
 
 
 def test_without_the_right_to_read_its_run_it_does_the_rest(failed: ArgoWorld) -> None:
-    failed.faults.script(f"/workflows/{RUN}", request_faults.FORBIDDEN, 10)
+    failed.faults.plan(f"/workflows/{RUN}", request_faults.FORBIDDEN, 10)
     inbox = Inbox()
     report, outputs = told(failed, inbox)
     assert len(inbox) == 1

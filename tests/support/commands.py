@@ -21,7 +21,7 @@ from steps import wiring
 from steps.__main__ import main
 from tests.support.samples import ROOT, SERVICES
 from tests.transfer.test_end_to_end import KEY, OVERRIDES, Services
-from workflows.simulator.faults.request_faults import KINDS, Faults
+from workflows.simulator.faults.request_faults import KINDS, RequestFaults
 from workflows.simulator.http.server import LOOPBACK
 
 STREAMED = ("transfer.mode=streamed", *OVERRIDES)
@@ -136,7 +136,7 @@ def _is_idle(connection: socket.socket) -> bool:
         return True
 
 
-class Moment(Faults):
+class Moment(RequestFaults):
     """Does something right before a service answers the n-th request that contains all `parts`."""
 
     def __init__(self, *parts: str, **chance: Any) -> None:

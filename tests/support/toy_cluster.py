@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from workflows.simulator.core.cluster.controllers.control_plane import ControlPlane
 from workflows.simulator.core.cluster.controllers.operator_style import V06, OperatorStyle
-from workflows.simulator.core.cluster.controllers.pace import FAST, Pace
+from workflows.simulator.core.cluster.controllers.timing import FAST, ClusterTiming
 from workflows.simulator.core.cluster.resources import (
     EVENTS,
     PERSISTENT_VOLUME_CLAIMS,
@@ -18,7 +18,7 @@ from workflows.simulator.core.cluster.resources import (
     Resource,
 )
 from workflows.simulator.core.cluster.seed import Secret, Seed, plant
-from workflows.simulator.core.cluster.store import Store
+from workflows.simulator.core.cluster.store import ClusterStore
 from workflows.simulator.http.server import Handler, LoopbackServer
 from workflows.simulator.runtime import Address, Container, Dial, Exit
 
@@ -96,14 +96,16 @@ class ToyRuntime:
 
 
 class ToyCluster:
-    def __init__(self, folder: Path, pace: Pace = FAST, operator: OperatorStyle = V06, gpu_nodes: int = 3) -> None:
+    def __init__(
+        self, folder: Path, timing: ClusterTiming = FAST, operator: OperatorStyle = V06, gpu_nodes: int = 3
+    ) -> None:
         self.folder = folder
         self.buckets = folder / "bucket"
-        self.store = Store(folder / "cluster" / "objects.db")
+        self.store = ClusterStore(folder / "cluster" / "objects.db")
         self.runtime = ToyRuntime()
         seed = Seed(operator, gpu_nodes, ("slipway",), (Secret("default", "oss-key", ACCESS_KEY),))
         plant(self.store, seed)
-        self.plane = ControlPlane(self.store, self.runtime, self.buckets, folder / "pods", pace, operator)
+        self.plane = ControlPlane(self.store, self.runtime, self.buckets, folder / "pods", timing, operator)
 
     def __enter__(self) -> Self:
         self.plane.start()

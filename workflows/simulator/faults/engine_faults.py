@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Script:
-    """Faults of the embedded engine. Pods are named by the end of their name: `decode-0` is that of any release."""
+class EngineFaults:
+    """Faults of the embedded engine. A pod is named by the end of its name: `decode-0` matches that of any release."""
 
     crash_on_start: frozenset[str] = frozenset()
     slow_start: Mapping[str, float] = field(default_factory=dict)  # pod -> seconds until it has loaded its model
@@ -30,7 +30,7 @@ class Script:
 
 
 @dataclass(frozen=True)
-class Timing:
+class EngineTiming:
     """Seconds. The real values, where they are longer, stand beside."""
 
     health_answer: float = 0.0  # 1.0: a worker's /health waits for one generated token

@@ -33,7 +33,7 @@ KINDS: Final = (
 )
 
 
-class Faults:
+class RequestFaults:
     """Decides for each request whether it fails, and how; safe to ask from several threads.
 
     `rate` is the share of requests, 0 to 1, that fail by chance with one of `kinds`. `script` holds faults that come
@@ -46,35 +46,35 @@ class Faults:
         *,
         seed: int = 0,
         kinds: Collection[str] = KINDS,
-        script: Iterable[tuple[str, str]] = (),
+        planned: Iterable[tuple[str, str]] = (),
         retry_after: int = 1,
     ) -> None:
         self._rate = rate
         self._kinds = tuple(kinds)
         self._random = random.Random(seed)  # noqa: S311  # a repeatable rehearsal, not a secret
-        self._script = list(script)
+        self._planned = list(planned)
         self._lock = threading.Lock()
         self.retry_after = retry_after  # seconds that a throttled answer asks for
         self.injected: list[tuple[str, str]] = []  # (request, kind) so far, in order
 
-    def script(self, part: str, kind: str, times: int = 1) -> None:
+    def plan(self, part: str, kind: str, times: int = 1) -> None:
         """Let the next `times` requests that contain `part` fail with `kind`."""
         with self._lock:
-            self._script += [(part, kind)] * times
+            self._planned += [(part, kind)] * times
 
     def next(self, request: str, possible: Collection[str] = KINDS) -> str | None:
         """The fault of this request ("GET /path?query"), among those that are `possible` for it; None for none."""
         with self._lock:
-            kind = self._scripted(request, possible) or self._by_chance(possible)
+            kind = self._next_planned(request, possible) or self._by_chance(possible)
             if kind:
                 self.injected.append((request, kind))
             return kind
 
-    def _scripted(self, request: str, possible: Collection[str]) -> str | None:
-        for entry in self._script:
+    def _next_planned(self, request: str, possible: Collection[str]) -> str | None:
+        for entry in self._planned:
             part, kind = entry
             if part in request and kind in possible:
-                self._script.remove(entry)
+                self._planned.remove(entry)
                 return kind
         return None
 

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from workflows.simulator.core.cluster.store import Store
+from workflows.simulator.core.cluster.store import ClusterStore
 from workflows.simulator.core.cluster.writes import Writes
-from workflows.simulator.faults.request_faults import Faults
+from workflows.simulator.faults.request_faults import RequestFaults
 from workflows.simulator.http.api_handler import ApiHandler
 from workflows.simulator.http.api_proxy import ProxyTarget
 from workflows.simulator.http.api_serving import Denied, PodLog, Served
@@ -31,14 +31,14 @@ class ApiServer:
 
     def __init__(  # noqa: PLR0913  # keywords: one for each thing that a rehearsal varies
         self,
-        store: Store,
+        store: ClusterStore,
         *,
         port: int = 0,
         host: str = LOOPBACK,
         proxy_target: ProxyTarget = _nothing_listens,
         denied: Denied = _everything_allowed,
         pod_log: PodLog = _no_log,
-        faults: Faults | None = None,
+        faults: RequestFaults | None = None,
         token: str = "",
         reviewed: Denied | None = None,
     ) -> None:
@@ -46,7 +46,9 @@ class ApiServer:
 
         Raises PortInUseError.
         """
-        self._served = Served(store, Writes(store), proxy_target, denied, pod_log, faults or Faults(), token, reviewed)
+        self._served = Served(
+            store, Writes(store), proxy_target, denied, pod_log, faults or RequestFaults(), token, reviewed
+        )
         handler = type("BoundApiHandler", (ApiHandler,), {"served": self._served})
         self._server = LoopbackServer(handler, port, host)
 

@@ -4,9 +4,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from workflows.simulator.core.cluster.store import Store
+from workflows.simulator.core.cluster.store import ClusterStore
 from workflows.simulator.core.cluster.writes import Writes
-from workflows.simulator.faults.request_faults import Faults
+from workflows.simulator.faults.request_faults import RequestFaults
 from workflows.simulator.http.api_proxy import ProxyTarget
 
 Denied = Callable[[str, str, str, str], bool]
@@ -40,12 +40,12 @@ class OpenWatches:
 
 @dataclass(frozen=True)
 class Served:
-    store: Store
+    store: ClusterStore
     writes: Writes
     proxy_target: ProxyTarget
     denied: Denied
     pod_log: PodLog
-    faults: Faults
+    faults: RequestFaults
     token: str
     reviewed: Denied | None = None  # what access reviews answer; None: as `denied` decides
     stopping: threading.Event = field(default_factory=threading.Event)

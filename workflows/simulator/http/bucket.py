@@ -8,9 +8,9 @@ from pathlib import Path
 from workflows.simulator.core.bucket.index import Index
 from workflows.simulator.core.bucket.keys import Key, KeyRing
 from workflows.simulator.core.bucket.objects import Objects
-from workflows.simulator.core.bucket.state import Keep, Store
+from workflows.simulator.core.bucket.state import BucketState, Keep
 from workflows.simulator.core.bucket.uploads import Uploads
-from workflows.simulator.faults.request_faults import Faults
+from workflows.simulator.faults.request_faults import RequestFaults
 from workflows.simulator.http.bucket_handler import BucketHandler, Context
 from workflows.simulator.http.server import LOOPBACK, LoopbackServer, PortInUseError
 
@@ -33,14 +33,14 @@ class Bucket:
         access_key_secret: str,
         port: int = 0,
         host: str = LOOPBACK,
-        faults: Faults | None = None,
+        faults: RequestFaults | None = None,
         buckets: Iterable[str] = (),
         region: str = "",
         keep: Keep = "bytes",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._index = Index(folder / "meta" / "index.sqlite")
-        self._store = Store(Objects(folder, self._index), Uploads(folder, self._index), clock, keep)
+        self._store = BucketState(Objects(folder, self._index), Uploads(folder, self._index), clock, keep)
         self.keys = KeyRing(Key(access_key_id, access_key_secret))
         self._context = Context(self._store, self.keys, region, faults)
         for name in buckets:

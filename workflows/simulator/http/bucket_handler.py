@@ -10,16 +10,16 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 
 from workflows.simulator.core.bucket import possible_faults
-from workflows.simulator.core.bucket.errors import Refusal, access_denied
+from workflows.simulator.core.bucket.errors import OssError, access_denied
 from workflows.simulator.core.bucket.keys import KeyRing
 from workflows.simulator.core.bucket.object_operations import CRC64_HEADER
 from workflows.simulator.core.bucket.operations import operation
 from workflows.simulator.core.bucket.receive import BodyEndedError, drain
-from workflows.simulator.core.bucket.request import Body, FileBody, Reply, Request
+from workflows.simulator.core.bucket.request import Body, FileBody, OssReply, OssRequest
 from workflows.simulator.core.bucket.signature import verify
-from workflows.simulator.core.bucket.state import Store
+from workflows.simulator.core.bucket.state import BucketState
 from workflows.simulator.faults import request_faults as kinds
-from workflows.simulator.faults.request_faults import Faults
+from workflows.simulator.faults.request_faults import RequestFaults
 from workflows.simulator.http.server import Handler
 
 DRIP = 4096  # bytes of a slow answer
@@ -30,10 +30,10 @@ DRIP_PAUSE = 0.1  # seconds between them
 class Context:
     """What all connections share."""
 
-    store: Store
+    store: BucketState
     keys: KeyRing
     region: str
-    faults: Faults | None
+    faults: RequestFaults | None
     denied: set[str] = field(default_factory=set)  # actions that no key is allowed to do
     requests: list[str] = field(default_factory=list)  # "METHOD /path?query" of everything that was asked
 
@@ -64,55 +64,55 @@ class BucketHandler(Handler):
 
     do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815  # http.server wants these names
 
-    def _read_request(self) -> Request:
+    def _read_request(self) -> OssRequest:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             content = self.read_body()
-            return Request.of(self.command, self.path, self.headers, io.BytesIO(content), len(content))
+            return OssRequest.of(self.command, self.path, self.headers, io.BytesIO(content), len(content))
         length = int(self.headers.get("Content-Length") or 0)
-        return Request.of(self.command, self.path, self.headers, self.rfile, length)
+        return OssRequest.of(self.command, self.path, self.headers, self.rfile, length)
 
-    def _line(self, request: Request) -> str:
+    def _line(self, request: OssRequest) -> str:
         query = self.path.partition("?")[2]
         return f"{request.method} /{request.bucket}/{request.key}" + (f"?{query}" if query else "")
 
-    def _fault(self, request: Request) -> str | None:
+    def _fault(self, request: OssRequest) -> str | None:
         faults = self.context.faults
         return faults.next(self._line(request), possible_faults.possible(request)) if faults else None
 
-    def _answer(self, request: Request, fault: str | None, request_id: str) -> Reply:
+    def _answer(self, request: OssRequest, fault: str | None, request_id: str) -> OssReply:
         body = _Counted(request.body)
         flipped = fault == kinds.WRONG_BYTES and request.method == "PUT"
         try:
             reply = self._run(replace(request, body=body, flip=flipped), fault)
-        except Refusal as refusal:
-            reply = self._refuse(refusal, request_id)
+        except OssError as error:
+            reply = self._refuse(error, request_id)
         drain(request.body, request.length - body.count)
         if fault == possible_faults.WRONG_CRC:
             headers = {**reply.headers, CRC64_HEADER: str(int(reply.headers.get(CRC64_HEADER, "0")) ^ 1)}
             return replace(reply, headers=headers)
         return reply
 
-    def _run(self, request: Request, fault: str | None) -> Reply:
+    def _run(self, request: OssRequest, fault: str | None) -> OssReply:
         context = self.context
-        refusal = possible_faults.answer(fault, context.faults.retry_after if context.faults else 0)
-        if refusal:
-            raise refusal
+        error = possible_faults.answer(fault, context.faults.retry_after if context.faults else 0)
+        if error:
+            raise error
         verify(request, context.keys, context.store.clock(), context.region)
         found = operation(request)
         if found.action in context.denied:
             raise access_denied("You do not have permission to do this operation.")
         return found.run(context.store, request)
 
-    def _refuse(self, refusal: Refusal, request_id: str) -> Reply:
-        body = refusal.xml(request_id, self.headers.get("Host", ""))
-        headers = {**refusal.headers, "Content-Type": "application/xml"}
-        if refusal.ec:
-            headers["x-oss-ec"] = refusal.ec
+    def _refuse(self, error: OssError, request_id: str) -> OssReply:
+        body = error.xml(request_id, self.headers.get("Host", ""))
+        headers = {**error.headers, "Content-Type": "application/xml"}
+        if error.ec:
+            headers["x-oss-ec"] = error.ec
         if self.command == "HEAD":
             headers["x-oss-err"] = base64.b64encode(body).decode()
-        return Reply(refusal.status, headers, b"" if refusal.status == 304 else body)  # noqa: PLR2004  # has no body
+        return OssReply(error.status, headers, b"" if error.status == 304 else body)  # noqa: PLR2004  # has no body
 
-    def _send(self, reply: Reply, request_id: str, fault: str | None) -> None:
+    def _send(self, reply: OssReply, request_id: str, fault: str | None) -> None:
         body = reply.body
         length = reply.length if reply.length is not None else len(body) if isinstance(body, bytes) else body.length
         with closing(body.file) if isinstance(body, FileBody) else nullcontext():
@@ -157,7 +157,7 @@ class BucketHandler(Handler):
             self.connection.sendfile(body.file, start, end - start)
             never.wait(DRIP_PAUSE)
 
-    def _drop_request(self, request: Request) -> None:
+    def _drop_request(self, request: OssRequest) -> None:
         """Reset the connection after half of the request, or half of an object where one is read."""
         if request.length:
             drain(request.body, request.length // 2)
@@ -167,10 +167,10 @@ class BucketHandler(Handler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
 
-    def _send_half(self, request: Request) -> None:
+    def _send_half(self, request: OssRequest) -> None:
         try:
             reply = self._run(request, None)
-        except Refusal:
+        except OssError:
             return
         if isinstance(reply.body, FileBody):
             self._send(reply, "DROPPED", kinds.SHORT_BODY)

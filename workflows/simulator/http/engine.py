@@ -5,12 +5,12 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
-from workflows.simulator.core.engine import checkpoint
+from workflows.simulator.core.engine import loaded_model
 from workflows.simulator.core.engine.flags import UsageError, WorkerFlags, parse_router, parse_worker
 from workflows.simulator.core.engine.kv_transfer import Bootstrap, Topology, bootstrap_handler
 from workflows.simulator.core.engine.router import Router
 from workflows.simulator.core.engine.worker import Identity, Worker
-from workflows.simulator.faults.engine_faults import Script, Timing
+from workflows.simulator.faults.engine_faults import EngineFaults, EngineTiming
 from workflows.simulator.http.client import Caller
 from workflows.simulator.http.router import metrics_handler, router_handler
 from workflows.simulator.http.server import Handler, LoopbackServer
@@ -25,15 +25,15 @@ _IN_TAG = re.compile(r":v?(\d+\.\d+\.\d+(?:\.post\d+)?)")
 class SglangRuntime:
     """A ContainerRuntime: every image is there, but those with `does-not-exist` in their name."""
 
-    def __init__(self, script: Script | None = None, timing: Timing | None = None) -> None:
-        self.script = script or Script()
-        self.timing = timing or Timing()
+    def __init__(self, faults: EngineFaults | None = None, timing: EngineTiming | None = None) -> None:
+        self.faults = faults or EngineFaults()
+        self.timing = timing or EngineTiming()
 
     def start(self, container: Container, dial: Dial) -> "EngineContainer":
         """Raises LookupError for an image that cannot be pulled."""
         if ABSENT_IMAGE in container.image:
             raise LookupError(f'failed to pull image "{container.image}": not found')
-        started = EngineContainer(container, Caller(dial), self.script, self.timing)
+        started = EngineContainer(container, Caller(dial), self.faults, self.timing)
         started.start()
         return started
 
@@ -41,10 +41,10 @@ class SglangRuntime:
 class EngineContainer:
     """A started container, with its servers in threads of this process."""
 
-    def __init__(self, container: Container, caller: Caller, script: Script, timing: Timing) -> None:
+    def __init__(self, container: Container, caller: Caller, faults: EngineFaults, timing: EngineTiming) -> None:
         self._container = container
         self._caller = caller
-        self._script = script
+        self._faults = faults
         self._timing = timing
         self._servers: dict[int, LoopbackServer] = {}
         self._lines: list[str] = []
@@ -88,25 +88,25 @@ class EngineContainer:
             start(self, flags)
         except UsageError as error:
             self._end(2, str(error))
-        except checkpoint.CheckpointError as error:
+        except loaded_model.ModelLoadError as error:
             self._end(1, f"Scheduler hit an exception: Traceback (most recent call last):\n{error}")
 
     def run_worker(self, words: tuple[str, ...]) -> None:
-        """Raises UsageError and CheckpointError."""
-        pod, script = self._container.pod, self._script
+        """Raises UsageError and ModelLoadError."""
+        pod, faults = self._container.pod, self._faults
         flags = parse_worker(words)
         self._say(f"[simulated engine] server_args={flags.launch_command}")
-        if script.names(script.crash_on_start, pod):
-            self._end(1, "RuntimeError: CUDA error: out of memory (the script of this rehearsal says so)")
+        if faults.names(faults.crash_on_start, pod):
+            self._end(1, "RuntimeError: CUDA error: out of memory (the faults of this rehearsal says so)")
             return
-        if self._stopped.wait(script.start_delay(pod)):
+        if self._stopped.wait(faults.start_delay(pod)):
             return
-        model = checkpoint.load(self._folder(flags.model_path), flags.model_path)
+        model = loaded_model.load(self._folder(flags.model_path), flags.model_path)
         self._say(f"Load weight end. {len(model.checksums)} tensors, digest {model.digest[:16]}")
         for line in self._transport(flags):
             self._say(line)
         identity = Identity(pod, _version(self._container.image))
-        worker = Worker(identity, flags, model, self._caller, script, self._timing, die=self._die)
+        worker = Worker(identity, flags, model, self._caller, faults, self._timing, die=self._die)
         self._worker = worker
         bootstrap = self._listen_for_decode(worker) if flags.mode == "prefill" else None
         self._listen(flags.port, worker_handler(worker))
@@ -126,7 +126,7 @@ class EngineContainer:
         router = Router(flags, self._caller)
         self._listen(flags.port, router_handler(router))
         self._listen(flags.prometheus_port, metrics_handler(router))
-        self._say(f"[simulated router] listens on {flags.port} for {len(router.members)} workers")
+        self._say(f"[simulated router] listens on {flags.port} for {len(router.workers)} workers")
         router.watch(self._stopped, self._timing.watch)
 
     def _transport(self, flags: WorkerFlags) -> list[str]:
@@ -137,7 +137,7 @@ class EngineContainer:
         if flags.mode == "null":
             return []
         found = "Topology discovery complete. Found {} HCAs."
-        if flags.tcp or not flags.rdma_device or self._script.names(self._script.tcp_fallback, self._container.pod):
+        if flags.tcp or not flags.rdma_device or self._faults.names(self._faults.tcp_fallback, self._container.pod):
             return [found.format(0), "TcpTransport: listen on port 15995"]
         devices = flags.rdma_device.split(",")
         lines = [f"RDMA device: {device}, LID: 0, GID: (GID_Index 1) 00:00" for device in devices]

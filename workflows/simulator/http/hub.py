@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from workflows.simulator.core.hub.links import Links
-from workflows.simulator.core.hub.repository import Shelf
-from workflows.simulator.faults.request_faults import Faults
+from workflows.simulator.core.hub.repository import Repositories
+from workflows.simulator.faults.request_faults import RequestFaults
 from workflows.simulator.http.hub_bodies import BodyHandler
 from workflows.simulator.http.hub_cdn import Blobs, CdnHandler
 from workflows.simulator.http.hub_gateway import GatewayHandler
@@ -24,7 +24,7 @@ REMEMBERED: Final = 20_000  # requests
 
 
 @dataclass(frozen=True)
-class Received:
+class RecordedRequest:
     """A request that the hub or its CDN got."""
 
     method: str
@@ -50,23 +50,23 @@ class Hub:
         *,
         port: int = 0,
         host: str = LOOPBACK,
-        faults: Faults | None = None,
+        faults: RequestFaults | None = None,
         private: Mapping[str, str] | None = None,
         link_seconds: float = 1800.0,
         internal_link: InternalLink = "serves",
         rate: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.requests: deque[Received] = deque(maxlen=REMEMBERED)
+        self.requests: deque[RecordedRequest] = deque(maxlen=REMEMBERED)
         self._stopping = threading.Event()
-        shelf = Shelf(folder)
+        repositories = Repositories(folder)
         shared: dict[str, Any] = {
-            "plan": faults or Faults(),
+            "faults": faults or RequestFaults(),
             "stopping": self._stopping,
-            "blobs": Blobs(shelf, Links(link_seconds, clock)),
+            "blobs": Blobs(repositories, Links(link_seconds, clock)),
             "internal_link": internal_link,
         }
-        gateway = self._bound(GatewayHandler, shared | {"shelf": shelf, "private": private or {}})
+        gateway = self._bound(GatewayHandler, shared | {"repositories": repositories, "private": private or {}})
         self._gateway = LoopbackServer(gateway, port, host)  # first, because its port may be in use
         self._cdn = LoopbackServer(self._bound(CdnHandler, shared), host=host, rate=rate)
         # A port that is taken but not listened on: whoever connects is refused, and nobody else can get it.
@@ -93,7 +93,7 @@ class Hub:
         self._cdn.stop()
         self._closed.close()
 
-    def received(self, part: str) -> list[Received]:
+    def received(self, part: str) -> list[RecordedRequest]:
         """The requests so far whose method and target contain `part`."""
         return [request for request in list(self.requests) if part in str(request)]
 
@@ -105,7 +105,7 @@ class Hub:
                 parsed = super().parse_request()
                 if parsed:
                     headers = {name.lower(): value for name, value in self.headers.items()}
-                    requests.append(Received(self.command, self.path, headers, self.client_address[1]))
+                    requests.append(RecordedRequest(self.command, self.path, headers, self.client_address[1]))
                 return bool(parsed)
 
         for name, value in attributes.items():

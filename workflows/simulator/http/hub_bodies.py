@@ -61,15 +61,15 @@ def parse_range(header: str | None, size: int) -> Span | None:
 class BodyHandler(Handler):
     """A handler that can send files and JSON, well or badly."""
 
-    plan: request_faults.Faults
+    faults: request_faults.RequestFaults
     stopping: threading.Event
 
     def next_fault(self, possible: Collection[str]) -> str | None:
-        return self.plan.next(f"{self.command} {self.path}", possible)
+        return self.faults.next(f"{self.command} {self.path}", possible)
 
     def refuse(self, status: int, code: int, message: str) -> None:
         """The form of every error of the hub."""
-        headers = {"Retry-After": str(self.plan.retry_after)} if status == ERRORS[request_faults.THROTTLED] else None
+        headers = {"Retry-After": str(self.faults.retry_after)} if status == ERRORS[request_faults.THROTTLED] else None
         body = {"Code": code, "Message": message, "RequestId": "rehearsal", "Success": False}
         self.send_json(status, body, headers)
 

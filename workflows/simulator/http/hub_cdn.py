@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from workflows.simulator.core.hub.links import Links
-from workflows.simulator.core.hub.repository import Entry, Shelf
+from workflows.simulator.core.hub.repository import Entry, Repositories
 from workflows.simulator.faults import request_faults
 from workflows.simulator.http.hub_bodies import (
     ANY_BODY,
@@ -24,8 +24,8 @@ POSSIBLE = (*ANY_BODY, request_faults.WRONG_BYTES, request_faults.EXPIRED_LINK)
 class Blobs:
     """Which file is behind which link. Links of an earlier start are unknown, like links that have ended."""
 
-    def __init__(self, shelf: Shelf, links: Links) -> None:
-        self._shelf = shelf
+    def __init__(self, repositories: Repositories, links: Links) -> None:
+        self._shelf = repositories
         self._links = links
         self._files: dict[str, tuple[str, str]] = {}  # sha256 -> (model, path)
         self._lock = threading.Lock()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from workflows.simulator.core.hub.repository import Entry, Repository, Shelf
+from workflows.simulator.core.hub.repository import Entry, Repositories, Repository
 from workflows.simulator.faults import request_faults
 from workflows.simulator.http.hub_bodies import (
     ANY_BODY,
@@ -31,7 +31,7 @@ FILE_FAULTS: Final = (*ANY_BODY, request_faults.WRONG_BYTES, request_faults.JSON
 
 
 class GatewayHandler(BodyHandler):
-    shelf: Shelf
+    repositories: Repositories
     blobs: Blobs
     private: Mapping[str, str]  # model -> token that may read it
     cdn_url: str
@@ -129,7 +129,7 @@ class GatewayHandler(BodyHandler):
 
     def _repository(self, model_id: str, revision: str) -> Repository | None:
         """The repository, or None after the refusal was sent."""
-        repository, wanted, given = self.shelf.repository(model_id), self.private.get(model_id), self._token()
+        repository, wanted, given = self.repositories.repository(model_id), self.private.get(model_id), self._token()
         if wanted and not given:
             self.refuse(401, 10010201001, "login required")
         elif wanted and given != wanted:

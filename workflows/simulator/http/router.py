@@ -75,17 +75,17 @@ class _RouterHandler(StreamingHandler):
 
     def workers(self) -> None:
         listed = self.router.registered()
-        roles = [member.role for member in listed]
+        roles = [worker.role for worker in listed]
         stats = {"prefill_count": roles.count("prefill"), "decode_count": roles.count("decode"), "regular_count": 0}
-        self._json(200, {"workers": [member.listed() for member in listed], "total": len(listed), "stats": stats})
+        self._json(200, {"workers": [worker.listed() for worker in listed], "total": len(listed), "stats": stats})
 
     def models(self) -> None:
-        names = sorted({member.metadata["served_model_name"] for member in self.router.registered()})
+        names = sorted({worker.metadata["served_model_name"] for worker in self.router.registered()})
         data = [{"id": name, "object": "model", "owned_by": "local"} for name in names]
         self._say(200, _compact({"object": "list", "data": data}), _TEXT)
 
     def model_info(self) -> None:
-        prefill = next((member for member in self.router.registered() if member.role == "prefill"), None)
+        prefill = next((worker for worker in self.router.registered() if worker.role == "prefill"), None)
         if prefill is None:
             self._error(503, "server_selection_failed", "No available prefill workers")
             return
@@ -102,7 +102,7 @@ class _RouterHandler(StreamingHandler):
 
     def loads(self) -> None:
         """-1: this router cannot read the loads of workers as new as 0.5.23."""
-        self._json(200, {"workers": [{"worker": member.url, "load": -1} for member in self.router.registered()]})
+        self._json(200, {"workers": [{"worker": worker.url, "load": -1} for worker in self.router.registered()]})
 
     def _pass_on(self, reply: Reply) -> None:
         if reply.status >= HTTPStatus.BAD_REQUEST:

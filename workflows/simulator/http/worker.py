@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from workflows.simulator.core.engine import completions, server_info
 from workflows.simulator.core.engine.fake_model import Generation, Sampling, render, tokens
-from workflows.simulator.core.engine.worker import Request, RequestError, Worker
+from workflows.simulator.core.engine.worker import GenerateRequest, RequestError, Worker
 from workflows.simulator.http.server import Handler
 
 
@@ -100,7 +100,7 @@ class _WorkerHandler(StreamingHandler):
         flags = self.worker.flags
         sampling = Sampling.of(body, reasoning_parser=flags.reasoning_parser is not None)
         prompt = render(body["messages"], thinking=sampling.thinking)
-        request = Request.of(body, prompt, sampling)
+        request = GenerateRequest.of(body, prompt, sampling)
         model = str(body.get("model") or flags.served_model_name)
         try:
             made = self.worker.answer(request)
@@ -121,17 +121,17 @@ class _WorkerHandler(StreamingHandler):
         parameters["max_tokens"] = parameters.get("max_new_tokens", parameters["max_tokens"])
         parameters["chat_template_kwargs"] = {"enable_thinking": False}
         sampling = Sampling.of(parameters, reasoning_parser=False)
-        request = Request.of(body, str(body["text"]), sampling)
+        request = GenerateRequest.of(body, str(body["text"]), sampling)
         started = time.monotonic()
         try:
             made: Generation = self.worker.answer(request)
         except RequestError as error:
             return self._refuse(request, error)
-        vocabulary = self.worker.checkpoint.vocabulary
+        vocabulary = self.worker.model.vocabulary
         seconds, logprobs = time.monotonic() - started, bool(body.get("return_logprob"))
         return self._json(completions.generate(made, vocabulary, seconds, tokens(request.prompt), logprobs=logprobs))
 
-    def _refuse(self, request: Request, error: RequestError) -> int:
+    def _refuse(self, request: GenerateRequest, error: RequestError) -> int:
         if request.stream:
             self.send_events([completions.stream_error(error.status, str(error))])
             return 200

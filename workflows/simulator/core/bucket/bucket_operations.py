@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from workflows.simulator.core.bucket import documents
-from workflows.simulator.core.bucket.errors import Refusal, invalid_argument, not_implemented
+from workflows.simulator.core.bucket.errors import OssError, invalid_argument, not_implemented
 from workflows.simulator.core.bucket.index import ObjectRow
-from workflows.simulator.core.bucket.request import Reply, Request
-from workflows.simulator.core.bucket.state import Store
+from workflows.simulator.core.bucket.request import OssReply, OssRequest
+from workflows.simulator.core.bucket.state import BucketState
 
 PAGE = 1000
 _LAST = "\U0010ffff"  # sorts behind every key that goes on
@@ -41,7 +41,7 @@ class _Question:
     extra: documents.Tree = field(default_factory=list)
 
     @classmethod
-    def of(cls, request: Request) -> "_Question":
+    def of(cls, request: OssRequest) -> "_Question":
         query = request.query
         text = query.get("max-keys") or "100"
         if not text.isdigit() or not 1 <= int(text) <= PAGE:
@@ -49,7 +49,7 @@ class _Question:
         return cls(query.get("prefix", ""), query.get("delimiter", ""), int(text), query.get("encoding-type", ""))
 
 
-def list_objects(store: Store, request: Request) -> Reply:
+def list_objects(store: BucketState, request: OssRequest) -> OssReply:
     """ListObjects, the first version."""
     question = _Question.of(request)
     marker = request.query.get("marker", "")
@@ -68,7 +68,7 @@ def list_objects(store: Store, request: Request) -> Reply:
     return documents.reply("ListBucketResult", tree)
 
 
-def list_objects_v2(store: Store, request: Request) -> Reply:
+def list_objects_v2(store: BucketState, request: OssRequest) -> OssReply:
     question = _Question.of(request)
     token, start = request.query.get("continuation-token", ""), request.query.get("start-after", "")
     marker = _marker(token) if token else start
@@ -96,13 +96,13 @@ def _marker(token: str) -> str:
         raise invalid_argument("The continuation token is invalid.", "continuation-token", token) from error
 
 
-def _page(store: Store, bucket: str, question: _Question, marker: str) -> _Page:
+def _page(store: BucketState, bucket: str, question: _Question, marker: str) -> _Page:
     store.objects.bucket_created(bucket)
     entries = list(islice(_walk(store, bucket, question, marker), question.limit + 1))
     return _Page(entries[: question.limit], len(entries) > question.limit)
 
 
-def _walk(store: Store, bucket: str, question: _Question, marker: str) -> Iterator[ObjectRow | str]:
+def _walk(store: BucketState, bucket: str, question: _Question, marker: str) -> Iterator[ObjectRow | str]:
     """Objects and common prefixes behind `marker`, in key order."""
     cursor = marker
     while rows := store.objects.after(bucket, question.prefix, cursor, PAGE + 1):
@@ -147,7 +147,7 @@ def _contents(row: ObjectRow, encoding: str, *, owner: bool) -> documents.Tree:
     ]
 
 
-def list_uploads(store: Store, request: Request) -> Reply:
+def list_uploads(store: BucketState, request: OssRequest) -> OssReply:
     store.objects.bucket_created(request.bucket)
     query = request.query
     if query.get("delimiter"):
@@ -181,21 +181,21 @@ def list_uploads(store: Store, request: Request) -> Reply:
     return documents.reply("ListMultipartUploadsResult", tree)
 
 
-def delete_objects(store: Store, request: Request) -> Reply:
+def delete_objects(store: BucketState, request: OssRequest) -> OssReply:
     """DeleteMultipleObjects: up to 1000 keys; Content-MD5 is required."""
     store.objects.bucket_created(request.bucket)
     body = request.body.read(request.length)
     md5 = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
     wanted = request.header("Content-MD5")
     if not wanted:
-        raise Refusal(
+        raise OssError(
             400, "MissingArgument", "Missing Some Required Arguments.", details={"ArgumentName": "Content-MD5"}
         )
     if wanted != md5:
-        raise Refusal(400, "InvalidDigest", "The Content-MD5 you specified did not match what we received.")
+        raise OssError(400, "InvalidDigest", "The Content-MD5 you specified did not match what we received.")
     keys, quiet = documents.keys_to_delete(body)
     if not 1 <= len(keys) <= PAGE:
-        raise Refusal(400, "MalformedXML", "The XML you provided was not well-formed: 1 to 1000 keys are allowed.")
+        raise OssError(400, "MalformedXML", "The XML you provided was not well-formed: 1 to 1000 keys are allowed.")
     for key in keys:
         store.objects.delete(request.bucket, key)
     encoding = request.query.get("encoding-type", "")
@@ -205,22 +205,22 @@ def delete_objects(store: Store, request: Request) -> Reply:
     return documents.reply("DeleteResult", tree)
 
 
-def put_bucket(store: Store, request: Request) -> Reply:
+def put_bucket(store: BucketState, request: OssRequest) -> OssReply:
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", request.bucket):
-        raise Refusal(400, "InvalidBucketName", "The specified bucket is not valid.")
+        raise OssError(400, "InvalidBucketName", "The specified bucket is not valid.")
     store.objects.create_bucket(request.bucket, store.clock())
-    return Reply(200, {"Location": f"/{request.bucket}"})
+    return OssReply(200, {"Location": f"/{request.bucket}"})
 
 
-def delete_bucket(store: Store, request: Request) -> Reply:
+def delete_bucket(store: BucketState, request: OssRequest) -> OssReply:
     store.objects.bucket_created(request.bucket)
     if store.objects.after(request.bucket, "", "", 1) or store.uploads.after(request.bucket, "", ("", ""), 1):
-        raise Refusal(409, "BucketNotEmpty", "The bucket has objects or uploads. Please delete them first.")
+        raise OssError(409, "BucketNotEmpty", "The bucket has objects or uploads. Please delete them first.")
     store.objects.delete_bucket(request.bucket)
-    return Reply(204)
+    return OssReply(204)
 
 
-def get_bucket_info(store: Store, request: Request) -> Reply:
+def get_bucket_info(store: BucketState, request: OssRequest) -> OssReply:
     created = store.objects.bucket_created(request.bucket)
     bucket: documents.Tree = [
         ("Name", request.bucket),
@@ -236,17 +236,17 @@ def get_bucket_info(store: Store, request: Request) -> Reply:
     return documents.reply("BucketInfo", [("Bucket", bucket)])
 
 
-def get_bucket_location(store: Store, request: Request) -> Reply:
+def get_bucket_location(store: BucketState, request: OssRequest) -> OssReply:
     store.objects.bucket_created(request.bucket)
     return documents.reply("LocationConstraint", "rehearsal")
 
 
-def get_bucket_acl(store: Store, request: Request) -> Reply:
+def get_bucket_acl(store: BucketState, request: OssRequest) -> OssReply:
     store.objects.bucket_created(request.bucket)
     return documents.reply("AccessControlPolicy", [("Owner", _OWNER), ("AccessControlList", [("Grant", "private")])])
 
 
-def list_buckets(store: Store, request: Request) -> Reply:
+def list_buckets(store: BucketState, request: OssRequest) -> OssReply:
     prefix = request.query.get("prefix", "")
     entries: documents.Tree = [
         ("Bucket", [("Name", name), ("CreationDate", documents.timestamp(created)), ("Location", "rehearsal")])

@@ -5,8 +5,8 @@ from urllib.parse import quote
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
-from workflows.simulator.core.bucket.errors import Refusal
-from workflows.simulator.core.bucket.request import Reply
+from workflows.simulator.core.bucket.errors import OssError
+from workflows.simulator.core.bucket.request import OssReply
 
 CONTENT_TYPE = "application/xml"
 
@@ -18,8 +18,8 @@ def document(root: str, tree: "str | Tree") -> bytes:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{_element(root, tree)}\n'.encode()
 
 
-def reply(root: str, tree: "str | Tree") -> Reply:
-    return Reply(200, {"Content-Type": CONTENT_TYPE}, document(root, tree))
+def reply(root: str, tree: "str | Tree") -> OssReply:
+    return OssReply(200, {"Content-Type": CONTENT_TYPE}, document(root, tree))
 
 
 def _element(name: str, content: "str | Tree") -> str:
@@ -41,7 +41,7 @@ def flag(value: bool) -> str:
 
 
 def part_list(body: bytes) -> list[tuple[int, str]]:
-    """(number, ETag) of each part that CompleteMultipartUpload names. Raises Refusal."""
+    """(number, ETag) of each part that CompleteMultipartUpload names. Raises OssError."""
     root = _parse(body, "CompleteMultipartUpload")
     try:
         parts = [(int(_text(part, "PartNumber")), _text(part, "ETag").strip('"').upper()) for part in root.iter("Part")]
@@ -53,7 +53,7 @@ def part_list(body: bytes) -> list[tuple[int, str]]:
 
 
 def keys_to_delete(body: bytes) -> tuple[list[str], bool]:
-    """The keys of DeleteMultipleObjects, and whether the answer stays quiet. Raises Refusal."""
+    """The keys of DeleteMultipleObjects, and whether the answer stays quiet. Raises OssError."""
     root = _parse(body, "Delete")
     return [_text(entry, "Key") for entry in root.iter("Object")], root.findtext("Quiet") == "true"
 
@@ -75,6 +75,6 @@ def _text(element: ET.Element, name: str) -> str:
     return text
 
 
-def _malformed() -> Refusal:
+def _malformed() -> OssError:
     message = "The XML you provided was not well-formed or did not validate against our published schema."
-    return Refusal(400, "MalformedXML", message)
+    return OssError(400, "MalformedXML", message)

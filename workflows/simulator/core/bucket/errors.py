@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 
 
 @dataclass
-class Refusal(Exception):  # it is an answer, like Blocked
+class OssError(Exception):  # it is an answer, like Blocked
     status: int
     code: str
     message: str
@@ -30,35 +30,37 @@ class Refusal(Exception):  # it is an answer, like Blocked
         return f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>\n{body}</Error>\n'.encode()
 
 
-def access_denied(message: str, ec: str = "0003-00000001") -> Refusal:
-    return Refusal(403, "AccessDenied", message, ec)
+def access_denied(message: str, ec: str = "0003-00000001") -> OssError:
+    return OssError(403, "AccessDenied", message, ec)
 
 
-def no_such_bucket(bucket: str) -> Refusal:
-    return Refusal(404, "NoSuchBucket", "The specified bucket does not exist.", "0015-00000101", {"BucketName": bucket})
+def no_such_bucket(bucket: str) -> OssError:
+    return OssError(
+        404, "NoSuchBucket", "The specified bucket does not exist.", "0015-00000101", {"BucketName": bucket}
+    )
 
 
-def no_such_key(key: str) -> Refusal:
-    return Refusal(404, "NoSuchKey", "The specified key does not exist.", "0026-00000001", {"Key": key})
+def no_such_key(key: str) -> OssError:
+    return OssError(404, "NoSuchKey", "The specified key does not exist.", "0026-00000001", {"Key": key})
 
 
-def no_such_upload(upload: str) -> Refusal:
+def no_such_upload(upload: str) -> OssError:
     message = (
         "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or "
         "completed."
     )
-    return Refusal(404, "NoSuchUpload", message, "0042-00000002", {"UploadId": upload})
+    return OssError(404, "NoSuchUpload", message, "0042-00000002", {"UploadId": upload})
 
 
-def invalid_argument(message: str, name: str, value: str, ec: str = "") -> Refusal:
-    return Refusal(400, "InvalidArgument", message, ec, {"ArgumentName": name, "ArgumentValue": value})
+def invalid_argument(message: str, name: str, value: str, ec: str = "") -> OssError:
+    return OssError(400, "InvalidArgument", message, ec, {"ArgumentName": name, "ArgumentValue": value})
 
 
-def exists_already(key: str) -> Refusal:
+def exists_already(key: str) -> OssError:
     message = "The object you specified already exists and can not be overwritten."
-    return Refusal(409, "FileAlreadyExists", message, details={"Key": key})
+    return OssError(409, "FileAlreadyExists", message, details={"Key": key})
 
 
-def not_implemented(header: str) -> Refusal:
+def not_implemented(header: str) -> OssError:
     message = "A header or parameter you provided implies functionality that is not implemented."
-    return Refusal(501, "NotImplemented", message, details={"Header": header})
+    return OssError(501, "NotImplemented", message, details={"Header": header})

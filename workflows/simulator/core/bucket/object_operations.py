@@ -12,11 +12,11 @@ from typing import BinaryIO
 from urllib.parse import unquote
 
 from workflows.simulator.core.bucket import documents
-from workflows.simulator.core.bucket.errors import Refusal, exists_already, invalid_argument
+from workflows.simulator.core.bucket.errors import OssError, exists_already, invalid_argument
 from workflows.simulator.core.bucket.index import ObjectRow
 from workflows.simulator.core.bucket.receive import Received, receive
-from workflows.simulator.core.bucket.request import METADATA, FileBody, Reply, Request
-from workflows.simulator.core.bucket.state import Store
+from workflows.simulator.core.bucket.request import METADATA, FileBody, OssReply, OssRequest
+from workflows.simulator.core.bucket.state import BucketState
 
 CRC64_HEADER = "x-oss-hash-crc64ecma"
 MAX_COPY = 1 << 30  # bytes; larger objects are copied part by part
@@ -24,7 +24,7 @@ MAX_KEY = 1023  # bytes
 DEFAULT_TYPE = "application/octet-stream"
 
 
-def put_object(store: Store, request: Request) -> Reply:
+def put_object(store: BucketState, request: OssRequest) -> OssReply:
     store.objects.bucket_created(request.bucket)
     check_key(request.key)
     forbid = forbids_overwrite(request)
@@ -41,11 +41,11 @@ def put_object(store: Store, request: Request) -> Reply:
         *(request.metadata, "Normal", store.clock()),
     )
     store.objects.put(row, forbid_overwrite=forbid)
-    return Reply(headers=sums(received))
+    return OssReply(headers=sums(received))
 
 
-def take(store: Store, request: Request, file: BinaryIO | None) -> Received:
-    """Receive the body, write it to `file`, and check Content-MD5. Raises Refusal."""
+def take(store: BucketState, request: OssRequest, file: BinaryIO | None) -> Received:
+    """Receive the body, write it to `file`, and check Content-MD5. Raises OssError."""
     wanted = request.header("Content-MD5")
 
     def write(chunk: memoryview, _offset: int) -> None:
@@ -61,7 +61,7 @@ def take(store: Store, request: Request, file: BinaryIO | None) -> Received:
 def check_md5(wanted: str, received: Received) -> None:
     if wanted and received.md5 and base64.b64encode(received.md5).decode() != wanted:
         message = "The Content-MD5 you specified did not match what we received."
-        raise Refusal(400, "InvalidDigest", message, details={"Content-MD5": wanted})
+        raise OssError(400, "InvalidDigest", message, details={"Content-MD5": wanted})
 
 
 def sums(received: Received) -> dict[str, str]:
@@ -71,36 +71,36 @@ def sums(received: Received) -> dict[str, str]:
     return headers
 
 
-def get_object(store: Store, request: Request) -> Reply:
+def get_object(store: BucketState, request: OssRequest) -> OssReply:
     store.objects.bucket_created(request.bucket)
     row, file = store.objects.open(request.bucket, request.key)
     try:
         check_conditions(request, row)
         span = _range(request, row)
-    except Refusal:
+    except OssError:
         file.close()
         raise
     if span is None:
-        return Reply(200, describe(row), FileBody(file, 0, row.size))
+        return OssReply(200, describe(row), FileBody(file, 0, row.size))
     start, end = span
     headers = {**describe(row), "Content-Range": f"bytes {start}-{end}/{row.size}"}
-    return Reply(206, headers, FileBody(file, start, end - start + 1))
+    return OssReply(206, headers, FileBody(file, start, end - start + 1))
 
 
-def head_object(store: Store, request: Request) -> Reply:
+def head_object(store: BucketState, request: OssRequest) -> OssReply:
     store.objects.bucket_created(request.bucket)
     row = store.objects.get(request.bucket, request.key)
     check_conditions(request, row)
-    return Reply(200, describe(row), length=row.size)
+    return OssReply(200, describe(row), length=row.size)
 
 
-def check_conditions(request: Request, row: ObjectRow) -> None:
+def check_conditions(request: OssRequest, row: ObjectRow) -> None:
     wanted, unwanted = request.header("If-Match").strip('"'), request.header("If-None-Match").strip('"')
     if wanted and wanted.upper() != row.etag:
         message = "At least one of the pre-conditions you specified did not hold."
-        raise Refusal(412, "PreconditionFailed", message, details={"Condition": "If-Match"})
+        raise OssError(412, "PreconditionFailed", message, details={"Condition": "If-Match"})
     if unwanted and unwanted.upper() == row.etag:
-        raise Refusal(304, "NotModified", "Not Modified")
+        raise OssError(304, "NotModified", "Not Modified")
 
 
 def describe(row: ObjectRow) -> dict[str, str]:
@@ -116,7 +116,7 @@ def describe(row: ObjectRow) -> dict[str, str]:
     }
 
 
-def _range(request: Request, row: ObjectRow) -> tuple[int, int] | None:
+def _range(request: OssRequest, row: ObjectRow) -> tuple[int, int] | None:
     """First and last byte to send, or None for all. OSS ignores a range that does not fit, unless told otherwise.
 
     https://www.alibabacloud.com/help/en/oss/developer-reference/getobject (x-oss-range-behavior)
@@ -133,12 +133,12 @@ def _range(request: Request, row: ObjectRow) -> tuple[int, int] | None:
     if start >= row.size or end < start:
         if standard:
             details = {"ActualObjectSize": str(row.size), "RangeRequested": f"{start}-{end}"}
-            raise Refusal(416, "InvalidRange", "The requested range cannot be satisfied", details=details)
+            raise OssError(416, "InvalidRange", "The requested range cannot be satisfied", details=details)
         return None
     return (start, min(end, row.size - 1)) if standard or end < row.size else None
 
 
-def copy_object(store: Store, request: Request) -> Reply:
+def copy_object(store: BucketState, request: OssRequest) -> OssReply:
     store.objects.bucket_created(request.bucket)
     check_key(request.key)
     source = copy_source(request)
@@ -147,17 +147,17 @@ def copy_object(store: Store, request: Request) -> Reply:
 
     def make(row: ObjectRow) -> ObjectRow:
         if row.size > MAX_COPY:
-            raise Refusal(400, "EntityTooLarge", "Your proposed copy exceeds the maximum allowed object size.")
+            raise OssError(400, "EntityTooLarge", "Your proposed copy exceeds the maximum allowed object size.")
         metadata: Mapping[str, str] = request.metadata if replaces else row.metadata
         return replace(row, bucket=request.bucket, key=request.key, metadata=metadata, modified=store.clock())
 
     row = store.objects.copy(source, make, forbids_overwrite(request))
     tree: documents.Tree = [("ETag", f'"{row.etag}"'), ("LastModified", documents.timestamp(row.modified))]
     headers = {"Content-Type": documents.CONTENT_TYPE, "ETag": f'"{row.etag}"', CRC64_HEADER: str(row.crc64)}
-    return Reply(200, headers, documents.document("CopyObjectResult", tree))
+    return OssReply(200, headers, documents.document("CopyObjectResult", tree))
 
 
-def copy_source(request: Request) -> tuple[str, str]:
+def copy_source(request: OssRequest) -> tuple[str, str]:
     """Bucket and key of x-oss-copy-source."""
     text = request.header("x-oss-copy-source")
     bucket, _, key = unquote(text).lstrip("/").partition("/")
@@ -166,16 +166,16 @@ def copy_source(request: Request) -> tuple[str, str]:
     return bucket, key
 
 
-def delete_object(store: Store, request: Request) -> Reply:
+def delete_object(store: BucketState, request: OssRequest) -> OssReply:
     store.objects.bucket_created(request.bucket)
     store.objects.delete(request.bucket, request.key)
-    return Reply(204)
+    return OssReply(204)
 
 
 def check_key(key: str) -> None:
     if len(key.encode()) > MAX_KEY or key.startswith(("/", "\\")):
-        raise Refusal(400, "InvalidObjectName", "The specified object is not valid.", details={"ObjectName": key})
+        raise OssError(400, "InvalidObjectName", "The specified object is not valid.", details={"ObjectName": key})
 
 
-def forbids_overwrite(request: Request) -> bool:
+def forbids_overwrite(request: OssRequest) -> bool:
     return request.header("x-oss-forbid-overwrite").lower() == "true"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from io import BufferedReader
 from pathlib import Path
 
-from workflows.simulator.core.bucket.errors import Refusal, exists_already, no_such_bucket, no_such_key
+from workflows.simulator.core.bucket.errors import OssError, exists_already, no_such_bucket, no_such_key
 from workflows.simulator.core.bucket.index import Index, ObjectRow
 
 Also = Callable[[sqlite3.Connection], None]
@@ -47,7 +47,7 @@ class Objects:
         (self._tree / name).rmdir()
 
     def bucket_created(self, name: str) -> float:
-        """When the bucket was made, in seconds since 1970. Raises Refusal if there is none."""
+        """When the bucket was made, in seconds since 1970. Raises OssError if there is none."""
         row = self._index.one("SELECT created FROM buckets WHERE name = ?", name)
         if row is None:
             raise no_such_bucket(name)
@@ -61,7 +61,7 @@ class Objects:
         return ObjectRow.of(row) if row else None
 
     def get(self, bucket: str, key: str) -> ObjectRow:
-        """Raises Refusal if there is no such object."""
+        """Raises OssError if there is no such object."""
         found = self.find(bucket, key)
         if found is None:
             raise no_such_key(key)
@@ -91,15 +91,15 @@ class Objects:
         return self._blobs / row.blob
 
     def open(self, bucket: str, key: str) -> tuple[ObjectRow, BufferedReader]:
-        """An object and its bytes, from the same moment. Raises Refusal if there is none, or its bytes are not kept."""
+        """An object and its bytes at the same moment. Raises OssError for an absent object or bytes that are not kept."""
         with self._index.transaction():
             row = self.get(bucket, key)
             if not row.blob:
-                raise Refusal(501, "NotImplemented", "This bucket keeps checksums, not bytes.")
+                raise OssError(501, "NotImplemented", "This bucket keeps checksums, not bytes.")
             return row, self.blob(row).open("rb")
 
     def put(self, row: ObjectRow, *, forbid_overwrite: bool = False, also: Also | None = None) -> None:
-        """Make the object as `row` says, all at once. Raises Refusal if it may not be overwritten."""
+        """Make the object as `row` says, all at once. Raises OssError if it may not be overwritten."""
         with self._index.transaction() as rows:
             old = self.find(row.bucket, row.key)
             if old and forbid_overwrite:
@@ -113,7 +113,7 @@ class Objects:
     def copy(
         self, source: tuple[str, str], make: Callable[[ObjectRow], ObjectRow], forbid_overwrite: bool
     ) -> ObjectRow:
-        """A second row for the bytes of `source`. Raises Refusal if there is none, or the copy may not be made."""
+        """A second row for the bytes of `source`. Raises OssError if there is none, or the copy may not be made."""
         with self._index.transaction() as rows:
             row = make(self.get(*source))
             old = self.find(row.bucket, row.key)

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from workflows.simulator.core.bucket import bucket_operations, object_operations, upload_operations
-from workflows.simulator.core.bucket.errors import Refusal, not_implemented
-from workflows.simulator.core.bucket.request import Reply, Request
-from workflows.simulator.core.bucket.state import Store
+from workflows.simulator.core.bucket.errors import OssError, not_implemented
+from workflows.simulator.core.bucket.request import OssReply, OssRequest
+from workflows.simulator.core.bucket.state import BucketState
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,11 @@ class Operation:
     method: str
     level: str  # service, bucket or object
     action: str  # of RAM: https://www.alibabacloud.com/help/en/oss/user-guide/ram-policy-overview
-    run: Callable[[Store, Request], Reply]
+    run: Callable[[BucketState, OssRequest], OssReply]
     query: frozenset[str] = frozenset()  # parameters that must be there
     header: str = ""  # header that must be there
 
-    def matches(self, request: Request) -> bool:
+    def matches(self, request: OssRequest) -> bool:
         return (
             self.method == request.method
             and self.level == _level(request)
@@ -88,8 +88,8 @@ _ABSENT = frozenset(
 )
 
 
-def operation(request: Request) -> Operation:
-    """Raises Refusal for one that this bucket does not have."""
+def operation(request: OssRequest) -> Operation:
+    """Raises OssError for one that this bucket does not have."""
     absent = _ABSENT & request.query.keys()
     if absent:
         raise not_implemented(min(absent))
@@ -97,10 +97,10 @@ def operation(request: Request) -> Operation:
         if candidate.matches(request):
             return candidate
     details = {"Method": request.method, "ResourceType": _level(request)}
-    raise Refusal(
+    raise OssError(
         405, "MethodNotAllowed", "The specified method is not allowed against this resource.", details=details
     )
 
 
-def _level(request: Request) -> str:
+def _level(request: OssRequest) -> str:
     return "object" if request.key else "bucket" if request.bucket else "service"

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from workflows.simulator.core.bucket.errors import Refusal
-from workflows.simulator.core.bucket.request import Request
+from workflows.simulator.core.bucket.errors import OssError
+from workflows.simulator.core.bucket.request import OssRequest
 from workflows.simulator.faults import request_faults
 
 WRONG_CRC: Final = "wrong-crc"  # the bytes are kept as sent, the answer names another CRC-64
@@ -15,7 +15,7 @@ _DOWNLOAD = frozenset((request_faults.SHORT_BODY, request_faults.SLOW, request_f
 _UPLOAD = frozenset((request_faults.WRONG_BYTES, WRONG_CRC))
 
 
-def possible(request: Request) -> frozenset[str]:
+def possible(request: OssRequest) -> frozenset[str]:
     """The faults that this request can meet."""
     kinds = _ANSWERS | {request_faults.DROP}
     if not request.header("x-oss-security-token"):
@@ -29,17 +29,17 @@ def possible(request: Request) -> frozenset[str]:
     return kinds
 
 
-def answer(kind: str | None, retry_after: int) -> Refusal | None:
+def answer(kind: str | None, retry_after: int) -> OssError | None:
     """The answer of a fault that is an answer."""
     if kind == request_faults.SERVER_ERROR:
-        return Refusal(500, "InternalError", "We encountered an internal error. Please try again.")
+        return OssError(500, "InternalError", "We encountered an internal error. Please try again.")
     if kind == request_faults.UNAVAILABLE:
         # https://www.alibabacloud.com/help/en/oss/support/0055-00000003 : the wait is in milliseconds
         headers = {"x-oss-qos-delay-time": "50"}
-        return Refusal(503, "UploadTrafficRateLimitExceeded", "Please reduce your request rate.", headers=headers)
+        return OssError(503, "UploadTrafficRateLimitExceeded", "Please reduce your request rate.", headers=headers)
     if kind == request_faults.THROTTLED:
         headers = {"Retry-After": str(retry_after)}
-        return Refusal(429, "TooManyRequests", "Please reduce your request rate.", headers=headers)
+        return OssError(429, "TooManyRequests", "Please reduce your request rate.", headers=headers)
     if kind == request_faults.EXPIRED_TOKEN:
-        return Refusal(403, "SecurityTokenExpired", "The security token you provided has expired.", "0002-00000007")
+        return OssError(403, "SecurityTokenExpired", "The security token you provided has expired.", "0002-00000007")
     return None

@@ -19,7 +19,7 @@ class Body(Protocol):
 
 
 @dataclass(frozen=True)
-class Request:
+class OssRequest:
     method: str
     bucket: str
     key: str
@@ -30,7 +30,7 @@ class Request:
     flip: bool = False  # a fault: one bit of the body changes before it is summed and kept
 
     @classmethod
-    def of(cls, method: str, target: str, headers: "Message[str, str]", body: Body, length: int) -> "Request":
+    def of(cls, method: str, target: str, headers: "Message[str, str]", body: Body, length: int) -> "OssRequest":
         """Read a path-style address: `/bucket/key?query`."""
         path, _, query = target.partition("?")
         bucket, _, key = path.lstrip("/").partition("/")
@@ -59,7 +59,7 @@ class FileBody:
 
 
 @dataclass(frozen=True)
-class Reply:
+class OssReply:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | FileBody = b""

@@ -15,9 +15,9 @@ from email.utils import parsedate_to_datetime
 from functools import reduce
 from urllib.parse import quote
 
-from workflows.simulator.core.bucket.errors import Refusal, access_denied, invalid_argument
+from workflows.simulator.core.bucket.errors import OssError, access_denied, invalid_argument
 from workflows.simulator.core.bucket.keys import Key, KeyRing
-from workflows.simulator.core.bucket.request import Request
+from workflows.simulator.core.bucket.request import OssRequest
 
 MAX_SKEW = 900  # seconds
 V4 = "OSS4-HMAC-SHA256"
@@ -112,8 +112,8 @@ class _Signed:
     details: dict[str, str]  # what OSS shows of its own calculation when the signature is another
 
 
-def verify(request: Request, keys: KeyRing, now: float, region: str = "") -> str:
-    """The id of the key that signed the request; an empty `region` accepts any. Raises Refusal."""
+def verify(request: OssRequest, keys: KeyRing, now: float, region: str = "") -> str:
+    """The id of the key that signed the request; an empty `region` accepts any. Raises OssError."""
     authorization = request.header("Authorization")
     if authorization.startswith(V4):
         return _header_v4(request, authorization, keys, now, region)
@@ -128,7 +128,7 @@ def verify(request: Request, keys: KeyRing, now: float, region: str = "") -> str
     raise access_denied("You have no right to access this object because of bucket acl.")
 
 
-def _header_v1(request: Request, authorization: str, keys: KeyRing, now: float) -> str:
+def _header_v1(request: OssRequest, authorization: str, keys: KeyRing, now: float) -> str:
     key_id, _, signature = authorization.removeprefix("OSS ").partition(":")
     key = _key(_Claim(key_id, signature, request.header("x-oss-security-token")), keys, now)
     date = request.header("x-oss-date") or request.header("Date")
@@ -136,7 +136,7 @@ def _header_v1(request: Request, authorization: str, keys: KeyRing, now: float) 
     return _compare(key, signature, _sign_v1(key, request, date), "0002-00000040")
 
 
-def _query_v1(request: Request, keys: KeyRing, now: float) -> str:
+def _query_v1(request: OssRequest, keys: KeyRing, now: float) -> str:
     query = request.query
     token = query.get("security-token", "")
     key = _key(_Claim(query.get("OSSAccessKeyId", ""), query["Signature"], token), keys, now)
@@ -146,7 +146,7 @@ def _query_v1(request: Request, keys: KeyRing, now: float) -> str:
     return _compare(key, query["Signature"], _sign_v1(key, request, expires), "0002-00000040")
 
 
-def _sign_v1(key: Key, request: Request, date: str) -> _Signed:
+def _sign_v1(key: Key, request: OssRequest, date: str) -> _Signed:
     resource = f"/{request.bucket}/{request.key}" if request.bucket else "/"
     signed = sorted((name, value) for name, value in request.query.items() if name in _SUBRESOURCES)
     if signed:
@@ -159,7 +159,7 @@ def _sign_v1(key: Key, request: Request, date: str) -> _Signed:
     return _Signed(signature, {"StringToSign": text.decode("utf-8", "replace")})
 
 
-def _header_v4(request: Request, authorization: str, keys: KeyRing, now: float, region: str) -> str:
+def _header_v4(request: OssRequest, authorization: str, keys: KeyRing, now: float, region: str) -> str:
     fields = dict(re.findall(r"(\w+)=([^,\s]+)", authorization.removeprefix(V4)))
     key_id, _, scope = fields.get("Credential", "").partition("/")
     key = _key(_Claim(key_id, fields.get("Signature", ""), request.header("x-oss-security-token")), keys, now)
@@ -172,7 +172,7 @@ def _header_v4(request: Request, authorization: str, keys: KeyRing, now: float, 
     return _compare(key, fields.get("Signature", ""), expected, "0002-00000201")
 
 
-def _query_v4(request: Request, keys: KeyRing, now: float, region: str) -> str:
+def _query_v4(request: OssRequest, keys: KeyRing, now: float, region: str) -> str:
     query = request.query
     key_id, _, scope = query.get("x-oss-credential", "").partition("/")
     claim = _Claim(key_id, query["x-oss-signature"], query.get("x-oss-security-token", ""))
@@ -186,7 +186,7 @@ def _query_v4(request: Request, keys: KeyRing, now: float, region: str) -> str:
     return _compare(key, claim.signature, expected, "0002-00000201")
 
 
-def _sign_v4(key: Key, request: Request, moment: datetime, scope: str, additional: str) -> _Signed:
+def _sign_v4(key: Key, request: OssRequest, moment: datetime, scope: str, additional: str) -> _Signed:
     names = {name for name in additional.lower().split(";") if name}
     signed = ((name, value) for name, value in _headers(request) if _is_signed(name, names))
     uri = quote(f"/{request.bucket}/{request.key}" if request.bucket else "/", safe="/")
@@ -216,7 +216,7 @@ def _is_signed(name: str, additional: set[str]) -> bool:
     return name.startswith("x-oss-") or name in ("content-type", "content-md5") or name in additional
 
 
-def _headers(request: Request) -> list[tuple[str, str]]:
+def _headers(request: OssRequest) -> list[tuple[str, str]]:
     return [(name.lower(), value) for name, value in request.headers.items()]
 
 
@@ -230,11 +230,11 @@ def _key(claim: _Claim, keys: KeyRing, now: float) -> Key:
     if key is None:
         ec = "0002-00000002" if claim.token else "0002-00000902"
         message = "The OSS Access Key Id you provided does not exist in our records."
-        raise Refusal(403, "InvalidAccessKeyId", message, ec, {"OSSAccessKeyId": claim.key_id})
+        raise OssError(403, "InvalidAccessKeyId", message, ec, {"OSSAccessKeyId": claim.key_id})
     if not hmac.compare_digest(claim.token.encode(), key.token.encode()):
-        raise Refusal(403, "InvalidSecurityToken", "The security token you provided is invalid.", "0002-00000004")
+        raise OssError(403, "InvalidSecurityToken", "The security token you provided is invalid.", "0002-00000004")
     if key.expires is not None and key.expires <= now:
-        raise Refusal(403, "SecurityTokenExpired", "The security token you provided has expired.", "0002-00000007")
+        raise OssError(403, "SecurityTokenExpired", "The security token you provided has expired.", "0002-00000007")
     return key
 
 
@@ -245,7 +245,7 @@ def _compare(key: Key, provided: str, expected: _Signed, ec: str) -> str:
             "signing method."
         )
         details = {"OSSAccessKeyId": key.id, "SignatureProvided": provided, **expected.details}
-        raise Refusal(403, "SignatureDoesNotMatch", message, ec, details)
+        raise OssError(403, "SignatureDoesNotMatch", message, ec, details)
     return key.id
 
 
@@ -257,7 +257,7 @@ def _check_clock(moment: datetime, now: float) -> None:
             "ServerTime": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z"),
         }
         message = "The difference between the request time and the current time is too large."
-        raise Refusal(403, "RequestTimeTooSkewed", message, "0002-00000504", details)
+        raise OssError(403, "RequestTimeTooSkewed", message, "0002-00000504", details)
 
 
 def _check_scope(scope: str, moment: datetime, region: str, where: str) -> None:

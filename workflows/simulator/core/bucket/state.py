@@ -12,7 +12,7 @@ SMALL = 1 << 20  # bytes; a bucket that keeps checksums alone still keeps what i
 
 
 @dataclass(frozen=True)
-class Store:
+class BucketState:
     objects: Objects
     uploads: Uploads
     clock: Callable[[], float]  # seconds since 1970

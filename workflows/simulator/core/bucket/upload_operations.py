@@ -15,7 +15,7 @@ from functools import partial, reduce
 
 from steps.transfer import hashing
 from workflows.simulator.core.bucket import documents
-from workflows.simulator.core.bucket.errors import Refusal, exists_already, invalid_argument
+from workflows.simulator.core.bucket.errors import OssError, exists_already, invalid_argument
 from workflows.simulator.core.bucket.index import ObjectRow, PartRow, UploadRow
 from workflows.simulator.core.bucket.object_operations import (
     CRC64_HEADER,
@@ -27,8 +27,8 @@ from workflows.simulator.core.bucket.object_operations import (
     sums,
 )
 from workflows.simulator.core.bucket.receive import BodyEndedError, Received, receive
-from workflows.simulator.core.bucket.request import Reply, Request
-from workflows.simulator.core.bucket.state import Store
+from workflows.simulator.core.bucket.request import OssReply, OssRequest
+from workflows.simulator.core.bucket.state import BucketState
 from workflows.simulator.core.bucket.uploads import Slot
 
 MAX_PARTS = 10_000
@@ -37,7 +37,7 @@ MIN_PART = 100 << 10  # bytes, of every part but the last
 PAGE = 1000
 
 
-def initiate(store: Store, request: Request) -> Reply:
+def initiate(store: BucketState, request: OssRequest) -> OssReply:
     store.objects.bucket_created(request.bucket)
     check_key(request.key)
     if forbids_overwrite(request) and store.objects.find(request.bucket, request.key):
@@ -56,18 +56,18 @@ def initiate(store: Store, request: Request) -> Reply:
     return documents.reply("InitiateMultipartUploadResult", tree)
 
 
-def upload_part(store: Store, request: Request) -> Reply:
+def upload_part(store: BucketState, request: OssRequest) -> OssReply:
     upload = _upload(store, request)
     number = _part_number(request)
     if request.length > MAX_PART:
-        raise Refusal(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size.")
+        raise OssError(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size.")
     slot = store.uploads.slot(upload, number, request.length, keep=store.keep == "bytes")
     received = _take_part(store, request, slot)
     store.uploads.keep(slot, received, store.clock())
-    return Reply(headers=sums(received))
+    return OssReply(headers=sums(received))
 
 
-def upload_part_copy(store: Store, request: Request) -> Reply:
+def upload_part_copy(store: BucketState, request: OssRequest) -> OssReply:
     upload = _upload(store, request)
     number = _part_number(request)
     source, file = store.objects.open(*copy_source(request))
@@ -79,10 +79,10 @@ def upload_part_copy(store: Store, request: Request) -> Reply:
     part = store.uploads.keep(slot, received, store.clock())
     tree: documents.Tree = [("LastModified", documents.timestamp(part.modified)), ("ETag", f'"{part.etag}"')]
     reply = documents.reply("CopyPartResult", tree)
-    return Reply(200, {**reply.headers, "ETag": f'"{part.etag}"', CRC64_HEADER: str(part.crc64)}, reply.body)
+    return OssReply(200, {**reply.headers, "ETag": f'"{part.etag}"', CRC64_HEADER: str(part.crc64)}, reply.body)
 
 
-def list_parts(store: Store, request: Request) -> Reply:
+def list_parts(store: BucketState, request: OssRequest) -> OssReply:
     upload = _upload(store, request)
     encoding = request.query.get("encoding-type", "")
     after = int(request.query.get("part-number-marker") or 0)
@@ -114,7 +114,7 @@ def _part(part: PartRow) -> documents.Tree:
     ]
 
 
-def complete(store: Store, request: Request) -> Reply:
+def complete(store: BucketState, request: OssRequest) -> OssReply:
     upload = _upload(store, request)
     forbid = forbids_overwrite(request)
     if forbid and store.objects.find(upload.bucket, upload.key):
@@ -133,20 +133,20 @@ def complete(store: Store, request: Request) -> Reply:
         ("ETag", f'"{row.etag}"'),
     ]
     reply = documents.reply("CompleteMultipartUploadResult", tree)
-    return Reply(200, {**reply.headers, "ETag": f'"{row.etag}"', CRC64_HEADER: str(row.crc64)}, reply.body)
+    return OssReply(200, {**reply.headers, "ETag": f'"{row.etag}"', CRC64_HEADER: str(row.crc64)}, reply.body)
 
 
-def abort(store: Store, request: Request) -> Reply:
+def abort(store: BucketState, request: OssRequest) -> OssReply:
     store.uploads.abort(_upload(store, request))
-    return Reply(204)
+    return OssReply(204)
 
 
-def _upload(store: Store, request: Request) -> UploadRow:
+def _upload(store: BucketState, request: OssRequest) -> UploadRow:
     store.objects.bucket_created(request.bucket)
     return store.uploads.get(request.query["uploadId"], request.bucket, request.key)
 
 
-def _part_number(request: Request) -> int:
+def _part_number(request: OssRequest) -> int:
     text = request.query["partNumber"]
     if not text.isdigit() or not 1 <= int(text) <= MAX_PARTS:
         message = "Part number must be an integer between 1 and 10000, inclusive."
@@ -154,20 +154,20 @@ def _part_number(request: Request) -> int:
     return int(text)
 
 
-def _take_part(store: Store, request: Request, slot: Slot) -> Received:
-    """Receive the body into its slot, and check Content-MD5. Raises Refusal."""
+def _take_part(store: BucketState, request: OssRequest, slot: Slot) -> Received:
+    """Receive the body into its slot, and check Content-MD5. Raises OssError."""
     wanted = request.header("Content-MD5")
     md5 = bool(wanted) or store.keep == "bytes"
     try:
         received = _receive_part(request, slot, md5=md5)
         check_md5(wanted, received)
-    except (Refusal, BodyEndedError, OSError):
+    except (OssError, BodyEndedError, OSError):
         store.uploads.release(slot)
         raise
     return received
 
 
-def _receive_part(request: Request, slot: Slot, *, md5: bool) -> Received:
+def _receive_part(request: OssRequest, slot: Slot, *, md5: bool) -> Received:
     if slot.folder is None:
         return receive(request.body, request.length, None, md5=md5, flip=request.flip)
     descriptor = os.open(slot.folder / slot.file, os.O_CREAT | os.O_WRONLY, 0o644)
@@ -177,7 +177,7 @@ def _receive_part(request: Request, slot: Slot, *, md5: bool) -> Received:
         os.close(descriptor)
 
 
-def _copy_range(request: Request, source: ObjectRow) -> tuple[int, int]:
+def _copy_range(request: OssRequest, source: ObjectRow) -> tuple[int, int]:
     """Offset and number of bytes that x-oss-copy-source-range names; without it, all."""
     text = request.header("x-oss-copy-source-range")
     if not text:
@@ -185,15 +185,15 @@ def _copy_range(request: Request, source: ObjectRow) -> tuple[int, int]:
     found = re.fullmatch(r"bytes=(\d+)-(\d+)", text)
     first, last = (int(number) for number in found.groups()) if found else (0, -1)
     if not 0 <= first <= last < source.size:
-        raise Refusal(416, "InvalidRange", "The requested range cannot be satisfied", details={"RangeRequested": text})
+        raise OssError(416, "InvalidRange", "The requested range cannot be satisfied", details={"RangeRequested": text})
     return first, last - first + 1
 
 
 def _chosen(named: Sequence[tuple[int, str]], stored: Sequence[PartRow]) -> list[PartRow]:
-    """The parts that the client named, as it knows them. Raises Refusal."""
+    """The parts that the client named, as it knows them. Raises OssError."""
     numbers = [number for number, _ in named]
     if numbers != sorted(set(numbers)):
-        raise Refusal(400, "InvalidPartOrder", "The list of parts was not in ascending order.")
+        raise OssError(400, "InvalidPartOrder", "The list of parts was not in ascending order.")
     by_number = {part.number: part for part in stored}
     parts = []
     for number, etag in named:
@@ -203,15 +203,15 @@ def _chosen(named: Sequence[tuple[int, str]], stored: Sequence[PartRow]) -> list
                 "One or more of the specified parts could not be found or the specified entity tag might not have "
                 "matched the part's entity tag."
             )
-            raise Refusal(400, "InvalidPart", message, details={"PartNumber": str(number)})
+            raise OssError(400, "InvalidPart", message, details={"PartNumber": str(number)})
         parts.append(part)
     if any(part.size < MIN_PART for part in parts[:-1]):
         message = "Your proposed upload smaller than the minimum allowed size."
-        raise Refusal(400, "EntityTooSmall", message, details={"MinSizeAllowed": str(MIN_PART)})
+        raise OssError(400, "EntityTooSmall", message, details={"MinSizeAllowed": str(MIN_PART)})
     return parts
 
 
-def _object(upload: UploadRow, parts: Sequence[PartRow], store: Store) -> ObjectRow:
+def _object(upload: UploadRow, parts: Sequence[PartRow], store: BucketState) -> ObjectRow:
     blob = ""
     if all(part.file for part in parts):
         draft = store.objects.draft()
@@ -226,6 +226,6 @@ def _object(upload: UploadRow, parts: Sequence[PartRow], store: Store) -> Object
     )
 
 
-def _forget(store: Store, upload: UploadRow, rows: sqlite3.Connection) -> None:
+def _forget(store: BucketState, upload: UploadRow, rows: sqlite3.Connection) -> None:
     store.uploads.get(upload.id, upload.bucket, upload.key)  # another request may have completed it
     store.uploads.forget(rows, upload)

@@ -56,7 +56,7 @@ class Uploads:
             rows.execute("INSERT INTO uploads VALUES (?, ?, ?, ?, ?, ?)", upload.values())
 
     def get(self, upload_id: str, bucket: str, key: str) -> UploadRow:
-        """Raises Refusal if there is no such upload of that very key."""
+        """Raises OssError if there is no such upload of that very key."""
         row = self._index.one("SELECT * FROM uploads WHERE id = ? AND bucket = ? AND key = ?", upload_id, bucket, key)
         if row is None:
             raise no_such_upload(upload_id)
@@ -95,7 +95,7 @@ class Uploads:
         return Slot(upload, number, size, folder, uuid.uuid4().hex, 0)
 
     def keep(self, slot: Slot, received: Received, now: float) -> PartRow:
-        """The part is complete. Raises Refusal if its upload ended meanwhile."""
+        """The part is complete. Raises OssError if its upload ended meanwhile."""
         part = PartRow(
             *(slot.upload.id, slot.number, slot.file, slot.start, slot.size), received.etag, received.crc64, now
         )

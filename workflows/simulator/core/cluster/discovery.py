@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from workflows.simulator.core.cluster.resources import PODS, REVIEWS, SERVICES, Registry, Resource
+from workflows.simulator.core.cluster.resources import PODS, REVIEWS, SERVICES, KindRegistry, Resource
 
 VERSION = {
     "major": "1",
@@ -18,7 +18,7 @@ VERSION = {
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 
 
-def document(registry: Registry, path: str) -> dict[str, Any] | None:
+def document(registry: KindRegistry, path: str) -> dict[str, Any] | None:
     """The discovery document at `path`; None if there is none."""
     parts = [part for part in path.split("/") if part]
     fixed: dict[tuple[str, ...], dict[str, Any]] = {
@@ -41,13 +41,13 @@ def _core_versions() -> dict[str, Any]:
     return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
 
 
-def _group_list(registry: Registry) -> dict[str, Any]:
+def _group_list(registry: KindRegistry) -> dict[str, Any]:
     names = dict.fromkeys(resource.group for resource in registry.all() if resource.group)
     groups = [_group(registry, name) for name in names]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
 
-def _group(registry: Registry, name: str) -> dict[str, Any] | None:
+def _group(registry: KindRegistry, name: str) -> dict[str, Any] | None:
     served = dict.fromkeys(resource.version for resource in registry.all() if resource.group == name)
     if not name or not served:
         return None
@@ -67,7 +67,7 @@ def _rank(version: str) -> tuple[int, str]:
     return stage, "".join(chr(255 - ord(letter)) for letter in version)
 
 
-def _resource_list(registry: Registry, group: str, version: str) -> dict[str, Any] | None:
+def _resource_list(registry: KindRegistry, group: str, version: str) -> dict[str, Any] | None:
     served = [one for one in registry.all() if (one.group, one.version) == (group, version)]
     if not served:
         return None

@@ -1,4 +1,4 @@
-"""What changed lately: the log that watches read, and the bell that wakes controllers."""
+"""What changed lately: the log that watches read, and the wake_up that wakes controllers."""
 
 import threading
 from collections import deque
@@ -19,7 +19,7 @@ class Event:
 
     revision: int
     type: EventType
-    shelf: tuple[str, str]
+    key: tuple[str, str]
     content: dict[str, Any]
     before: dict[str, Any] | None = None
 
@@ -74,17 +74,17 @@ class EventLog:
         return newest[::-1]
 
 
-class Subscription:
+class WakeUp:
     """Wakes a controller after every change; it then looks at the store again. Several changes may wake it once."""
 
     def __init__(self) -> None:
-        self._rung = threading.Event()
+        self._triggered = threading.Event()
 
-    def ring(self) -> None:
-        self._rung.set()
+    def trigger(self) -> None:
+        self._triggered.set()
 
     def wait(self, timeout: float | None = None) -> bool:
         """True if something changed since the last call, False after `timeout` seconds without a change."""
-        rung = self._rung.wait(timeout)
-        self._rung.clear()
-        return rung
+        triggered = self._triggered.wait(timeout)
+        self._triggered.clear()
+        return triggered

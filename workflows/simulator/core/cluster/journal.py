@@ -50,7 +50,7 @@ class Journal:
             yield (group, plural), json.loads(content)
 
     def write(
-        self, shelf: tuple[str, str], place: tuple[str, str], content: dict[str, Any] | None, revision: int
+        self, key: tuple[str, str], place: tuple[str, str], content: dict[str, Any] | None, revision: int
     ) -> None:
         """Put one object, or with None remove it, together with the revision that this made.
 
@@ -60,9 +60,9 @@ class Journal:
         try:
             self._db.execute("begin")
             if text is None:
-                self._db.execute(_DELETE, shelf + place)
+                self._db.execute(_DELETE, key + place)
             else:
-                self._db.execute("insert or replace into objects values (?, ?, ?, ?, ?)", (*shelf, *place, text))
+                self._db.execute("insert or replace into objects values (?, ?, ?, ?, ?)", (*key, *place, text))
             self._db.execute("update revision set number = ?", (revision,))
             self._db.execute("commit")
         except sqlite3.Error as error:

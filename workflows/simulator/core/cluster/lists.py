@@ -12,7 +12,7 @@ from typing import Any
 from workflows.simulator.core.cluster.errors import bad_request
 from workflows.simulator.core.cluster.labels import Selector
 from workflows.simulator.core.cluster.resources import EVENTS, NAMESPACES, PODS, SECRETS, Resource
-from workflows.simulator.core.cluster.store import Manifest, Store
+from workflows.simulator.core.cluster.store import ClusterStore, Manifest
 
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/field-selectors/#supported-fields
 _FIELDS: Mapping[tuple[str, str], frozenset[str]] = {
@@ -57,7 +57,7 @@ class Filter:
         )
 
 
-def listing(store: Store, chosen: Filter, query: Mapping[str, str]) -> dict[str, Any]:
+def listing(store: ClusterStore, chosen: Filter, query: Mapping[str, str]) -> dict[str, Any]:
     """One page of a collection, as a `…List` object."""
     limit = int(query.get("limit") or 0)
     start = _start(query.get("continue", ""))

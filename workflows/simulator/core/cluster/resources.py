@@ -25,7 +25,7 @@ _WITHOUT_GENERATION = frozenset(
 
 @dataclass(frozen=True)
 class Resource:
-    """One kind in one version. Versions of a kind share their objects: `key` names the shelf where they lie."""
+    """One kind in one version. Versions of a kind share their objects: `key` names the key where they lie."""
 
     group: str
     version: str
@@ -134,7 +134,7 @@ REVIEWS = (ACCESS_REVIEWS, SUBJECT_ACCESS_REVIEWS)
 BUILT_IN_SHELVES = frozenset(resource.key for resource in BUILT_IN)
 
 
-class Registry:
+class KindRegistry:
     """What is served at this moment. Replaced as a whole on every change, so that readers need no lock."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from workflows.simulator.core.cluster.errors import ApiError
 from workflows.simulator.core.cluster.fields.patches import merge
 from workflows.simulator.core.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS, Resource
-from workflows.simulator.core.cluster.store import Manifest, Store
+from workflows.simulator.core.cluster.store import ClusterStore, Manifest
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Scaling:
     found: tuple[str, ...] = ("status", "replicas")
 
 
-def scaling(store: Store, resource: Resource) -> Scaling:
+def scaling(store: ClusterStore, resource: Resource) -> Scaling:
     definition = store.get(CUSTOM_RESOURCE_DEFINITIONS, f"{resource.plural}.{resource.group}")
     if definition is None:
         return Scaling()

@@ -17,7 +17,7 @@ from workflows.simulator.core.cluster.errors import ApiError
 from workflows.simulator.core.cluster.kubelet.kubelet import SIMULATED
 from workflows.simulator.core.cluster.kubelet.mounts import OSS_DRIVER
 from workflows.simulator.core.cluster.resources import CONFIG_MAPS
-from workflows.simulator.core.cluster.store import Manifest, Store, now
+from workflows.simulator.core.cluster.store import ClusterStore, Manifest, now
 
 CRDS = Path(__file__).parent / "crds"
 ERDMA_NAMESPACE = "ack-erdma-controller"
@@ -61,7 +61,7 @@ class Seed:
             yield {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": data}
 
 
-def plant(store: Store, seed: Seed) -> None:
+def plant(store: ClusterStore, seed: Seed) -> None:
     """Make what was never made before. Safe to be killed in between: what exists already is left alone."""
     planted = _planted(store)
     for manifest in seed.manifests():
@@ -80,13 +80,13 @@ def plant(store: Store, seed: Seed) -> None:
     _record(store, planted)
 
 
-def _planted(store: Store) -> set[str]:
+def _planted(store: ClusterStore) -> set[str]:
     namespace, name = _RECORD
     record = store.get(CONFIG_MAPS, name, namespace)
     return set(record["data"]["seeded"].splitlines()) if record else set()
 
 
-def _record(store: Store, planted: set[str]) -> None:
+def _record(store: ClusterStore, planted: set[str]) -> None:
     namespace, name = _RECORD
     data = {"seeded": "\n".join(sorted(planted))}
     live = store.get(CONFIG_MAPS, name, namespace)

@@ -15,23 +15,29 @@ from typing import Any
 
 from workflows.simulator.core.cluster.definitions import establish
 from workflows.simulator.core.cluster.errors import ApiError, already_exists, conflict, forbidden, not_found
-from workflows.simulator.core.cluster.event_log import Event, EventLog, EventType, Subscription
+from workflows.simulator.core.cluster.event_log import Event, EventLog, EventType, WakeUp
 from workflows.simulator.core.cluster.fields.ownership import Owner, recorded
 from workflows.simulator.core.cluster.journal import Journal
 from workflows.simulator.core.cluster.labels import Selector
 from workflows.simulator.core.cluster.manifests import Manifest, copied, now, rendered
 from workflows.simulator.core.cluster.replacement import check_same, declared, merged, other_uid, timeless
-from workflows.simulator.core.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS, Registry, Resource
+from workflows.simulator.core.cluster.resources import (
+    CUSTOM_RESOURCE_DEFINITIONS,
+    NAMESPACES,
+    PODS,
+    KindRegistry,
+    Resource,
+)
 
 FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 # Suffixes of generateName cannot spell words. https://github.com/kubernetes/apimachinery/blob/master/pkg/util/rand/rand.go
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
-__all__ = ["CONTROLLERS", "Manifest", "Store", "copied", "now"]
+__all__ = ["CONTROLLERS", "ClusterStore", "Manifest", "copied", "now"]
 
 CONTROLLERS = "kube-controller-manager"  # field manager of writes that name none
 
 
-class Store:
+class ClusterStore:
     """Thread-safe. What it takes and gives are copies, so callers may edit them."""
 
     def __init__(self, path: Path | None = None) -> None:
@@ -39,13 +45,13 @@ class Store:
         self._lock = threading.RLock()
         self._journal = Journal(path)
         self._revision = self._journal.revision()
-        self._shelves: dict[tuple[str, str], dict[tuple[str, str], Manifest]] = {}
-        for shelf, content in self._journal.objects():
+        self._by_kind: dict[tuple[str, str], dict[tuple[str, str], Manifest]] = {}
+        for key, content in self._journal.objects():
             metadata = content["metadata"]
-            self._shelves.setdefault(shelf, {})[metadata.get("namespace", ""), metadata["name"]] = content
-        self._subscriptions: list[Subscription] = []
+            self._by_kind.setdefault(key, {})[metadata.get("namespace", ""), metadata["name"]] = content
+        self._wake_ups: list[WakeUp] = []
         self.log = EventLog(self._revision)
-        self.registry = Registry()
+        self.registry = KindRegistry()
         self._define()
         for name in FIRST_NAMESPACES:
             if self.get(NAMESPACES, name) is None:
@@ -65,15 +71,15 @@ class Store:
         with self._lock:
             self._journal.close()
 
-    def subscribe(self) -> Subscription:
-        subscription = Subscription()
+    def subscribe(self) -> WakeUp:
+        wake_up = WakeUp()
         with self._lock:
-            self._subscriptions.append(subscription)
-        return subscription
+            self._wake_ups.append(wake_up)
+        return wake_up
 
     def get(self, resource: Resource, name: str, namespace: str = "") -> Manifest | None:
         with self._lock:
-            content = self._shelf(resource).get((namespace, name))
+            content = self._of_kind(resource).get((namespace, name))
             return None if content is None else rendered(resource, content)
 
     def select(
@@ -84,7 +90,7 @@ class Store:
         with self._lock:
             return [
                 rendered(resource, content)
-                for (place, _), content in sorted(self._shelf(resource).items(), key=lambda item: item[0])
+                for (place, _), content in sorted(self._of_kind(resource).items(), key=lambda item: item[0])
                 if namespace in ("", place) and selector.matches(content["metadata"].get("labels"))
             ]
 
@@ -105,7 +111,7 @@ class Store:
             self._check_namespace(resource, metadata)
             name = metadata.setdefault("name", "") or self._new_name(resource, metadata)
             metadata["name"] = name
-            if (metadata.get("namespace", ""), name) in self._shelf(resource):
+            if (metadata.get("namespace", ""), name) in self._of_kind(resource):
                 raise already_exists(resource, name)
             metadata |= {"uid": metadata.get("uid") or str(uuid.uuid4()), "creationTimestamp": now()}
             for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "generation"):
@@ -195,11 +201,11 @@ class Store:
                 content["status"] = {"phase": "Terminating"}
             return self._write(resource, "MODIFIED", content, live)
 
-    def _shelf(self, resource: Resource) -> dict[tuple[str, str], Manifest]:
-        return self._shelves.get(resource.key, {})
+    def _of_kind(self, resource: Resource) -> dict[tuple[str, str], Manifest]:
+        return self._by_kind.get(resource.key, {})
 
     def _live(self, resource: Resource, name: str, namespace: str) -> Manifest:
-        live = self._shelf(resource).get((namespace, name))
+        live = self._of_kind(resource).get((namespace, name))
         if live is None:
             raise not_found(resource, name)
         return live
@@ -211,16 +217,16 @@ class Store:
         place = (metadata.get("namespace", ""), metadata["name"])
         gone = kind == "DELETED"
         self._journal.write(resource.key, place, None if gone else content, self._revision)
-        shelf = self._shelves.setdefault(resource.key, {})
+        key = self._by_kind.setdefault(resource.key, {})
         if gone:
-            del shelf[place]
+            del key[place]
         else:
-            shelf[place] = content
+            key[place] = content
         if resource.key == CUSTOM_RESOURCE_DEFINITIONS.key:
             self._define()
         self.log.append(Event(self._revision, kind, resource.key, content, before))
-        for subscription in self._subscriptions:
-            subscription.ring()
+        for wake_up in self._wake_ups:
+            wake_up.trigger()
         return rendered(resource, content)
 
     def _record(
@@ -233,7 +239,7 @@ class Store:
         }
 
     def _define(self) -> None:
-        self.registry.define(self._shelf(CUSTOM_RESOURCE_DEFINITIONS).values())
+        self.registry.define(self._of_kind(CUSTOM_RESOURCE_DEFINITIONS).values())
 
     def _check_namespace(self, resource: Resource, metadata: Manifest) -> None:
         if not resource.namespaced:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from workflows.simulator.core.cluster.errors import ApiError
-from workflows.simulator.core.cluster.resources import Registry, Resource
+from workflows.simulator.core.cluster.resources import KindRegistry, Resource
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ def unknown() -> ApiError:
     return ApiError(404, "NotFound", "the server could not find the requested resource")
 
 
-def find(registry: Registry, path: str) -> Target | None:
+def find(registry: KindRegistry, path: str) -> Target | None:
     """What `/api/v1/...` or `/apis/GROUP/VERSION/...` names; None if no such group and version is served.
 
     Raises ApiError 404 for an unknown resource of a group that is served.

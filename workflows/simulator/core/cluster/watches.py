@@ -11,7 +11,7 @@ from workflows.simulator.core.cluster.errors import ApiError
 from workflows.simulator.core.cluster.event_log import Event
 from workflows.simulator.core.cluster.lists import Filter
 from workflows.simulator.core.cluster.manifests import rendered
-from workflows.simulator.core.cluster.store import Store
+from workflows.simulator.core.cluster.store import ClusterStore
 
 BOOKMARK_SECONDS = 30.0
 LONGEST_SECONDS = 1800.0
@@ -21,7 +21,7 @@ Change = dict[str, Any]
 
 
 def changes(
-    store: Store, chosen: Filter, query: Mapping[str, str], stopping: Callable[[], bool]
+    store: ClusterStore, chosen: Filter, query: Mapping[str, str], stopping: Callable[[], bool]
 ) -> Iterator[Change | None]:
     """Watch events in order, until `timeoutSeconds` are over or the server stops; None while nothing happens.
 
@@ -39,7 +39,7 @@ def _asked(query: Mapping[str, str], name: str) -> bool:
 
 
 def _stream(
-    store: Store,
+    store: ClusterStore,
     chosen: Filter,
     query: Mapping[str, str],
     stopping: Callable[[], bool],
@@ -67,7 +67,7 @@ def _stream(
         yield _bookmark(chosen, revision)
 
 
-def _start(store: Store, chosen: Filter, since: str, *, initial: bool) -> tuple[int, list[Change]]:
+def _start(store: ClusterStore, chosen: Filter, since: str, *, initial: bool) -> tuple[int, list[Change]]:
     """From where on, and what there is already if the client does not say what it knows."""
     if since not in ("", "0") and not since.isdigit():
         message = f'resourceVersion: Invalid value: "{since}": strconv.ParseUint: parsing "{since}": invalid syntax'
@@ -81,7 +81,7 @@ def _start(store: Store, chosen: Filter, since: str, *, initial: bool) -> tuple[
 
 def _seen(chosen: Filter, event: Event) -> Change | None:
     """A change as this watch sees it: an object that starts or ceases to match comes or goes."""
-    if event.shelf != chosen.resource.key:
+    if event.key != chosen.resource.key:
         return None
     before = event.before is not None and chosen.matches(event.before)
     after = event.type != "DELETED" and chosen.matches(event.content)

@@ -14,7 +14,7 @@ from workflows.simulator.core.cluster.fields.apply import apply
 from workflows.simulator.core.cluster.fields.ownership import Owner
 from workflows.simulator.core.cluster.resources import NAMESPACES, NODES, SERVICES
 from workflows.simulator.core.cluster.scales import scale_of, scaled, scaling
-from workflows.simulator.core.cluster.store import Manifest, Store, copied, now
+from workflows.simulator.core.cluster.store import ClusterStore, Manifest, copied, now
 from workflows.simulator.core.cluster.targets import Target, unknown
 
 APPLY = "application/apply-patch+yaml"
@@ -50,7 +50,7 @@ class Options:
 
 
 class Writes:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ClusterStore) -> None:
         self._store = store
 
     def create(self, target: Target, sent: Any, options: Options) -> Manifest:
@@ -210,7 +210,7 @@ class Writes:
         return {key: value for key, value in content.items() if key != "status"}
 
 
-def scale_of_or_empty(store: Store, target: Target, live: Manifest) -> Manifest:
+def scale_of_or_empty(store: ClusterStore, target: Target, live: Manifest) -> Manifest:
     """What a patch of the scale starts from, also where nobody has said how many."""
     try:
         return scale_of(live, scaling(store, target.resource))

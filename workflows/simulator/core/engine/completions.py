@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from workflows.simulator.core.engine.fake_model import Generation, token_id
-from workflows.simulator.core.engine.worker import Request
+from workflows.simulator.core.engine.worker import GenerateRequest
 
 
 def error(status: int, message: str) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def stream_error(status: int, message: str) -> dict[str, Any]:
     return {"error": {"object": "error", "message": message, "type": kind, "param": None, "code": status}}
 
 
-def chat(model: str, request: Request, made: Generation, *, logprobs: int | None = None) -> dict[str, Any]:
+def chat(model: str, request: GenerateRequest, made: Generation, *, logprobs: int | None = None) -> dict[str, Any]:
     reasoning = "".join(made.reasoning)
     message = {"role": "assistant", "content": "".join(made.content), "reasoning_content": reasoning or None}
     choice = {
@@ -41,7 +41,7 @@ def chat(model: str, request: Request, made: Generation, *, logprobs: int | None
     }
 
 
-def chunks(model: str, request: Request, made: Generation, *, with_usage: bool) -> Iterator[dict[str, Any]]:
+def chunks(model: str, request: GenerateRequest, made: Generation, *, with_usage: bool) -> Iterator[dict[str, Any]]:
     """The events of a stream: the role, one event a token, the reason of the end, and the usage if asked for."""
 
     def event(delta: dict[str, Any], finish: str | None = None, stop: int | str | None = None) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The metrics of a worker, moved as SGLang 0.5.23 moves them. Families appear with their first use."""
 
-from workflows.simulator.core.engine.checkpoint import Checkpoint
 from workflows.simulator.core.engine.flags import WorkerFlags
-from workflows.simulator.core.engine.metrics import Registry
+from workflows.simulator.core.engine.loaded_model import LoadedModel
+from workflows.simulator.core.engine.metrics import MetricsRegistry
 
 GIB = 2**30
 MIB = 2**20
@@ -23,9 +23,9 @@ _HELP = {
 
 
 class Counters:
-    def __init__(self, flags: WorkerFlags, checkpoint: Checkpoint) -> None:
+    def __init__(self, flags: WorkerFlags, model: LoadedModel) -> None:
         self._flags = flags
-        self._registry = Registry(_HELP)
+        self._registry = MetricsRegistry(_HELP)
         engine = {"prefill": "prefill", "decode": "decode"}.get(flags.mode, "unified")
         self._front = {"engine_type": engine, "model_name": flags.served_model_name}
         self._ranks = [
@@ -45,7 +45,7 @@ class Counters:
         }.items():
             self._registry.set(f"sglang:{name}", float(value), self._scheduler)
         # One page more than the capacity is allocated, for padded tokens.
-        pool = checkpoint.kv_bytes_per_token(flags.tp_size) * (capacity + flags.page_size) / GIB
+        pool = model.kv_bytes_per_token(flags.tp_size) * (capacity + flags.page_size) / GIB
         sizes = {"max_total_num_tokens": capacity, "page_size": flags.page_size, "kv_cache_memory_usage_gb": pool}
         for name, size in sizes.items():
             for rank in self._ranks:

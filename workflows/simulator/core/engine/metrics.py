@@ -23,7 +23,7 @@ class _Histogram:
         self.total += value
 
 
-class Registry:
+class MetricsRegistry:
     def __init__(self, help_texts: Mapping[str, str] | None = None) -> None:
         self._help = help_texts or {}
         self._lock = threading.Lock()

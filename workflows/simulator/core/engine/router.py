@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from workflows.simulator.core.engine.flags import RouterFlags
-from workflows.simulator.core.engine.metrics import Registry
+from workflows.simulator.core.engine.metrics import MetricsRegistry
 from workflows.simulator.http.client import Caller, Reply, UnreachableError
 
 SAME_PREFIX = 128  # characters that the cache_aware policy compares
@@ -20,7 +20,7 @@ _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 
 
 @dataclass
-class Member:
+class KnownWorker:
     """A worker that the router was told of. It is not listed until it first was healthy."""
 
     url: str
@@ -66,8 +66,8 @@ class NoWorkersError(Exception):
 
 @dataclass(frozen=True)
 class Pair:
-    prefill: Member
-    decode: Member
+    prefill: KnownWorker
+    decode: KnownWorker
     bodies: tuple[dict[str, Any], ...] = ()
 
 
@@ -75,59 +75,59 @@ class Router:
     def __init__(self, flags: RouterFlags, caller: Caller) -> None:
         self.flags = flags
         self.caller = caller
-        self.metrics = Registry()
-        self.members = [Member(url, "prefill", port) for url, port in flags.prefill]
-        self.members += [Member(url, "decode", None) for url in flags.decode]
+        self.metrics = MetricsRegistry()
+        self.workers = [KnownWorker(url, "prefill", port) for url, port in flags.prefill]
+        self.workers += [KnownWorker(url, "decode", None) for url in flags.decode]
         self._lock = threading.Lock()
         self._turn = {"prefill": 0, "decode": 0}
-        self._affinity: dict[tuple[str, str], Member] = {}
+        self._affinity: dict[tuple[str, str], KnownWorker] = {}
         self._random = random.Random(0)  # noqa: S311  # a repeatable rehearsal, not a secret
 
-    def registered(self) -> list[Member]:
-        return [member for member in self.members if member.registered]
+    def registered(self) -> list[KnownWorker]:
+        return [worker for worker in self.workers if worker.registered]
 
     def counts(self) -> tuple[int, int]:
         """Healthy workers, and all that are listed."""
         listed = self.registered()
-        return sum(member.healthy for member in listed), len(listed)
+        return sum(worker.healthy for worker in listed), len(listed)
 
     def ready(self) -> bool:
-        return {member.role for member in self.registered() if member.healthy} >= {"prefill", "decode"}
+        return {worker.role for worker in self.registered() if worker.healthy} >= {"prefill", "decode"}
 
     def watch(self, stopped: threading.Event, every: float) -> None:
         """Look for unknown workers, and after known ones, until `stopped`."""
         while not stopped.is_set():
-            for member in self.members:
-                if self.flags.check_health or not member.registered:
-                    self._check(member)
+            for worker in self.workers:
+                if self.flags.check_health or not worker.registered:
+                    self._check(worker)
             stopped.wait(every)
 
-    def _check(self, member: Member) -> None:
-        well = self._answers(member)
-        if well and not member.registered:
-            self._register(member)
+    def _check(self, worker: KnownWorker) -> None:
+        well = self._answers(worker)
+        if well and not worker.registered:
+            self._register(worker)
             return
-        member.streak = 0 if well == member.healthy else member.streak + 1
+        worker.streak = 0 if well == worker.healthy else worker.streak + 1
         needed = self.flags.successes_until_healthy if well else self.flags.failures_until_unhealthy
-        if member.registered and member.streak >= needed:
-            member.healthy, member.streak = well, 0
-        if member.registered:
-            self.metrics.set("smg_worker_health", float(member.healthy), {"worker": member.url})
+        if worker.registered and worker.streak >= needed:
+            worker.healthy, worker.streak = well, 0
+        if worker.registered:
+            self.metrics.set("smg_worker_health", float(worker.healthy), {"worker": worker.url})
 
-    def _answers(self, member: Member) -> bool:
+    def _answers(self, worker: KnownWorker) -> bool:
         try:
-            reply = self.caller.get(member.url + self.flags.health_endpoint)
+            reply = self.caller.get(worker.url + self.flags.health_endpoint)
         except UnreachableError:
             return False
         return reply.status == http.HTTPStatus.OK
 
-    def _register(self, member: Member) -> None:
+    def _register(self, worker: KnownWorker) -> None:
         try:
-            model = self.caller.get(f"{member.url}/model_info").json()
-            server = self.caller.get(f"{member.url}/server_info").json()
+            model = self.caller.get(f"{worker.url}/model_info").json()
+            server = self.caller.get(f"{worker.url}/server_info").json()
         except (UnreachableError, ValueError):
             return
-        member.metadata = {
+        worker.metadata = {
             "architectures": json.dumps(model["architectures"], separators=(",", ":")),
             "load_balance_method": server["load_balance_method"],
             "tp_size": str(server["tp_size"]),
@@ -137,7 +137,7 @@ class Router:
             "model_path": model["model_path"],
             "disaggregation_mode": model["disaggregation_mode"],
         }
-        member.healthy = member.registered = True
+        worker.healthy = worker.registered = True
 
     def pair(self, body: Mapping[str, Any]) -> Pair:
         """One prefill and one decode, and the body for both. Raises NoWorkersError."""
@@ -146,14 +146,14 @@ class Router:
         told = {"bootstrap_host": prefill.host, "bootstrap_port": prefill.bootstrap_port, "bootstrap_room": room}
         return Pair(prefill, decode, ({**body, **told},))
 
-    def _pick(self, role: str, body: Mapping[str, Any]) -> Member:
+    def _pick(self, role: str, body: Mapping[str, Any]) -> KnownWorker:
         with self._lock:
             now = time.monotonic()
-            available = [member for member in self.members if member.role == role and member.available(now)]
+            available = [worker for worker in self.workers if worker.role == role and worker.available(now)]
             if not available:
                 raise NoWorkersError(f"No available {role} workers (all circuits open or unhealthy)")
-            member = self._by_policy(role, available, body)
-            member.taken += 1
+            worker = self._by_policy(role, available, body)
+            worker.taken += 1
         labels = {
             "worker_type": role,
             "connection_mode": "http",
@@ -161,9 +161,9 @@ class Router:
             "policy": self.flags.policy[role],
         }
         self.metrics.add("smg_worker_selection_total", 1.0, labels)
-        return member
+        return worker
 
-    def _by_policy(self, role: str, available: Sequence[Member], body: Mapping[str, Any]) -> Member:
+    def _by_policy(self, role: str, available: Sequence[KnownWorker], body: Mapping[str, Any]) -> KnownWorker:
         policy = self.flags.policy[role]
         if policy == "round_robin":
             self._turn[role] += 1
@@ -171,7 +171,7 @@ class Router:
         if policy == "cache_aware":
             prefix = (role, json.dumps(body.get("messages") or body.get("text"))[:SAME_PREFIX])
             known = self._affinity.get(prefix)
-            least = min(available, key=lambda member: member.taken)
+            least = min(available, key=lambda worker: worker.taken)
             self._affinity[prefix] = known if known in available and known is not None else least
             return self._affinity[prefix]
         return self._random.choice(available)
@@ -207,9 +207,9 @@ class Router:
 
     def _remember(self, pair: Pair, *, well: bool) -> None:
         with self._lock:
-            for member in {pair.prefill.id: pair.prefill, pair.decode.id: pair.decode}.values():
-                outcome = {"worker": member.url, "outcome": "success" if well else "failure"}
+            for worker in {pair.prefill.id: pair.prefill, pair.decode.id: pair.decode}.values():
+                outcome = {"worker": worker.url, "outcome": "success" if well else "failure"}
                 self.metrics.add("smg_worker_cb_outcomes_total", 1.0, outcome)
-                member.failures = 0 if well else member.failures + 1
-                if member.failures >= self.flags.failures_until_open:
-                    member.failures, member.open_until = 0, time.monotonic() + self.flags.open_seconds
+                worker.failures = 0 if well else worker.failures + 1
+                if worker.failures >= self.flags.failures_until_open:
+                    worker.failures, worker.open_until = 0, time.monotonic() + self.flags.open_seconds

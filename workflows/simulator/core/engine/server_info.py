@@ -36,7 +36,7 @@ _EMBEDDING = {
 
 
 def model_info(worker: Worker) -> dict[str, Any]:
-    flags, config = worker.flags, worker.checkpoint.config
+    flags, config = worker.flags, worker.model.config
     return {
         "model_path": flags.model_path,
         "served_model_name": flags.served_model_name,
@@ -145,7 +145,7 @@ def weights(worker: Worker) -> dict[str, Any]:
     size = worker.flags.tp_size
     ranks = [
         {
-            "checksums": dict(worker.checkpoint.checksums),
+            "checksums": dict(worker.model.checksums),
             "per_gpu_checksum": worker.weights,
             "parallelism_info": [
                 {

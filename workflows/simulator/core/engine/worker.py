@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from workflows.simulator.core.engine.checkpoint import Checkpoint
 from workflows.simulator.core.engine.counters import Counters
 from workflows.simulator.core.engine.fake_model import Generation, Sampling, generate, tokens
 from workflows.simulator.core.engine.flags import WorkerFlags
 from workflows.simulator.core.engine.kv_transfer import KV_PATH, KvCache, Rooms
-from workflows.simulator.faults.engine_faults import Script, Timing
+from workflows.simulator.core.engine.loaded_model import LoadedModel
+from workflows.simulator.faults.engine_faults import EngineFaults, EngineTiming
 from workflows.simulator.http.client import Caller, UnreachableError
 
 WARM_UP_PROMPT = 4  # tokens
@@ -30,7 +30,7 @@ class RequestError(Exception):
 
 
 @dataclass(frozen=True)
-class Request:
+class GenerateRequest:
     prompt: str
     sampling: Sampling
     room: int | None
@@ -40,7 +40,7 @@ class Request:
     id: str
 
     @classmethod
-    def of(cls, body: Mapping[str, Any], prompt: str, sampling: Sampling) -> "Request":
+    def of(cls, body: Mapping[str, Any], prompt: str, sampling: Sampling) -> "GenerateRequest":
         room, host, port = (body.get(f"bootstrap_{name}") for name in ("room", "host", "port"))
         return cls(prompt, sampling, room, host, port, bool(body.get("stream")), uuid.uuid4().hex)
 
@@ -56,45 +56,45 @@ class Worker:
         self,
         identity: Identity,
         flags: WorkerFlags,
-        checkpoint: Checkpoint,
+        model: LoadedModel,
         caller: Caller,
-        script: Script,
-        timing: Timing,
+        faults: EngineFaults,
+        timing: EngineTiming,
         die: Callable[[str], None],
     ) -> None:
         self.pod = identity.pod
         self.version = identity.version
         self.flags = flags
-        self.checkpoint = checkpoint
+        self.model = model
         self.timing = timing
         self.rooms = Rooms()
         self.status = "starting"
-        self.counters = Counters(flags, checkpoint)
+        self.counters = Counters(flags, model)
         self._caller = caller
-        self._script = script
+        self._faults = faults
         self._die = die
         self._running = threading.Semaphore(64)
 
     @property
     def weights(self) -> str:
         """Digest of the weights that it serves."""
-        wrong = self._script.names(self._script.wrong_weights, self.pod)
-        return self.checkpoint.digest[::-1] if wrong else self.checkpoint.digest
+        wrong = self._faults.names(self._faults.wrong_weights, self.pod)
+        return self.model.digest[::-1] if wrong else self.model.digest
 
     @property
     def context_length(self) -> int:
         override = json.loads(self.flags.model_override).get("max_position_embeddings")
-        return self.flags.context_length or override or self.checkpoint.context_length
+        return self.flags.context_length or override or self.model.context_length
 
     @property
     def kv_bytes_per_token(self) -> int:
-        return self.checkpoint.kv_bytes_per_token(self.flags.tp_size)
+        return self.model.kv_bytes_per_token(self.flags.tp_size)
 
     def is_silent(self) -> bool:
-        return self._script.names(self._script.no_transfer, self.pod)
+        return self._faults.names(self._faults.no_transfer, self.pod)
 
     def broken_with(self, decode: str) -> bool:
-        return self._script.breaks(self.pod, decode)
+        return self._faults.breaks(self.pod, decode)
 
     def warm_up(self) -> None:
         """One request that the engine sends itself; it moves no KV cache, and the worker is ready after it."""
@@ -103,7 +103,7 @@ class Worker:
         self.counters.staged()
         self.status = "ready"
 
-    def answer(self, request: Request) -> Generation:
+    def answer(self, request: GenerateRequest) -> Generation:
         """Raises RequestError."""
         count = len(tokens(request.prompt))
         if count >= self.context_length:
@@ -124,10 +124,10 @@ class Worker:
         self.counters.finished(count, generation.completion_tokens, seconds=seconds, stream=request.stream)
         return generation
 
-    def _alone(self, request: Request) -> Generation:
+    def _alone(self, request: GenerateRequest) -> Generation:
         return generate(self.weights, request.prompt, request.sampling)
 
-    def _prefill(self, request: Request) -> Generation:
+    def _prefill(self, request: GenerateRequest) -> Generation:
         assert request.room is not None
         cache = KvCache(self.weights, tokens(request.prompt), self.kv_bytes_per_token)
         if self.is_silent():
@@ -141,11 +141,11 @@ class Worker:
         self.counters.transferred(cache.size, len(cache.prompt), time.monotonic() - started)
         return self._first_token(request)
 
-    def _first_token(self, request: Request) -> Generation:
+    def _first_token(self, request: GenerateRequest) -> Generation:
         one = Sampling(1, (), request.sampling.thinking, request.sampling.reasoning_parser)
         return generate(self.weights, request.prompt, one)
 
-    def _decode(self, request: Request) -> Generation:
+    def _decode(self, request: GenerateRequest) -> Generation:
         # Without a port from the router, each worker takes its own: sglang 0.5.23, srt/disaggregation/common/conn.py.
         source = f"http://{request.host}:{request.port or self.flags.bootstrap_port}"
         self._shake_hands(source, request)
@@ -154,7 +154,7 @@ class Worker:
         self.counters.decoded(generation.completion_tokens)
         return generation
 
-    def _shake_hands(self, source: str, request: Request) -> None:
+    def _shake_hands(self, source: str, request: GenerateRequest) -> None:
         """Ask for the topology of prefill until it answers; compare what SGLang compares."""
         route = f"{source}/route?prefill_dp_rank=-1&prefill_cp_rank=-1&target_tp_rank=-1&target_pp_rank=-1"
         until = time.monotonic() + self.timing.handshake
@@ -183,7 +183,7 @@ class Worker:
                 self._die(message)
                 raise RequestError(500, message)
 
-    def _receive(self, source: str, request: Request) -> bool:
+    def _receive(self, source: str, request: GenerateRequest) -> bool:
         """Fetch the KV cache of every rank; true if it is what these weights would have computed."""
         own = KvCache(self.weights, tokens(request.prompt), self.kv_bytes_per_token)
         intact = True
@@ -202,7 +202,7 @@ class Worker:
                 raise self._lost(request, str(error)) from error
         return intact
 
-    def _lost(self, request: Request, why: str) -> RequestError:
+    def _lost(self, request: GenerateRequest, why: str) -> RequestError:
         self.counters.failed("transfer")
         return RequestError(
             500, f"KVTransferError(bootstrap_room={request.room}): Failed to get kvcache from prefill instance: {why}"

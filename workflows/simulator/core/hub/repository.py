@@ -128,7 +128,7 @@ class Repository:
         return Entry(path.relative_to(self._folder).as_posix(), int(path.stat().st_mtime), size, sha256)
 
 
-class Shelf:
+class Repositories:
     """All models of a folder: `folder/<owner>/<name>/`."""
 
     def __init__(self, folder: Path) -> None:

@@ -5,11 +5,11 @@ from typing import Any
 
 from workflows.simulator.core.cluster.admission import typed
 from workflows.simulator.core.cluster.admission.defaults import default
-from workflows.simulator.core.cluster.admission.metadata_rules import metadata_mistakes
-from workflows.simulator.core.cluster.admission.structural import defaulted, mistakes, pruned
-from workflows.simulator.core.cluster.admission.validation import mistakes as rule_mistakes
+from workflows.simulator.core.cluster.admission.metadata_rules import metadata_errors
+from workflows.simulator.core.cluster.admission.structural import defaulted, pruned, schema_errors
+from workflows.simulator.core.cluster.admission.validation import rule_errors
 from workflows.simulator.core.cluster.errors import bad_request, invalid
-from workflows.simulator.core.cluster.resources import Registry, Resource
+from workflows.simulator.core.cluster.resources import KindRegistry, Resource
 
 Manifest = dict[str, Any]
 
@@ -41,25 +41,25 @@ def addressed(resource: Resource, namespace: str, name: str, content: Any) -> Ma
     return {**content, "apiVersion": version, "kind": kind, "metadata": metadata}
 
 
-def admit(registry: Registry, resource: Resource, content: Manifest, live: Manifest | None) -> Manifest:
+def admit(registry: KindRegistry, resource: Resource, content: Manifest, live: Manifest | None) -> Manifest:
     """`content`, which replaces `live`, as it may be stored. Raises ApiError 400 or 422."""
     schema = registry.schema(resource)
     metadata = content["metadata"]
-    wrong = [*metadata_mistakes(resource, metadata)]
+    wrong = [*metadata_errors(resource, metadata)]
     if schema is None:
         content = typed.known_fields(resource, content)
         default(resource, content, live)
         wrong += typed.missing(resource, content)
-        wrong += [one for one in rule_mistakes(resource, content, live) if one.field not in {w.field for w in wrong}]
+        wrong += [one for one in rule_errors(resource, content, live) if one.field not in {w.field for w in wrong}]
     else:
         content = _custom(content, schema)
-        wrong += mistakes({key: value for key, value in content.items() if key not in _ROOT}, _open_root(schema))
+        wrong += schema_errors({key: value for key, value in content.items() if key not in _ROOT}, _open_root(schema))
     if wrong:
         raise invalid(resource, metadata.get("name", ""), wrong)
     return content
 
 
-def undeclared(registry: Registry, resource: Resource, patch: Manifest) -> None:
+def undeclared(registry: KindRegistry, resource: Resource, patch: Manifest) -> None:
     """Server-side apply refuses what the kind does not declare: raises ApiError 500, as real servers do."""
     schema = registry.schema(resource)
     if schema is None:

@@ -21,12 +21,12 @@ _LONGEST_NAME = 253
 _PATH_NAMES = frozenset({"roles", "rolebindings", "clusterroles", "clusterrolebindings"})  # any URL segment will do
 
 
-def metadata_mistakes(resource: Resource, metadata: dict[str, Any]) -> Iterator[Cause]:
+def metadata_errors(resource: Resource, metadata: dict[str, Any]) -> Iterator[Cause]:
     name = metadata.get("name", "")
     if name:
-        yield from _name_mistakes(resource, name)
+        yield from _name_errors(resource, name)
     for key, value in (metadata.get("labels") or {}).items():
-        yield from _key_mistakes("metadata.labels", key)
+        yield from _key_errors("metadata.labels", key)
         if not _fits(_VALUE, value, _LONGEST_LABEL):
             yield invalid_value(
                 "metadata.labels",
@@ -35,10 +35,10 @@ def metadata_mistakes(resource: Resource, metadata: dict[str, Any]) -> Iterator[
                 f"must start and end with an alphanumeric character, at most {_LONGEST_LABEL} characters",
             )
     for key in metadata.get("annotations") or {}:
-        yield from _key_mistakes("metadata.annotations", key.lower())
+        yield from _key_errors("metadata.annotations", key.lower())
 
 
-def _name_mistakes(resource: Resource, name: str) -> Iterator[Cause]:
+def _name_errors(resource: Resource, name: str) -> Iterator[Cause]:
     if resource.plural in _PATH_NAMES:
         return
     if resource.key == kinds.SERVICES.key:
@@ -56,7 +56,7 @@ def _name_mistakes(resource: Resource, name: str) -> Iterator[Cause]:
         )
 
 
-def _key_mistakes(field: str, key: str) -> Iterator[Cause]:
+def _key_errors(field: str, key: str) -> Iterator[Cause]:
     prefix, slash, name = key.rpartition("/")
     if (slash and not _fits(_SUBDOMAIN, prefix, _LONGEST_NAME)) or not _fits(_KEY_NAME, name, _LONGEST_LABEL):
         yield invalid_value(

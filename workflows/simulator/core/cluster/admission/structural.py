@@ -76,7 +76,7 @@ def _drops_null(schema: Schema | None) -> bool:
     return schema is not None and "default" in schema and not schema.get("nullable")
 
 
-def mistakes(value: Any, schema: Schema, path: str = "") -> Iterator[Cause]:
+def schema_errors(value: Any, schema: Schema, path: str = "") -> Iterator[Cause]:
     """What the schema finds wrong, in the words of the API server."""
     if value is None:
         if not schema.get("nullable") and schema.get("type"):
@@ -144,7 +144,7 @@ def _of_list(value: Any, schema: Schema, path: str) -> Iterator[Cause]:
     items = schema.get("items")
     if isinstance(items, Mapping):
         for number, item in enumerate(value):
-            yield from mistakes(item, items, f"{path}[{number}]")
+            yield from schema_errors(item, items, f"{path}[{number}]")
     yield from _duplicates(value, schema, path)
 
 
@@ -169,21 +169,21 @@ def _of_map(value: Any, schema: Schema, path: str) -> Iterator[Cause]:
     for key, inner in value.items():
         known = properties.get(key, others)
         if isinstance(known, Mapping):
-            yield from mistakes(inner, known, _join(path, key))
+            yield from schema_errors(inner, known, _join(path, key))
 
 
 def _of_logic(value: Any, schema: Schema, path: str) -> Iterator[Cause]:
     for part in schema.get("allOf") or ():
-        yield from mistakes(value, part, path)
+        yield from schema_errors(value, part, path)
     choices: Mapping[str, tuple[Callable[[int], bool], str]] = {
         "anyOf": (lambda fitting: fitting >= 1, "at least one schema (anyOf)"),
         "oneOf": (lambda fitting: fitting == 1, "one and only one schema (oneOf)"),
     }
     for word, (accepts, wish) in choices.items():
         parts = schema.get(word)
-        if parts and not accepts(sum(not any(mistakes(value, part, path)) for part in parts)):
+        if parts and not accepts(sum(not any(schema_errors(value, part, path)) for part in parts)):
             yield invalid_value(path, '""', f'"{path}" must validate {wish}')
-    if "not" in schema and not any(mistakes(value, schema["not"], path)):
+    if "not" in schema and not any(schema_errors(value, schema["not"], path)):
         yield invalid_value(path, '""', f'"{path}" must not validate the schema (not)')
 
 

@@ -25,7 +25,7 @@ _POD_MAY_CHANGE = frozenset(
 )
 
 
-def mistakes(resource: Resource, content: Manifest, live: Manifest | None) -> Iterator[Cause]:
+def rule_errors(resource: Resource, content: Manifest, live: Manifest | None) -> Iterator[Cause]:
     """What is wrong with `content`, which replaces `live`."""
     check = _RULES.get(resource.key)
     if check:

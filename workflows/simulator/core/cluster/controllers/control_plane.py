@@ -9,16 +9,16 @@ from workflows.simulator.core.cluster.controllers.groups import RoleBasedGroupOp
 from workflows.simulator.core.cluster.controllers.loop import Loop
 from workflows.simulator.core.cluster.controllers.network import Network, ServiceController
 from workflows.simulator.core.cluster.controllers.operator_style import OperatorStyle
-from workflows.simulator.core.cluster.controllers.pace import Pace
-from workflows.simulator.core.cluster.controllers.recovery import Comeback
+from workflows.simulator.core.cluster.controllers.recovery import Recovery
 from workflows.simulator.core.cluster.controllers.role_instance_sets import RoleInstanceSetController
 from workflows.simulator.core.cluster.controllers.scheduler import Scheduler
 from workflows.simulator.core.cluster.controllers.statefulsets import StatefulSetController
-from workflows.simulator.core.cluster.controllers.view import World
+from workflows.simulator.core.cluster.controllers.timing import ClusterTiming
+from workflows.simulator.core.cluster.controllers.view import ClusterView
 from workflows.simulator.core.cluster.controllers.volumes import VolumeBinder
 from workflows.simulator.core.cluster.kubelet.kubelet import Kubelet
 from workflows.simulator.core.cluster.resources import PODS
-from workflows.simulator.core.cluster.store import Store
+from workflows.simulator.core.cluster.store import ClusterStore
 from workflows.simulator.runtime import ContainerRuntime, Dial
 
 _LOOK = 0.02  # seconds between two looks at what an earlier process left
@@ -26,22 +26,28 @@ _LOOK = 0.02  # seconds between two looks at what an earlier process left
 
 class ControlPlane:
     def __init__(
-        self, store: Store, runtime: ContainerRuntime, buckets: Path, folder: Path, pace: Pace, operator: OperatorStyle
+        self,
+        store: ClusterStore,
+        runtime: ContainerRuntime,
+        buckets: Path,
+        folder: Path,
+        timing: ClusterTiming,
+        operator: OperatorStyle,
     ) -> None:
         """`buckets` is the state folder of the embedded bucket, `folder` holds the volumes of single pods."""
-        world = World(store)
+        view = ClusterView(store)
         self._store = store
-        self._pace = pace
-        bell = store.subscribe()
-        self.kubelet = Kubelet(runtime, buckets, folder, pace, self._dial, bell.ring)
-        self.network = Network(world, self.kubelet.address)
+        self._timing = timing
+        wake_up = store.subscribe()
+        self.kubelet = Kubelet(runtime, buckets, folder, timing, self._dial, wake_up.trigger)
+        self.network = Network(view, self.kubelet.address)
         self._loop = Loop(
-            world,
-            bell,
+            view,
+            wake_up,
             (
                 VolumeBinder(),
                 GarbageCollector(),
-                RoleBasedGroupOperator(operator, pace),
+                RoleBasedGroupOperator(operator, timing),
                 StatefulSetController(),
                 RoleInstanceSetController(),
                 DeploymentController(),
@@ -53,13 +59,13 @@ class ControlPlane:
         )
 
     def start(self) -> None:
-        """Run, and come back once what was up in an earlier process is up again, or `pace.reboot` is over."""
-        comeback = Comeback(self._store, self.kubelet.is_up)
+        """Run, and come back once what was up in an earlier process is up again, or `timing.reboot` is over."""
+        recovery = Recovery(self._store, self.kubelet.is_up)
         self._loop.start()
-        deadline = time.monotonic() + self._pace.reboot
-        bell = self._store.subscribe()
-        while time.monotonic() < deadline and not comeback.is_complete():
-            bell.wait(_LOOK)
+        deadline = time.monotonic() + self._timing.reboot
+        wake_up = self._store.subscribe()
+        while time.monotonic() < deadline and not recovery.is_complete():
+            wake_up.wait(_LOOK)
 
     def stop(self) -> None:
         """Stop as a node that is shut off: containers end, objects stay as they are."""

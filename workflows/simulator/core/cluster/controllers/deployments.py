@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from workflows.simulator.core.cluster.controllers.ordered import is_running_and_ready, template_hash
-from workflows.simulator.core.cluster.controllers.view import World, condition, is_going, owned, owner
+from workflows.simulator.core.cluster.controllers.view import ClusterView, condition, is_going, owned, owner
 from workflows.simulator.core.cluster.resources import DAEMON_SETS, DEPLOYMENTS, NODES, PODS, REPLICA_SETS
 from workflows.simulator.core.cluster.store import Manifest, copied
 
@@ -15,51 +15,51 @@ _GENERATION = "pod-template-generation"
 class DeploymentController:
     """A new ReplicaSet for each template; the old ones go when the new one is ready, or before with `Recreate`."""
 
-    def reconcile(self, world: World) -> float | None:
-        for deployment in world.all(DEPLOYMENTS):
+    def reconcile(self, view: ClusterView) -> float | None:
+        for deployment in view.all(DEPLOYMENTS):
             if not is_going(deployment):
-                _reconcile_deployment(world, deployment)
-        for replica_set in world.all(REPLICA_SETS):
+                _reconcile_deployment(view, deployment)
+        for replica_set in view.all(REPLICA_SETS):
             if not is_going(replica_set):
-                _reconcile_replica_set(world, replica_set)
+                _reconcile_replica_set(view, replica_set)
         return None
 
 
 class DaemonSetController:
     """One pod on each node that the template's nodeSelector allows."""
 
-    def reconcile(self, world: World) -> float | None:
-        nodes = world.all(NODES)
-        for daemon_set in world.all(DAEMON_SETS):
+    def reconcile(self, view: ClusterView) -> float | None:
+        nodes = view.all(NODES)
+        for daemon_set in view.all(DAEMON_SETS):
             if not is_going(daemon_set):
-                _reconcile_daemon_set(world, daemon_set, nodes)
+                _reconcile_daemon_set(view, daemon_set, nodes)
         return None
 
 
-def _reconcile_deployment(world: World, deployment: Manifest) -> None:
+def _reconcile_deployment(view: ClusterView, deployment: Manifest) -> None:
     namespace, name = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
     revision = template_hash(deployment["spec"]["template"])
-    sets = owned(world.all(REPLICA_SETS, namespace), deployment)
+    sets = owned(view.all(REPLICA_SETS, namespace), deployment)
     newest = next((one for one in sets if one["metadata"]["labels"][_HASH] == revision), None)
     old = [one for one in sets if one is not newest]
-    world.write_status(DEPLOYMENTS, deployment, _deployment_status(deployment, newest, old))
+    view.write_status(DEPLOYMENTS, deployment, _deployment_status(deployment, newest, old))
     wanted = int(deployment["spec"].get("replicas", 1))
     recreate = (deployment["spec"].get("strategy") or {}).get("type") == "Recreate"
     if recreate and any((one.get("status") or {}).get("replicas") for one in old):
-        _scale(world, old, 0)
+        _scale(view, old, 0)
         return
     if newest is None:
-        world.create(REPLICA_SETS, _replica_set(deployment, f"{name}-{revision}", revision, wanted))
+        view.create(REPLICA_SETS, _replica_set(deployment, f"{name}-{revision}", revision, wanted))
         return
-    _scale(world, [newest], wanted)
+    _scale(view, [newest], wanted)
     if (newest.get("status") or {}).get("readyReplicas", 0) >= wanted:
-        _scale(world, old, 0)
+        _scale(view, old, 0)
 
 
-def _scale(world: World, sets: list[Manifest], replicas: int) -> None:
+def _scale(view: ClusterView, sets: list[Manifest], replicas: int) -> None:
     for one in sets:
         if one["spec"]["replicas"] != replicas:
-            world.write(REPLICA_SETS, {**one, "spec": {**one["spec"], "replicas": replicas}})
+            view.write(REPLICA_SETS, {**one, "spec": {**one["spec"], "replicas": replicas}})
 
 
 def _replica_set(deployment: Manifest, name: str, revision: str, replicas: int) -> Manifest:
@@ -105,9 +105,9 @@ def _deployment_status(deployment: Manifest, newest: Manifest | None, old: list[
     }
 
 
-def _reconcile_replica_set(world: World, replica_set: Manifest) -> None:
+def _reconcile_replica_set(view: ClusterView, replica_set: Manifest) -> None:
     metadata = replica_set["metadata"]
-    pods = [pod for pod in owned(world.all(PODS, metadata["namespace"]), replica_set) if not is_going(pod)]
+    pods = [pod for pod in owned(view.all(PODS, metadata["namespace"]), replica_set) if not is_going(pod)]
     ready = sum(map(is_running_and_ready, pods))
     counted = {
         "observedGeneration": metadata["generation"],
@@ -116,19 +116,19 @@ def _reconcile_replica_set(world: World, replica_set: Manifest) -> None:
         "readyReplicas": ready,
         "availableReplicas": ready,
     }
-    world.write_status(REPLICA_SETS, replica_set, counted)
+    view.write_status(REPLICA_SETS, replica_set, counted)
     wanted = int(replica_set["spec"]["replicas"])
     for _ in range(wanted - len(pods)):
-        world.create(PODS, _pod(replica_set, {"generateName": f"{metadata['name']}-"}, {}))
+        view.create(PODS, _pod(replica_set, {"generateName": f"{metadata['name']}-"}, {}))
     # Those that do not serve go first.
     for pod in sorted(pods, key=is_running_and_ready)[: max(0, len(pods) - wanted)]:
-        world.delete(PODS, pod)
+        view.delete(PODS, pod)
 
 
-def _reconcile_daemon_set(world: World, daemon_set: Manifest, nodes: list[Manifest]) -> None:
+def _reconcile_daemon_set(view: ClusterView, daemon_set: Manifest, nodes: list[Manifest]) -> None:
     metadata, template = daemon_set["metadata"], daemon_set["spec"]["template"]
     revision = template_hash(template)
-    pods = owned(world.all(PODS, metadata["namespace"]), daemon_set)
+    pods = owned(view.all(PODS, metadata["namespace"]), daemon_set)
     on = {pod["spec"]["nodeName"]: pod for pod in pods}
     selector = template["spec"].get("nodeSelector") or {}
     wanted = [node["metadata"]["name"] for node in nodes if _matches(node, selector)]
@@ -143,15 +143,15 @@ def _reconcile_daemon_set(world: World, daemon_set: Manifest, nodes: list[Manife
         "numberUnavailable": max(0, len(wanted) - ready),
         "numberMisscheduled": sum(name not in wanted for name in on),
     }
-    world.write_status(DAEMON_SETS, daemon_set, counted)
+    view.write_status(DAEMON_SETS, daemon_set, counted)
     for name in wanted:
         if name not in on:
             pod = _pod(daemon_set, {"generateName": f"{metadata['name']}-"}, {_GENERATION: revision})
             pod["spec"]["nodeName"] = name
-            world.create(PODS, pod)
+            view.create(PODS, pod)
     outdated = [pod for name, pod in on.items() if name not in wanted or _revision(pod) != revision]
     for pod in outdated[:1]:
-        world.delete(PODS, pod)
+        view.delete(PODS, pod)
 
 
 def _pod(of: Manifest, named: Mapping[str, Any], labels: Mapping[str, str]) -> Manifest:

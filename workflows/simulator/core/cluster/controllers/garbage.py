@@ -3,7 +3,7 @@
 https://kubernetes.io/docs/concepts/architecture/garbage-collection/
 """
 
-from workflows.simulator.core.cluster.controllers.view import World, is_going
+from workflows.simulator.core.cluster.controllers.view import ClusterView, is_going
 from workflows.simulator.core.cluster.resources import (
     CUSTOM_RESOURCE_DEFINITIONS,
     EVENTS,
@@ -23,66 +23,66 @@ class GarbageCollector:
     def __init__(self) -> None:
         self._seen = -1
 
-    def reconcile(self, world: World) -> float | None:
-        revision = world.store.revision
+    def reconcile(self, view: ClusterView) -> float | None:
+        revision = view.store.revision
         if revision == self._seen:
             return None
-        found = [(resource, one) for resource in _resources(world) for one in world.all(resource)]
+        found = [(resource, one) for resource in _resources(view) for one in view.all(resource)]
         living = {one["metadata"]["uid"] for _, one in found}
         for resource, one in found:
             references = one["metadata"].get("ownerReferences") or []
             if references and not any(reference["uid"] in living for reference in references) and not is_going(one):
-                world.delete(resource, one)
+                view.delete(resource, one)
         for resource, one in found:
             if is_going(one):
-                _finish(world, resource, one, found)
+                _finish(view, resource, one, found)
         # What this very look changed is looked at again.
         self._seen = revision
         return None
 
 
-def _resources(world: World) -> list[Resource]:
+def _resources(view: ClusterView) -> list[Resource]:
     """Each kind once, whatever versions of it are served."""
     skipped = {EVENTS.key, *(review.key for review in REVIEWS), CUSTOM_RESOURCE_DEFINITIONS.key}
-    shelves = {resource.key: resource for resource in world.store.registry.all()}
-    return [resource for key, resource in shelves.items() if key not in skipped]
+    by_key = {resource.key: resource for resource in view.store.registry.all()}
+    return [resource for key, resource in by_key.items() if key not in skipped]
 
 
-def _finish(world: World, resource: Resource, one: Manifest, found: list[Found]) -> None:
+def _finish(view: ClusterView, resource: Resource, one: Manifest, found: list[Found]) -> None:
     if resource == NAMESPACES:
-        _empty(world, one, found)
+        _empty(view, one, found)
         return
     finalizers = one["metadata"].get("finalizers") or []
     dependants = [item for item in found if one["metadata"]["uid"] in _owners(item[1])]
     if _ORPHAN in finalizers:
         for kind, dependant in dependants:
             kept = [each for each in dependant["metadata"]["ownerReferences"] if each["uid"] != one["metadata"]["uid"]]
-            world.write(kind, {**dependant, "metadata": {**dependant["metadata"], "ownerReferences": kept}})
-        _remove_finalizer(world, resource, one, _ORPHAN)
+            view.write(kind, {**dependant, "metadata": {**dependant["metadata"], "ownerReferences": kept}})
+        _remove_finalizer(view, resource, one, _ORPHAN)
     elif _FOREGROUND in finalizers:
         for kind, dependant in dependants:
             if not is_going(dependant):
-                world.delete(kind, dependant)
+                view.delete(kind, dependant)
         if not dependants:
-            _remove_finalizer(world, resource, one, _FOREGROUND)
+            _remove_finalizer(view, resource, one, _FOREGROUND)
 
 
-def _empty(world: World, namespace: Manifest, found: list[Found]) -> None:
+def _empty(view: ClusterView, namespace: Manifest, found: list[Found]) -> None:
     name = namespace["metadata"]["name"]
     content = [item for item in found if item[1]["metadata"].get("namespace") == name]
     for resource, one in content:
         if not is_going(one):
-            world.delete(resource, one)
+            view.delete(resource, one)
     if not content:
-        for event in world.all(EVENTS, name):
-            world.delete(EVENTS, event)
-        world.write(NAMESPACES, {**namespace, "spec": {**namespace.get("spec", {}), "finalizers": []}})
+        for event in view.all(EVENTS, name):
+            view.delete(EVENTS, event)
+        view.write(NAMESPACES, {**namespace, "spec": {**namespace.get("spec", {}), "finalizers": []}})
 
 
 def _owners(one: Manifest) -> set[str]:
     return {reference["uid"] for reference in one["metadata"].get("ownerReferences") or []}
 
 
-def _remove_finalizer(world: World, resource: Resource, one: Manifest, finalizer: str) -> None:
+def _remove_finalizer(view: ClusterView, resource: Resource, one: Manifest, finalizer: str) -> None:
     kept = [each for each in one["metadata"]["finalizers"] if each != finalizer]
-    world.write(resource, {**one, "metadata": {**one["metadata"], "finalizers": kept}})
+    view.write(resource, {**one, "metadata": {**one["metadata"], "finalizers": kept}})

@@ -12,10 +12,10 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from workflows.simulator.core.cluster.controllers.operator_style import OperatorStyle
-from workflows.simulator.core.cluster.controllers.pace import Pace
 from workflows.simulator.core.cluster.controllers.partitions import partition
-from workflows.simulator.core.cluster.controllers.roles import Role, workload_name
-from workflows.simulator.core.cluster.controllers.view import World, condition, is_going, is_true, owned
+from workflows.simulator.core.cluster.controllers.roles import GroupRole, workload_name
+from workflows.simulator.core.cluster.controllers.timing import ClusterTiming
+from workflows.simulator.core.cluster.controllers.view import ClusterView, condition, is_going, is_true, owned
 from workflows.simulator.core.cluster.resources import CONFIG_MAPS, DEPLOYMENTS, SERVICES, STATEFUL_SETS, Resource
 from workflows.simulator.core.cluster.store import Manifest, copied
 
@@ -42,50 +42,50 @@ class _Flap:
 
 
 class RoleBasedGroupOperator:
-    """Looks at a group at most once in `pace.operator` seconds, and only while its own Deployment has a ready pod."""
+    """Looks at a group at most once in `timing.operator` seconds, and only while its own Deployment has a ready pod."""
 
-    def __init__(self, style: OperatorStyle, pace: Pace) -> None:
+    def __init__(self, style: OperatorStyle, timing: ClusterTiming) -> None:
         self._style = style
-        self._pace = pace
+        self._timing = timing
         self._due: dict[str, float] = {}
         self._flaps: dict[str, _Flap] = {}
 
-    def reconcile(self, world: World) -> float | None:
-        deployment = world.get(DEPLOYMENTS, OPERATOR, OPERATOR_NAMESPACE) or {}
+    def reconcile(self, view: ClusterView) -> float | None:
+        deployment = view.get(DEPLOYMENTS, OPERATOR, OPERATOR_NAMESPACE) or {}
         if not (deployment.get("status") or {}).get("readyReplicas"):
             return None
-        waits = [self._look_in_turn(world, *found) for found in self._groups(world)]
+        waits = [self._look_in_turn(view, *found) for found in self._groups(view)]
         return min((wait for wait in waits if wait is not None), default=None)
 
-    def _groups(self, world: World) -> list[tuple[Resource, Manifest]]:
+    def _groups(self, view: ClusterView) -> list[tuple[Resource, Manifest]]:
         for version in ("v1alpha2", "v1alpha1"):
-            resource = world.kind(f"workloads.x-k8s.io/{version}", "RoleBasedGroup")
+            resource = view.kind(f"workloads.x-k8s.io/{version}", "RoleBasedGroup")
             if resource:
-                return [(resource, group) for group in world.all(resource) if not is_going(group)]
+                return [(resource, group) for group in view.all(resource) if not is_going(group)]
         return []
 
-    def _look_in_turn(self, world: World, resource: Resource, group: Manifest) -> float | None:
+    def _look_in_turn(self, view: ClusterView, resource: Resource, group: Manifest) -> float | None:
         uid, moment = group["metadata"]["uid"], time.monotonic()
         if moment < self._due.get(uid, 0.0):
             return self._due[uid] - moment
-        self._due[uid] = moment + self._pace.operator
+        self._due[uid] = moment + self._timing.operator
         try:
-            self._look(world, resource, group)
+            self._look(view, resource, group)
         except RefusedError as refused:
-            world.event(group, refused.reason, str(refused), source=_SOURCE)
-        return self._pace.flap if self._is_flapping(uid) else None
+            view.event(group, refused.reason, str(refused), source=_SOURCE)
+        return self._timing.flap if self._is_flapping(uid) else None
 
-    def _look(self, world: World, resource: Resource, group: Manifest) -> None:
-        roles = {spec["name"]: Role(group, spec, self._style) for spec in group["spec"]["roles"]}
-        found = {name: _workload(world, role) for name, role in roles.items()}
-        self._write_status(world, resource, group, found)
+    def _look(self, view: ClusterView, resource: Resource, group: Manifest) -> None:
+        roles = {spec["name"]: GroupRole(group, spec, self._style) for spec in group["spec"]["roles"]}
+        found = {name: _workload(view, role) for name, role in roles.items()}
+        self._write_status(view, resource, group, found)
         for name in in_order(group):
-            _check_dependencies(world, group, roles[name])
-            _reconcile_role(world, roles[name])
-        _remove_orphans(world, group)
+            _check_dependencies(view, group, roles[name])
+            _reconcile_role(view, roles[name])
+        _remove_orphans(view, group)
 
     def _write_status(
-        self, world: World, resource: Resource, group: Manifest, workloads: Mapping[str, Manifest | None]
+        self, view: ClusterView, resource: Resource, group: Manifest, workloads: Mapping[str, Manifest | None]
     ) -> None:
         status = group.get("status") or {}
         before = {one["name"]: one for one in status.get("roleStatuses") or []}
@@ -112,7 +112,7 @@ class RoleBasedGroupOperator:
             "conditions": condition(status, "Ready", ready, reason, message, **more),
             "roleStatuses": [_refreshed(before.get(one["name"]), one) for one in seen],
         }
-        world.write_status(resource, group, written)
+        view.write_status(resource, group, written)
 
     def _is_flapping(self, uid: str) -> bool:
         return uid in self._flaps and not self._flaps[uid].is_over
@@ -121,7 +121,7 @@ class RoleBasedGroupOperator:
         """False for a moment soon after a group was first ready: Ready was seen to go back once."""
         moment = time.monotonic()
         flap = self._flaps.setdefault(uid, _Flap(moment))
-        if not flap.is_over and moment - flap.since >= self._pace.flap:
+        if not flap.is_over and moment - flap.since >= self._timing.flap:
             flap.is_over = flap.is_down
             flap.is_down = not flap.is_down
             flap.since = moment
@@ -145,8 +145,8 @@ def in_order(group: Mapping[str, Any]) -> list[str]:
         ) from error
 
 
-def _resource(world: World, role: Role) -> Resource:
-    resource = world.kind(*role.workload_kind)
+def _resource(view: ClusterView, role: GroupRole) -> Resource:
+    resource = view.kind(*role.workload_kind)
     if resource is None or role.workload_kind[1] not in ("StatefulSet", "Deployment", "RoleInstanceSet"):
         raise RefusedError(
             "FailedReconcileWorkload", f"Failed to validate role {role.name}, err: unsupported {role.workload_kind}"
@@ -154,8 +154,8 @@ def _resource(world: World, role: Role) -> Resource:
     return resource
 
 
-def _workload(world: World, role: Role) -> Manifest | None:
-    return world.get(_resource(world, role), role.workload_name, role.namespace)
+def _workload(view: ClusterView, role: GroupRole) -> Manifest | None:
+    return view.get(_resource(view, role), role.workload_name, role.namespace)
 
 
 def _role_status(name: str, workload: Manifest | None) -> Manifest:
@@ -179,46 +179,46 @@ def _refreshed(before: Manifest | None, seen: Manifest) -> Manifest:
     return seen
 
 
-def _check_dependencies(world: World, group: Manifest, role: Role) -> None:
+def _check_dependencies(view: ClusterView, group: Manifest, role: GroupRole) -> None:
     for dependency in role.spec.get("dependencies") or []:
         spec = next(spec for spec in group["spec"]["roles"] if spec["name"] == dependency)
-        workload = _workload(world, Role(group, spec, role.style))
+        workload = _workload(view, GroupRole(group, spec, role.style))
         ready = (workload or {}).get("status", {}).get("readyReplicas", 0)
         if workload is None or ready != workload["spec"]["replicas"]:
             raise RefusedError("DependencyNotMet", f"dependencies not met for role '{role.name}'")
 
 
-def _reconcile_role(world: World, role: Role) -> None:
-    resource = _resource(world, role)
-    _reconcile_config(world, role)
-    live = world.get(resource, role.workload_name, role.namespace)
+def _reconcile_role(view: ClusterView, role: GroupRole) -> None:
+    resource = _resource(view, role)
+    _reconcile_config(view, role)
+    live = view.get(resource, role.workload_name, role.namespace)
     try:
         if live is None:
-            live = world.create(resource, role.manifest(world, replicas=role.replicas, partition=0))
+            live = view.create(resource, role.manifest(view, replicas=role.replicas, partition=0))
         else:
-            _update(world, resource, role, live)
+            _update(view, resource, role, live)
     except LookupError as error:
         raise RefusedError("InvalidTemplateRef", str(error)) from error
-    service = role.service_name(world)
-    if resource != DEPLOYMENTS and world.get(SERVICES, service, role.namespace) is None:
-        world.create(SERVICES, role.service(service, live))
+    service = role.service_name(view)
+    if resource != DEPLOYMENTS and view.get(SERVICES, service, role.namespace) is None:
+        view.create(SERVICES, role.service(service, live))
 
 
-def _update(world: World, resource: Resource, role: Role, live: Manifest) -> None:
-    wanted = role.manifest(world, replicas=role.replicas, partition=0)
+def _update(view: ClusterView, resource: Resource, role: GroupRole, live: Manifest) -> None:
+    wanted = role.manifest(view, replicas=role.replicas, partition=0)
     if resource == STATEFUL_SETS:
-        wanted["spec"]["updateStrategy"]["rollingUpdate"]["partition"] = partition(world, role, live, wanted)
+        wanted["spec"]["updateStrategy"]["rollingUpdate"]["partition"] = partition(view, role, live, wanted)
     spec = {**live["spec"], **wanted["spec"], "selector": live["spec"]["selector"]}
     metadata = copied(live["metadata"])
     metadata["labels"] = {**(metadata.get("labels") or {}), **wanted["metadata"]["labels"]}
     metadata["annotations"] = {**(metadata.get("annotations") or {}), **wanted["metadata"]["annotations"]}
     if spec == live["spec"] and metadata == live["metadata"]:
         return
-    written = world.write(resource, {**live, "metadata": metadata, "spec": spec})
+    written = view.write(resource, {**live, "metadata": metadata, "spec": spec})
     if resource == STATEFUL_SETS and written["metadata"]["generation"] != live["metadata"]["generation"]:
         # The operator is woken by its own change and is often faster than the StatefulSet controller; it then
         # complains although nothing is wrong.
-        world.event(
+        view.event(
             role.group,
             "FailedReconcileWorkload",
             f"Failed to construct role {role.name} status: sts generation not equal to observed generation",
@@ -226,22 +226,22 @@ def _update(world: World, resource: Resource, role: Role, live: Manifest) -> Non
         )
 
 
-def _reconcile_config(world: World, role: Role) -> None:
+def _reconcile_config(view: ClusterView, role: GroupRole) -> None:
     services = {
-        spec["name"]: Role(role.group, spec, role.style).service_name(world) for spec in role.group["spec"]["roles"]
+        spec["name"]: GroupRole(role.group, spec, role.style).service_name(view) for spec in role.group["spec"]["roles"]
     }
     wanted = role.config(services)
-    live = world.get(CONFIG_MAPS, role.config_name, role.namespace)
+    live = view.get(CONFIG_MAPS, role.config_name, role.namespace)
     if live is None:
-        world.create(CONFIG_MAPS, wanted)
+        view.create(CONFIG_MAPS, wanted)
     elif live.get("data") != wanted["data"]:
-        world.write(CONFIG_MAPS, {**live, "data": wanted["data"]})
+        view.write(CONFIG_MAPS, {**live, "data": wanted["data"]})
 
 
-def _remove_orphans(world: World, group: Manifest) -> None:
+def _remove_orphans(view: ClusterView, group: Manifest) -> None:
     names = {workload_name(group, spec["name"]) for spec in group["spec"]["roles"]}
-    instances = world.kind("workloads.x-k8s.io/v1alpha2", "RoleInstanceSet")
+    instances = view.kind("workloads.x-k8s.io/v1alpha2", "RoleInstanceSet")
     for resource in (STATEFUL_SETS, DEPLOYMENTS, *([instances] if instances else [])):
-        for workload in owned(world.all(resource, group["metadata"]["namespace"]), group):
+        for workload in owned(view.all(resource, group["metadata"]["namespace"]), group):
             if workload["metadata"]["name"] not in names and not is_going(workload):
-                world.delete(resource, workload)
+                view.delete(resource, workload)

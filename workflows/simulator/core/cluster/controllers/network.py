@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from workflows.simulator.core.cluster.controllers.view import World, is_going, is_true
+from workflows.simulator.core.cluster.controllers.view import ClusterView, is_going, is_true
 from workflows.simulator.core.cluster.kubelet.probes import container_port
 from workflows.simulator.core.cluster.resources import ENDPOINTS, PODS, SERVICES
 from workflows.simulator.core.cluster.store import Manifest
@@ -21,9 +21,9 @@ _SERVICE_RANGE = "10.96"
 class Network:
     """Thread-safe: it reads the store, and asks the kubelet where a port listens."""
 
-    def __init__(self, world: World, listens: Callable[[str, int], Address | None]) -> None:
+    def __init__(self, view: ClusterView, listens: Callable[[str, int], Address | None]) -> None:
         """`listens` takes the uid of a pod and a port."""
-        self._world = world
+        self._view = view
         self._listens = listens
         self._turn = itertools.count()
 
@@ -33,19 +33,19 @@ class Network:
 
     def pod_address(self, namespace: str, name: str, port: int) -> Address | None:
         """Where a pod's port listens; None if there is no such pod, or nothing listens."""
-        pod = self._world.get(PODS, name, namespace)
+        pod = self._view.get(PODS, name, namespace)
         return self._listens(pod["metadata"]["uid"], port) if pod else None
 
     def service_address(self, namespace: str, name: str, port: int | str) -> Address | None:
         """A ready pod behind a Service, in turn; None without one. `port` is number or name of the Service's port."""
-        service = self._world.get(SERVICES, name, namespace)
+        service = self._view.get(SERVICES, name, namespace)
         return self._through(service, port) if service else None
 
     def _dial(self, host: str, port: int, namespace: str) -> Address:
-        for pod in self._world.all(PODS):
+        for pod in self._view.all(PODS):
             if (pod.get("status") or {}).get("podIP") == host:
                 return self._listens(pod["metadata"]["uid"], port) or REFUSING
-        for service in self._world.all(SERVICES):
+        for service in self._view.all(SERVICES):
             if service["spec"].get("clusterIP") == host:
                 return self._through(service, port) or REFUSING
         return self._by_name(host, port, namespace)
@@ -57,7 +57,7 @@ class Network:
                 labels = labels[:-length]
                 break
         for pod, name, place in _readings(labels, namespace):
-            service = self._world.get(SERVICES, name, place)
+            service = self._view.get(SERVICES, name, place)
             if service is None:
                 continue
             pods = self._resolved(service, pod)
@@ -73,7 +73,7 @@ class Network:
         if service["spec"].get("clusterIP") != "None":
             return []
         name = service["metadata"]["name"]
-        found = backends(self._world, service)
+        found = backends(self._view, service)
         if not service["spec"].get("publishNotReadyAddresses"):
             found = [one for one in found if is_ready(one)]
         if not pod:
@@ -85,7 +85,7 @@ class Network:
             ports = [{"port": port, "targetPort": port}]
         else:
             ports = [one for one in service["spec"].get("ports") or [] if port in (one["port"], one.get("name"))]
-        pods = [pod for pod in backends(self._world, service) if is_ready(pod)]
+        pods = [pod for pod in backends(self._view, service) if is_ready(pod)]
         if not ports or not pods:
             return None
         pod = pods[next(self._turn) % len(pods)]
@@ -95,30 +95,30 @@ class Network:
 class ServiceController:
     """Gives Services their address and keeps their Endpoints."""
 
-    def reconcile(self, world: World) -> float | None:
-        services = world.all(SERVICES)
+    def reconcile(self, view: ClusterView) -> float | None:
+        services = view.all(SERVICES)
         for service in services:
             if "clusterIP" not in service["spec"] and service["spec"].get("type") != "ExternalName":
                 address = _free_address(services)
                 spec = {**service["spec"], "clusterIP": address, "clusterIPs": [address]}
-                world.write(SERVICES, {**service, "spec": spec})
+                view.write(SERVICES, {**service, "spec": spec})
                 return 0.0
         for service in services:
             if service["spec"].get("selector"):
-                _write_endpoints(world, service)
+                _write_endpoints(view, service)
         named = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in services}
-        for endpoints in world.all(ENDPOINTS):
+        for endpoints in view.all(ENDPOINTS):
             if (endpoints["metadata"]["namespace"], endpoints["metadata"]["name"]) not in named:
-                world.delete(ENDPOINTS, endpoints)
+                view.delete(ENDPOINTS, endpoints)
         return None
 
 
-def backends(world: World, service: Manifest) -> list[Manifest]:
+def backends(view: ClusterView, service: Manifest) -> list[Manifest]:
     """The pods with an address that a Service selects, ready or not."""
     selector = service["spec"].get("selector")
     if not selector:
         return []
-    pods = world.all(PODS, service["metadata"]["namespace"], selector)
+    pods = view.all(PODS, service["metadata"]["namespace"], selector)
     return [pod for pod in pods if (pod.get("status") or {}).get("podIP")]
 
 
@@ -141,9 +141,9 @@ def _readings(labels: list[str], namespace: str) -> list[tuple[str, str, str]]:
     return [(labels[0], labels[1], ".".join(labels[2:]))]
 
 
-def _write_endpoints(world: World, service: Manifest) -> None:
+def _write_endpoints(view: ClusterView, service: Manifest) -> None:
     metadata = service["metadata"]
-    found = backends(world, service)
+    found = backends(view, service)
     published = bool(service["spec"].get("publishNotReadyAddresses"))
     ready = [_endpoint(pod) for pod in found if published or is_ready(pod)]
     unready = [_endpoint(pod) for pod in found if not published and not is_ready(pod) and not is_going(pod)]
@@ -156,12 +156,12 @@ def _write_endpoints(world: World, service: Manifest) -> None:
             for port in service["spec"]["ports"]
         ]
     subsets = [subset] if subset else []
-    live = world.get(ENDPOINTS, metadata["name"], metadata["namespace"])
+    live = view.get(ENDPOINTS, metadata["name"], metadata["namespace"])
     if live is None:
         about = {"name": metadata["name"], "namespace": metadata["namespace"], "labels": metadata.get("labels") or {}}
-        world.create(ENDPOINTS, {"metadata": about, "subsets": subsets})
+        view.create(ENDPOINTS, {"metadata": about, "subsets": subsets})
     elif live.get("subsets") != subsets:
-        world.write(ENDPOINTS, {**live, "subsets": subsets})
+        view.write(ENDPOINTS, {**live, "subsets": subsets})
 
 
 def _endpoint(pod: Manifest) -> Manifest:

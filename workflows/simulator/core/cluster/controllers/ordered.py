@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from workflows.simulator.core.cluster.controllers.view import World, is_going, is_true, owned, owner
+from workflows.simulator.core.cluster.controllers.view import ClusterView, is_going, is_true, owned, owner
 from workflows.simulator.core.cluster.resources import CONTROLLER_REVISIONS, PODS
 from workflows.simulator.core.cluster.store import Manifest, copied
 
@@ -45,9 +45,9 @@ class OrderedSet:
         """Name of the revision that all pods had last."""
         return str((self.manifest.get("status") or {}).get("currentRevision") or self.revision)
 
-    def pods(self, world: World) -> list[Manifest]:
+    def pods(self, view: ClusterView) -> list[Manifest]:
         """Its pods, highest ordinal last."""
-        return sorted(owned(world.all(PODS, self.namespace), self.manifest), key=ordinal)
+        return sorted(owned(view.all(PODS, self.namespace), self.manifest), key=ordinal)
 
 
 def template_hash(template: Mapping[str, Any]) -> str:
@@ -86,12 +86,12 @@ def victims(pods: Iterable[Manifest], wanted: OrderedSet) -> list[Manifest]:
     return chosen
 
 
-def remember_revision(world: World, wanted: OrderedSet) -> None:
+def remember_revision(view: ClusterView, wanted: OrderedSet) -> None:
     """Keep the template, so that a pod below the partition can be made again as it was."""
-    if world.get(CONTROLLER_REVISIONS, wanted.revision, wanted.namespace):
+    if view.get(CONTROLLER_REVISIONS, wanted.revision, wanted.namespace):
         return
-    known = [one["revision"] for one in owned(world.all(CONTROLLER_REVISIONS, wanted.namespace), wanted.manifest)]
-    world.create(
+    known = [one["revision"] for one in owned(view.all(CONTROLLER_REVISIONS, wanted.namespace), wanted.manifest)]
+    view.create(
         CONTROLLER_REVISIONS,
         {
             "metadata": {
@@ -106,7 +106,7 @@ def remember_revision(world: World, wanted: OrderedSet) -> None:
     )
 
 
-def scale(world: World, wanted: OrderedSet, pods: list[Manifest], labels: Mapping[str, str]) -> bool:
+def scale(view: ClusterView, wanted: OrderedSet, pods: list[Manifest], labels: Mapping[str, str]) -> bool:
     """Make the pods that are missing and delete those too many; True if something was done.
 
     `labels` are the ones that the controller gives each pod; `{name}` and `{index}` in them are filled in.
@@ -114,17 +114,17 @@ def scale(world: World, wanted: OrderedSet, pods: list[Manifest], labels: Mappin
     present = {ordinal(pod) for pod in pods}
     missing = [index for index in range(wanted.replicas) if index not in present]
     for index in missing:
-        world.create(PODS, new_pod(world, wanted, index, labels))
+        view.create(PODS, new_pod(view, wanted, index, labels))
     surplus = [pod for pod in pods if ordinal(pod) >= wanted.replicas and not is_going(pod)]
     for pod in surplus:
-        world.delete(PODS, pod)
+        view.delete(PODS, pod)
     return bool(missing or surplus)
 
 
-def new_pod(world: World, wanted: OrderedSet, index: int, labels: Mapping[str, str]) -> Manifest:
+def new_pod(view: ClusterView, wanted: OrderedSet, index: int, labels: Mapping[str, str]) -> Manifest:
     revision, template = wanted.revision, wanted.template
     if index < wanted.partition and wanted.current_revision != wanted.revision:
-        kept = world.get(CONTROLLER_REVISIONS, wanted.current_revision, wanted.namespace)
+        kept = view.get(CONTROLLER_REVISIONS, wanted.current_revision, wanted.namespace)
         if kept:
             revision, template = wanted.current_revision, kept["data"]["spec"]["template"]
     name = f"{wanted.name}-{index}"

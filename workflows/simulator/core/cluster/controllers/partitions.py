@@ -5,13 +5,13 @@ https://github.com/sgl-project/rbg/blob/v0.6.0/pkg/reconciler/sts_reconciler.go
 
 from workflows.simulator.core.cluster.controllers.ordered import is_healthy, ordinal, revision_of
 from workflows.simulator.core.cluster.controllers.role_instance_sets import scaled
-from workflows.simulator.core.cluster.controllers.roles import Role
-from workflows.simulator.core.cluster.controllers.view import World, owned
+from workflows.simulator.core.cluster.controllers.roles import GroupRole
+from workflows.simulator.core.cluster.controllers.view import ClusterView, owned
 from workflows.simulator.core.cluster.resources import PODS
 from workflows.simulator.core.cluster.store import Manifest
 
 
-def partition(world: World, role: Role, live: Manifest, wanted: Manifest) -> int:
+def partition(view: ClusterView, role: GroupRole, live: Manifest, wanted: Manifest) -> int:
     """How far down a StatefulSet may replace pods now."""
     revision = role.style.revision_label.format(role=role.name)
     changed = (
@@ -28,7 +28,7 @@ def partition(world: World, role: Role, live: Manifest, wanted: Manifest) -> int
     step = max(1, scaled(rolling.get("maxUnavailable", 1), role.replicas))
     newest = (live.get("status") or {}).get("updateRevision")
     states = [(False, False)] * role.replicas
-    for pod in owned(world.all(PODS, role.namespace), live):
+    for pod in owned(view.all(PODS, role.namespace), live):
         if ordinal(pod) < role.replicas:
             states[ordinal(pod)] = (is_healthy(pod), revision_of(pod) == newest)
     return next_partition(states, step, current)

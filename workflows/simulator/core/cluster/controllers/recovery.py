@@ -6,13 +6,13 @@ from workflows.simulator.core.cluster.controllers.network import is_ready
 from workflows.simulator.core.cluster.controllers.view import is_going, is_true
 from workflows.simulator.core.cluster.kubelet.kubelet import SIMULATED
 from workflows.simulator.core.cluster.resources import DAEMON_SETS, DEPLOYMENTS, PODS, STATEFUL_SETS
-from workflows.simulator.core.cluster.store import Manifest, Store
+from workflows.simulator.core.cluster.store import ClusterStore, Manifest
 
 
-class Comeback:
+class Recovery:
     """Remembers at its making what the objects say is ready: make it before the controllers run."""
 
-    def __init__(self, store: Store, is_up: Callable[[str], bool]) -> None:
+    def __init__(self, store: ClusterStore, is_up: Callable[[str], bool]) -> None:
         """`is_up` takes the uid of a pod: whether this very process runs it."""
         self._store = store
         self._is_up = is_up

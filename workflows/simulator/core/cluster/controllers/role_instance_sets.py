@@ -17,7 +17,7 @@ from workflows.simulator.core.cluster.controllers.ordered import (
     status,
     victims,
 )
-from workflows.simulator.core.cluster.controllers.view import World, is_going
+from workflows.simulator.core.cluster.controllers.view import ClusterView, is_going
 from workflows.simulator.core.cluster.resources import CONTROLLER_REVISIONS, PODS
 from workflows.simulator.core.cluster.store import Manifest, copied
 
@@ -30,16 +30,16 @@ _LABELS = {
 
 
 class RoleInstanceSetController:
-    def reconcile(self, world: World) -> float | None:
-        resource = world.kind("workloads.x-k8s.io/v1alpha2", "RoleInstanceSet")
-        for manifest in world.all(resource) if resource else []:
+    def reconcile(self, view: ClusterView) -> float | None:
+        resource = view.kind("workloads.x-k8s.io/v1alpha2", "RoleInstanceSet")
+        for manifest in view.all(resource) if resource else []:
             if resource and not is_going(manifest):
                 wanted = read(manifest)
-                pods = wanted.pods(world)
-                remember_revision(world, wanted)
-                world.write_status(resource, manifest, _status(wanted, pods))
-                if not scale(world, wanted, pods, _LABELS):
-                    _update(world, wanted, pods)
+                pods = wanted.pods(view)
+                remember_revision(view, wanted)
+                view.write_status(resource, manifest, _status(wanted, pods))
+                if not scale(view, wanted, pods, _LABELS):
+                    _update(view, wanted, pods)
         return None
 
 
@@ -77,15 +77,15 @@ def _status(wanted: OrderedSet, pods: list[Manifest]) -> Manifest:
     }
 
 
-def _update(world: World, wanted: OrderedSet, pods: list[Manifest]) -> None:
+def _update(view: ClusterView, wanted: OrderedSet, pods: list[Manifest]) -> None:
     strategy = wanted.manifest["spec"].get("updateStrategy") or {}
     for pod in victims(pods, wanted):
-        before = world.get(CONTROLLER_REVISIONS, revision_of(pod), wanted.namespace)
+        before = view.get(CONTROLLER_REVISIONS, revision_of(pod), wanted.namespace)
         known = before["data"]["spec"]["template"] if before else {}
         if strategy.get("type") != "RecreatePod" and differs_in_place(known, wanted.template):
-            world.write(PODS, _in_place(pod, wanted))
+            view.write(PODS, _in_place(pod, wanted))
         else:
-            world.delete(PODS, pod)
+            view.delete(PODS, pod)
 
 
 def differs_in_place(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ import yaml
 
 from workflows.simulator.core.cluster.controllers.operator_style import OperatorStyle
 from workflows.simulator.core.cluster.controllers.ordered import template_hash
-from workflows.simulator.core.cluster.controllers.view import World, owner
+from workflows.simulator.core.cluster.controllers.view import ClusterView, owner
 from workflows.simulator.core.cluster.resources import SERVICES
 from workflows.simulator.core.cluster.store import Manifest, copied
 
@@ -26,7 +26,7 @@ _COMPONENT = "rbg.workloads.x-k8s.io/component-"
 
 
 @dataclass(frozen=True)
-class Role:
+class GroupRole:
     """One role of one group, as one release of the operator reads it."""
 
     group: Manifest
@@ -74,9 +74,9 @@ class Role:
         """Hash of the role without its replicas."""
         return template_hash({key: value for key, value in self.spec.items() if key != "replicas"})
 
-    def service_name(self, world: World) -> str:
+    def service_name(self, view: ClusterView) -> str:
         """An existing Service of the workload's name is taken for the one that an older operator made."""
-        if world.get(SERVICES, self.workload_name, self.namespace):
+        if view.get(SERVICES, self.workload_name, self.namespace):
             return self.workload_name
         return f"{self.style.service_prefix}{self.workload_name}"[:MAX_NAME].rstrip("-")
 
@@ -99,7 +99,7 @@ class Role:
             container["env"] = [*added, *(container.get("env") or [])]
         return template
 
-    def manifest(self, world: World, *, replicas: int, partition: int) -> Manifest:
+    def manifest(self, view: ClusterView, *, replicas: int, partition: int) -> Manifest:
         api_version, kind = self.workload_kind
         revision = self.style.revision_label.format(role=self.name)
         metadata = {
@@ -109,7 +109,7 @@ class Role:
             "annotations": {**(self.spec.get("annotations") or {}), self.style.size_annotation: str(self.replicas)},
             "ownerReferences": [owner(self.group)],
         }
-        service = self.service_name(world)
+        service = self.service_name(view)
         spec = _SPECS[kind](self, service, replicas, partition)
         return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec}
 
@@ -209,7 +209,7 @@ def workload_name(group: Mapping[str, Any], role: str) -> str:
     return f"{group['metadata']['name']}-{role}"[:MAX_NAME].rstrip("-")
 
 
-def _stateful_set(role: Role, service: str, replicas: int, partition: int) -> Manifest:
+def _stateful_set(role: GroupRole, service: str, replicas: int, partition: int) -> Manifest:
     return {
         "serviceName": service,
         "replicas": replicas,
@@ -222,7 +222,7 @@ def _stateful_set(role: Role, service: str, replicas: int, partition: int) -> Ma
     }
 
 
-def _deployment(role: Role, _service: str, replicas: int, _partition: int) -> Manifest:
+def _deployment(role: GroupRole, _service: str, replicas: int, _partition: int) -> Manifest:
     return {
         "replicas": replicas,
         "selector": {"matchLabels": role.labels},
@@ -231,7 +231,7 @@ def _deployment(role: Role, _service: str, replicas: int, _partition: int) -> Ma
     }
 
 
-def _role_instance_set(role: Role, service: str, replicas: int, _partition: int) -> Manifest:
+def _role_instance_set(role: GroupRole, service: str, replicas: int, _partition: int) -> Manifest:
     template = role.template()
     template["metadata"]["labels"] |= {_COMPONENT + "name": role.name, _COMPONENT + "size": "1"}
     rolling = dict((role.spec.get("rolloutStrategy") or {}).get("rollingUpdate") or {})

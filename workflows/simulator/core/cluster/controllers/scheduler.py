@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from workflows.simulator.core.cluster.controllers.view import World, condition, is_going, is_true
+from workflows.simulator.core.cluster.controllers.view import ClusterView, condition, is_going, is_true
 from workflows.simulator.core.cluster.quantities import Amounts, amounts, requested
 from workflows.simulator.core.cluster.resources import NODES, PERSISTENT_VOLUME_CLAIMS, PODS
 from workflows.simulator.core.cluster.store import Manifest, copied
@@ -17,33 +17,33 @@ _SOURCE = "default-scheduler"
 
 
 class Scheduler:
-    def reconcile(self, world: World) -> float | None:
-        pods = world.all(PODS)
+    def reconcile(self, view: ClusterView) -> float | None:
+        pods = view.all(PODS)
         waiting = [pod for pod in pods if not pod["spec"].get("nodeName") and not is_going(pod)]
         if not waiting:
             return None
-        nodes = world.all(NODES)
+        nodes = view.all(NODES)
         free = {node["metadata"]["name"]: _free(node, pods) for node in nodes}
         for pod in waiting:
-            self._place(world, pod, nodes, free)
+            self._place(view, pod, nodes, free)
         return None
 
-    def _place(self, world: World, pod: Manifest, nodes: list[Manifest], free: dict[str, Amounts]) -> None:
+    def _place(self, view: ClusterView, pod: Manifest, nodes: list[Manifest], free: dict[str, Amounts]) -> None:
         wanted = requested(pod["spec"])
-        message = _claim_fault(world, pod)
+        message = _claim_fault(view, pod)
         if not message:
             faults = {node["metadata"]["name"]: why_not(pod, node, free[node["metadata"]["name"]]) for node in nodes}
             fitting = [name for name, found in faults.items() if not found]
             if fitting:
                 chosen = max(fitting, key=lambda name: _room(free[name], wanted))
-                _bind(world, pod, chosen)
+                _bind(view, pod, chosen)
                 free[chosen] = {key: left - wanted.get(key, Decimal(0)) for key, left in free[chosen].items()}
                 return
             message = unschedulable(list(faults.values()))
         status = pod.get("status") or {}
         conditions = condition(status, "PodScheduled", value=False, reason="Unschedulable", message=message)
-        world.write_status(PODS, pod, {**status, "phase": "Pending", "conditions": conditions})
-        world.event(pod, "FailedScheduling", message, source=_SOURCE)
+        view.write_status(PODS, pod, {**status, "phase": "Pending", "conditions": conditions})
+        view.event(pod, "FailedScheduling", message, source=_SOURCE)
 
 
 def why_not(pod: Mapping[str, Any], node: Mapping[str, Any], free: Amounts) -> tuple[str, ...]:
@@ -76,12 +76,12 @@ def unschedulable(faults: list[tuple[str, ...]]) -> str:
     )
 
 
-def _claim_fault(world: World, pod: Manifest) -> str:
+def _claim_fault(view: ClusterView, pod: Manifest) -> str:
     for volume in pod["spec"].get("volumes") or []:
         name = (volume.get("persistentVolumeClaim") or {}).get("claimName")
         if not name:
             continue
-        claim = world.get(PERSISTENT_VOLUME_CLAIMS, name, pod["metadata"]["namespace"])
+        claim = view.get(PERSISTENT_VOLUME_CLAIMS, name, pod["metadata"]["namespace"])
         if claim is None:
             return f'persistentvolumeclaim "{name}" not found'
         if is_going(claim):
@@ -111,16 +111,16 @@ def _room(free: Amounts, wanted: Amounts) -> tuple[Decimal, ...]:
     return (scarce if "nvidia.com/gpu" in wanted else -scarce, free.get("cpu", Decimal(0)))
 
 
-def _bind(world: World, pod: Manifest, node: str) -> None:
+def _bind(view: ClusterView, pod: Manifest, node: str) -> None:
     bound = copied(pod)
     bound["spec"]["nodeName"] = node
-    bound = world.write(PODS, bound)
+    bound = view.write(PODS, bound)
     status = bound.get("status") or {}
-    world.write_status(
+    view.write_status(
         PODS, bound, {**status, "phase": "Pending", "conditions": condition(status, "PodScheduled", value=True)}
     )
     metadata = pod["metadata"]
-    world.event(
+    view.event(
         pod, "Scheduled", f"Successfully assigned {metadata['namespace']}/{metadata['name']} to {node}",
         kind="Normal", source=_SOURCE,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """StatefulSets: rolling updates from the highest ordinal down to the partition, pods created in parallel."""
 
 from workflows.simulator.core.cluster.controllers.ordered import OrderedSet, remember_revision, scale, status, victims
-from workflows.simulator.core.cluster.controllers.view import World, is_going
+from workflows.simulator.core.cluster.controllers.view import ClusterView, is_going
 from workflows.simulator.core.cluster.resources import PODS, STATEFUL_SETS
 from workflows.simulator.core.cluster.store import Manifest
 
@@ -9,10 +9,10 @@ _LABELS = {"statefulset.kubernetes.io/pod-name": "{name}", "apps.kubernetes.io/p
 
 
 class StatefulSetController:
-    def reconcile(self, world: World) -> float | None:
-        for manifest in world.all(STATEFUL_SETS):
+    def reconcile(self, view: ClusterView) -> float | None:
+        for manifest in view.all(STATEFUL_SETS):
             if not is_going(manifest):
-                _reconcile(world, manifest)
+                _reconcile(view, manifest)
         return None
 
 
@@ -27,12 +27,12 @@ def read(manifest: Manifest) -> OrderedSet:
     return OrderedSet(manifest, replicas, spec["template"], partition, 1, spec.get("serviceName") or "")
 
 
-def _reconcile(world: World, manifest: Manifest) -> None:
+def _reconcile(view: ClusterView, manifest: Manifest) -> None:
     wanted = read(manifest)
-    remember_revision(world, wanted)
-    pods = wanted.pods(world)
-    world.write_status(STATEFUL_SETS, manifest, status(wanted, pods))
-    if scale(world, wanted, pods, _LABELS):
+    remember_revision(view, wanted)
+    pods = wanted.pods(view)
+    view.write_status(STATEFUL_SETS, manifest, status(wanted, pods))
+    if scale(view, wanted, pods, _LABELS):
         return
     for pod in victims(pods, wanted):
-        world.delete(PODS, pod)
+        view.delete(PODS, pod)

@@ -8,16 +8,16 @@ from typing import Any
 from workflows.simulator.core.cluster.admission.defaults import default
 from workflows.simulator.core.cluster.errors import ApiError
 from workflows.simulator.core.cluster.resources import EVENTS, PODS, SERVICES, Resource
-from workflows.simulator.core.cluster.store import Manifest, Store, copied, now
+from workflows.simulator.core.cluster.store import ClusterStore, Manifest, copied, now
 
 KEPT_EVENTS = 300  # a real API server forgets events after an hour
 _EVENT_SECONDS = 1.0  # the same event again within this time is not told
 
 
-class World:
+class ClusterView:
     """The store, in the verbs of a controller. A conflict means: look again, which the loop does anyway."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ClusterStore) -> None:
         self.store = store
         self._told: dict[tuple[str, str, str], float] = {}
 

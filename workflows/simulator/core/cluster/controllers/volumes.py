@@ -6,7 +6,7 @@ https://kubernetes.io/docs/concepts/storage/persistent-volumes/
 from collections.abc import Mapping
 from typing import Any
 
-from workflows.simulator.core.cluster.controllers.view import World, is_going
+from workflows.simulator.core.cluster.controllers.view import ClusterView, is_going
 from workflows.simulator.core.cluster.labels import Selector
 from workflows.simulator.core.cluster.quantities import quantity
 from workflows.simulator.core.cluster.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS
@@ -20,54 +20,54 @@ _BOUND_BY_CONTROLLER = "pv.kubernetes.io/bound-by-controller"
 
 
 class VolumeBinder:
-    def reconcile(self, world: World) -> float | None:
-        for claim in world.all(PERSISTENT_VOLUME_CLAIMS):
-            _reconcile_claim(world, claim)
-        claims = {claim["metadata"]["uid"]: claim for claim in world.all(PERSISTENT_VOLUME_CLAIMS)}
-        for volume in world.all(PERSISTENT_VOLUMES):
-            _reconcile_volume(world, volume, claims)
+    def reconcile(self, view: ClusterView) -> float | None:
+        for claim in view.all(PERSISTENT_VOLUME_CLAIMS):
+            _reconcile_claim(view, claim)
+        claims = {claim["metadata"]["uid"]: claim for claim in view.all(PERSISTENT_VOLUME_CLAIMS)}
+        for volume in view.all(PERSISTENT_VOLUMES):
+            _reconcile_volume(view, volume, claims)
         return None
 
 
-def _reconcile_claim(world: World, claim: Manifest) -> None:
+def _reconcile_claim(view: ClusterView, claim: Manifest) -> None:
     if is_going(claim):
-        if not _is_used(world, claim):
-            _release(world, claim, _PVC_PROTECTION)
+        if not _is_used(view, claim):
+            _release(view, claim, _PVC_PROTECTION)
         return
-    if _protect(world, claim, _PVC_PROTECTION):
+    if _protect(view, claim, _PVC_PROTECTION):
         return
     if _is_bound(claim):
-        _watch_over(world, claim)
+        _watch_over(view, claim)
         return
-    volume = _find_volume(world, claim)
+    volume = _find_volume(view, claim)
     if volume is None:
-        world.write_status(PERSISTENT_VOLUME_CLAIMS, claim, {"phase": "Pending"})
+        view.write_status(PERSISTENT_VOLUME_CLAIMS, claim, {"phase": "Pending"})
         return
     why_not = mismatch(volume, claim)
     if why_not:
-        world.write_status(PERSISTENT_VOLUME_CLAIMS, claim, {"phase": "Pending"})
-        world.event(claim, *why_not, source=_SOURCE)
+        view.write_status(PERSISTENT_VOLUME_CLAIMS, claim, {"phase": "Pending"})
+        view.event(claim, *why_not, source=_SOURCE)
         return
-    _bind(world, volume, claim)
+    _bind(view, volume, claim)
 
 
-def _watch_over(world: World, claim: Manifest) -> None:
+def _watch_over(view: ClusterView, claim: Manifest) -> None:
     name = claim["spec"]["volumeName"]
-    volume = world.get(PERSISTENT_VOLUMES, name)
+    volume = view.get(PERSISTENT_VOLUMES, name)
     if volume is None:
-        world.write_status(PERSISTENT_VOLUME_CLAIMS, claim, {**claim.get("status", {}), "phase": "Lost"})
-        world.event(
+        view.write_status(PERSISTENT_VOLUME_CLAIMS, claim, {**claim.get("status", {}), "phase": "Lost"})
+        view.event(
             claim, "ClaimLost", "Bound claim has lost its PersistentVolume. Data on the volume is lost!", source=_SOURCE
         )
         return
-    world.write_status(PERSISTENT_VOLUME_CLAIMS, claim, _bound_status(volume))
+    view.write_status(PERSISTENT_VOLUME_CLAIMS, claim, _bound_status(volume))
 
 
-def _find_volume(world: World, claim: Manifest) -> Manifest | None:
+def _find_volume(view: ClusterView, claim: Manifest) -> Manifest | None:
     wanted = claim["spec"].get("volumeName")
     if wanted:
-        return world.get(PERSISTENT_VOLUMES, wanted)
-    volumes = [volume for volume in world.all(PERSISTENT_VOLUMES) if not is_going(volume)]
+        return view.get(PERSISTENT_VOLUMES, wanted)
+    volumes = [volume for volume in view.all(PERSISTENT_VOLUMES) if not is_going(volume)]
     reserved = [volume for volume in volumes if _is_for(volume, claim)]
     selector = Selector.equal((claim["spec"].get("selector") or {}).get("matchLabels") or {})
     free = [
@@ -102,7 +102,7 @@ def _is_for(volume: Mapping[str, Any], claim: Mapping[str, Any]) -> bool:
     return same and reference.get("uid", metadata["uid"]) == metadata["uid"]
 
 
-def _bind(world: World, volume: Manifest, claim: Manifest) -> None:
+def _bind(view: ClusterView, volume: Manifest, claim: Manifest) -> None:
     metadata = claim["metadata"]
     reference = volume["spec"].get("claimRef") or {}
     if "uid" not in reference:
@@ -117,14 +117,14 @@ def _bind(world: World, volume: Manifest, claim: Manifest) -> None:
         }
         if not reference:
             bound["metadata"].setdefault("annotations", {})[_BOUND_BY_CONTROLLER] = "yes"
-        world.write(PERSISTENT_VOLUMES, bound)
+        view.write(PERSISTENT_VOLUMES, bound)
     mine = copied(claim)
     annotations = mine["metadata"].setdefault("annotations", {})
     annotations[_BIND_COMPLETED] = "yes"
     if not mine["spec"].get("volumeName"):
         annotations[_BOUND_BY_CONTROLLER] = "yes"
         mine["spec"]["volumeName"] = volume["metadata"]["name"]
-    world.write_status(PERSISTENT_VOLUME_CLAIMS, world.write(PERSISTENT_VOLUME_CLAIMS, mine), _bound_status(volume))
+    view.write_status(PERSISTENT_VOLUME_CLAIMS, view.write(PERSISTENT_VOLUME_CLAIMS, mine), _bound_status(volume))
 
 
 def _bound_status(volume: Mapping[str, Any]) -> Manifest:
@@ -132,14 +132,14 @@ def _bound_status(volume: Mapping[str, Any]) -> Manifest:
     return {"phase": "Bound", "accessModes": spec["accessModes"], "capacity": {"storage": spec["capacity"]["storage"]}}
 
 
-def _reconcile_volume(world: World, volume: Manifest, claims: Mapping[str, Manifest]) -> None:
+def _reconcile_volume(view: ClusterView, volume: Manifest, claims: Mapping[str, Manifest]) -> None:
     phase = _volume_phase(volume, claims)
     if is_going(volume):
         if phase != "Bound":
-            _release(world, volume, _PV_PROTECTION)
+            _release(view, volume, _PV_PROTECTION)
         return
-    if not _protect(world, volume, _PV_PROTECTION):
-        world.write_status(PERSISTENT_VOLUMES, volume, {"phase": phase})
+    if not _protect(view, volume, _PV_PROTECTION):
+        view.write_status(PERSISTENT_VOLUMES, volume, {"phase": phase})
 
 
 def _volume_phase(volume: Mapping[str, Any], claims: Mapping[str, Manifest]) -> str:
@@ -153,11 +153,11 @@ def _is_bound(claim: Mapping[str, Any]) -> bool:
     return _BIND_COMPLETED in (claim["metadata"].get("annotations") or {})
 
 
-def _is_used(world: World, claim: Mapping[str, Any]) -> bool:
+def _is_used(view: ClusterView, claim: Mapping[str, Any]) -> bool:
     metadata = claim["metadata"]
     return any(
         (volume.get("persistentVolumeClaim") or {}).get("claimName") == metadata["name"]
-        for pod in world.all(PODS, metadata["namespace"])
+        for pod in view.all(PODS, metadata["namespace"])
         for volume in pod["spec"].get("volumes") or []
         if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
     )
@@ -167,23 +167,23 @@ def _capacity(volume: Mapping[str, Any]) -> Any:
     return quantity(volume["spec"]["capacity"]["storage"])
 
 
-def _protect(world: World, manifest: Manifest, finalizer: str) -> bool:
+def _protect(view: ClusterView, manifest: Manifest, finalizer: str) -> bool:
     """True if the protection had to be added, so that the copy in hand is stale."""
     finalizers = manifest["metadata"].get("finalizers") or []
     if finalizer in finalizers:
         return False
-    _write_finalizers(world, manifest, [*finalizers, finalizer])
+    _write_finalizers(view, manifest, [*finalizers, finalizer])
     return True
 
 
-def _release(world: World, manifest: Manifest, finalizer: str) -> None:
+def _release(view: ClusterView, manifest: Manifest, finalizer: str) -> None:
     finalizers = manifest["metadata"].get("finalizers") or []
     if finalizer in finalizers:
-        _write_finalizers(world, manifest, [one for one in finalizers if one != finalizer])
+        _write_finalizers(view, manifest, [one for one in finalizers if one != finalizer])
 
 
-def _write_finalizers(world: World, manifest: Manifest, finalizers: list[str]) -> None:
+def _write_finalizers(view: ClusterView, manifest: Manifest, finalizers: list[str]) -> None:
     resource = PERSISTENT_VOLUMES if manifest["kind"] == "PersistentVolume" else PERSISTENT_VOLUME_CLAIMS
     changed = copied(manifest)
     changed["metadata"]["finalizers"] = finalizers
-    world.write(resource, changed)
+    view.write(resource, changed)

@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
-from workflows.simulator.core.cluster.controllers.pace import Pace
+from workflows.simulator.core.cluster.controllers.timing import ClusterTiming
 from workflows.simulator.core.cluster.controllers.view import timestamp
 from workflows.simulator.core.cluster.kubelet.environment import ConfigError
 from workflows.simulator.core.cluster.kubelet.probes import Probes
@@ -43,12 +43,12 @@ class Terminated:
 
 
 class ContainerWorker:
-    def __init__(self, spec: Mapping[str, Any], pace: Pace, before: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, spec: Mapping[str, Any], timing: ClusterTiming, before: Mapping[str, Any] | None = None) -> None:
         """`before` is the status that an earlier process wrote: what ran then was lost with its node."""
         self.spec = spec
-        self._pace = pace
+        self._timing = timing
         self._running: Running | None = None
-        self._probes = Probes(spec, pace)
+        self._probes = Probes(spec, timing)
         self._image = ""
         self._started = 0.0
         self._crashes = 0
@@ -121,24 +121,24 @@ class ContainerWorker:
         image, name = self.spec["image"], self.spec["name"]
         if self._waiting[0] == "ErrImagePull":
             # One look later the failed pull shows as a back-off, until the next attempt.
-            self._wait("ImagePullBackOff", f'Back-off pulling image "{image}"', self._pace.pull_backoff)
+            self._wait("ImagePullBackOff", f'Back-off pulling image "{image}"', self._timing.pull_backoff)
             return
         try:
             prepared = start()
         except ConfigError as error:
-            self._wait("CreateContainerConfigError", str(error), self._pace.pull_backoff)
+            self._wait("CreateContainerConfigError", str(error), self._timing.pull_backoff)
             tell("Warning", "Failed", f"Error: {error}")
             return
         try:
             self._running = prepared()
         except LookupError as error:
             message = f'failed to pull and unpack image "{image}": {error.args[0] if error.args else "not found"}'
-            self._wait("ErrImagePull", f"rpc error: code = NotFound desc = {message}", self._pace.shortest_period)
+            self._wait("ErrImagePull", f"rpc error: code = NotFound desc = {message}", self._timing.shortest_period)
             tell("Warning", "Failed", f'Failed to pull image "{image}": {message}')
             return
         self.restarts += 1 if self._last else 0
         self._image, self._started = image, time.time()
-        self._probes = Probes(self.spec, self._pace)
+        self._probes = Probes(self.spec, self._timing)
         tell("Normal", "Started", f"Started container {name}")
 
     def _wait(self, reason: str, message: str, seconds: float) -> None:
@@ -175,7 +175,7 @@ class ContainerWorker:
             # The first restart is at once.
             self._wait("ContainerCreating", "", 0.0)
             return
-        seconds = min(self._pace.longest_crash_backoff, self._pace.crash_backoff * 2 ** (self._crashes - 2))
+        seconds = min(self._timing.longest_crash_backoff, self._timing.crash_backoff * 2 ** (self._crashes - 2))
         shown = min(300, 10 * 2 ** (self._crashes - 2))
         self._wait("CrashLoopBackOff", f"back-off {shown}s restarting failed container={name}", seconds)
         tell("Warning", "BackOff", f"Back-off restarting failed container {name}")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from workflows.simulator.core.cluster.controllers.view import World
+from workflows.simulator.core.cluster.controllers.view import ClusterView
 from workflows.simulator.core.cluster.resources import CONFIG_MAPS, SECRETS
 from workflows.simulator.core.cluster.store import Manifest
 
@@ -20,12 +20,12 @@ class ConfigError(Exception):
     """The container cannot be made from what its pod asks for: CreateContainerConfigError."""
 
 
-def variables(world: World, pod: Manifest, container: Mapping[str, Any], pod_ip: str) -> dict[str, str]:
+def variables(view: ClusterView, pod: Manifest, container: Mapping[str, Any], pod_ip: str) -> dict[str, str]:
     """The environment of one container. Raises ConfigError for a Secret or ConfigMap that is not there."""
     found: dict[str, str] = {}
     for entry in container.get("env") or []:
         source = entry.get("valueFrom")
-        value = expand(entry.get("value") or "", found) if source is None else _from(world, pod, source, pod_ip)
+        value = expand(entry.get("value") or "", found) if source is None else _from(view, pod, source, pod_ip)
         if value is not None:
             found[entry["name"]] = value
     return found
@@ -44,13 +44,13 @@ def expand_all(texts: Iterable[str] | None, known: Mapping[str, str]) -> tuple[s
     return tuple(expand(text, known) for text in texts or ())
 
 
-def _from(world: World, pod: Manifest, source: Mapping[str, Any], pod_ip: str) -> str | None:
+def _from(view: ClusterView, pod: Manifest, source: Mapping[str, Any], pod_ip: str) -> str | None:
     if "fieldRef" in source:
         return _field(pod, source["fieldRef"]["fieldPath"], pod_ip)
     if "secretKeyRef" in source:
-        return _key(world, pod, source["secretKeyRef"], secret=True)
+        return _key(view, pod, source["secretKeyRef"], secret=True)
     if "configMapKeyRef" in source:
-        return _key(world, pod, source["configMapKeyRef"], secret=False)
+        return _key(view, pod, source["configMapKeyRef"], secret=False)
     raise ConfigError(f"unsupported source of an environment variable: {', '.join(source)}")
 
 
@@ -74,10 +74,10 @@ def _field(pod: Manifest, path: str, pod_ip: str) -> str:
     return str(fields[path])
 
 
-def _key(world: World, pod: Manifest, reference: Mapping[str, Any], *, secret: bool) -> str | None:
+def _key(view: ClusterView, pod: Manifest, reference: Mapping[str, Any], *, secret: bool) -> str | None:
     namespace = pod["metadata"]["namespace"]
     resource, what = (SECRETS, "secret") if secret else (CONFIG_MAPS, "configmap")
-    holder = world.get(resource, reference["name"], namespace)
+    holder = view.get(resource, reference["name"], namespace)
     optional = bool(reference.get("optional"))
     if holder is None:
         if optional:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from workflows.simulator.core.cluster.controllers.pace import Pace
-from workflows.simulator.core.cluster.controllers.view import World, is_going
+from workflows.simulator.core.cluster.controllers.timing import ClusterTiming
+from workflows.simulator.core.cluster.controllers.view import ClusterView, is_going
 from workflows.simulator.core.cluster.kubelet.pod_worker import Host, PodWorker
 from workflows.simulator.core.cluster.resources import PODS
 from workflows.simulator.core.cluster.store import Manifest
@@ -43,20 +43,20 @@ class Kubelet:
         runtime: ContainerRuntime,
         buckets: Path,
         folder: Path,
-        pace: Pace,
+        timing: ClusterTiming,
         dial: Callable[[str], Dial],
         wake: Callable[[], None],
     ) -> None:
         """`buckets` is the state folder of the embedded bucket, `folder` holds the volumes of single pods."""
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="kubelet")
-        self._host = Host(runtime, buckets, folder, pace, self._pool, wake, dial)
+        self._host = Host(runtime, buckets, folder, timing, self._pool, wake, dial)
         self._workers: dict[str, PodWorker] = {}
 
-    def reconcile(self, world: World) -> float | None:
-        pods = {pod["metadata"]["uid"]: pod for pod in world.all(PODS) if pod["spec"].get("nodeName")}
+    def reconcile(self, view: ClusterView) -> float | None:
+        pods = {pod["metadata"]["uid"]: pod for pod in view.all(PODS) if pod["spec"].get("nodeName")}
         for uid in self._workers.keys() - pods.keys():
             self._forget(uid)
-        waits = [self._sync(world, uid, pod) for uid, pod in pods.items()]
+        waits = [self._sync(view, uid, pod) for uid, pod in pods.items()]
         return min((wait for wait in waits if wait is not None), default=None)
 
     def address(self, uid: str, port: int) -> Address | None:
@@ -86,27 +86,27 @@ class Kubelet:
             worker.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _sync(self, world: World, uid: str, pod: Manifest) -> float | None:
+    def _sync(self, view: ClusterView, uid: str, pod: Manifest) -> float | None:
         worker = self._workers.get(uid)
         if worker is None:
             if is_going(pod):
-                world.delete(PODS, pod, grace=0)
+                view.delete(PODS, pod, grace=0)
                 return None
-            worker = self._adopt(world, uid, pod)
+            worker = self._adopt(view, uid, pod)
         if is_going(pod):
-            return worker.end(world, pod)
-        wait = worker.sync(world, pod)
+            return worker.end(view, pod)
+        wait = worker.sync(view, pod)
         return None if _is_simulated(pod) and self.is_up(uid) else wait
 
-    def _adopt(self, world: World, uid: str, pod: Manifest) -> PodWorker:
-        ip = (pod.get("status") or {}).get("podIP") or self._free_ip(world)
+    def _adopt(self, view: ClusterView, uid: str, pod: Manifest) -> PodWorker:
+        ip = (pod.get("status") or {}).get("podIP") or self._free_ip(view)
         runtime = _Idle() if _is_simulated(pod) else self._host.runtime
         worker = PodWorker(self._host, pod, ip, runtime)
         self._workers[uid] = worker
         return worker
 
-    def _free_ip(self, world: World) -> str:
-        taken = {(pod.get("status") or {}).get("podIP") for pod in world.all(PODS)}
+    def _free_ip(self, view: ClusterView) -> str:
+        taken = {(pod.get("status") or {}).get("podIP") for pod in view.all(PODS)}
         taken |= {worker.ip for worker in self._workers.values()}
         candidates = (f"10.244.{high}.{low}" for high in range(256) for low in range(2, 255))
         return next(address for address in candidates if address not in taken)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from workflows.simulator.core.cluster.controllers.view import World
+from workflows.simulator.core.cluster.controllers.view import ClusterView
 from workflows.simulator.core.cluster.resources import (
     CONFIG_MAPS,
     PERSISTENT_VOLUME_CLAIMS,
@@ -26,10 +26,10 @@ class MountError(Exception):
     """A volume cannot be mounted now: the pod stays in ContainerCreating, with a FailedMount event."""
 
 
-def mounted(world: World, pod: Manifest, buckets: Path, folder: Path) -> dict[str, Path]:
+def mounted(view: ClusterView, pod: Manifest, buckets: Path, folder: Path) -> dict[str, Path]:
     """The folder of each volume of a pod, by the volume's name; `folder` is the pod's own. Raises MountError."""
     return {
-        volume["name"]: _mount(world, pod, volume, buckets, folder / volume["name"])
+        volume["name"]: _mount(view, pod, volume, buckets, folder / volume["name"])
         for volume in pod["spec"].get("volumes") or []
     }
 
@@ -43,15 +43,15 @@ def of_container(container: Mapping[str, Any], volumes: Mapping[str, Path]) -> d
     }
 
 
-def _mount(world: World, pod: Manifest, volume: Mapping[str, Any], buckets: Path, folder: Path) -> Path:
+def _mount(view: ClusterView, pod: Manifest, volume: Mapping[str, Any], buckets: Path, folder: Path) -> Path:
     if "persistentVolumeClaim" in volume:
-        return _claim(world, pod, volume["persistentVolumeClaim"]["claimName"], buckets)
+        return _claim(view, pod, volume["persistentVolumeClaim"]["claimName"], buckets)
     folder.mkdir(parents=True, exist_ok=True)
     for field, resource in (("configMap", CONFIG_MAPS), ("secret", SECRETS)):
         if field in volume:
             source = volume[field]
             name = source.get("name") or source.get("secretName")
-            holder = world.get(resource, name, pod["metadata"]["namespace"])
+            holder = view.get(resource, name, pod["metadata"]["namespace"])
             if holder is None and not source.get("optional"):
                 raise MountError(_failed(volume["name"], f'{resource.kind.lower()} "{name}" not found'))
             _write_files(folder, holder or {}, source, secret=field == "secret")
@@ -66,10 +66,10 @@ def _write_files(folder: Path, holder: Manifest, source: Mapping[str, Any], *, s
             (folder / names.get(key, key)).write_bytes(content)
 
 
-def _claim(world: World, pod: Manifest, name: str, buckets: Path) -> Path:
-    claim = world.get(PERSISTENT_VOLUME_CLAIMS, name, pod["metadata"]["namespace"])
+def _claim(view: ClusterView, pod: Manifest, name: str, buckets: Path) -> Path:
+    claim = view.get(PERSISTENT_VOLUME_CLAIMS, name, pod["metadata"]["namespace"])
     volume_name = ((claim or {}).get("spec") or {}).get("volumeName", "")
-    volume = world.get(PERSISTENT_VOLUMES, volume_name)
+    volume = view.get(PERSISTENT_VOLUMES, volume_name)
     if volume is None:
         raise MountError(f'Unable to attach or mount volumes: persistentvolumeclaim "{name}" is not bound to a volume')
     source = volume["spec"].get("csi") or {}
@@ -78,7 +78,7 @@ def _claim(world: World, pod: Manifest, name: str, buckets: Path) -> Path:
         raise MountError(_failed(volume_name, f"driver name {driver} not found in the list of registered CSI drivers"))
     attributes = source.get("volumeAttributes") or {}
     if attributes.get("authType") != "rrsa":
-        _check_secret(world, volume_name, source.get("nodePublishSecretRef"))
+        _check_secret(view, volume_name, source.get("nodePublishSecretRef"))
     folder: Path = buckets / "objects" / attributes.get("bucket", "") / attributes.get("path", "").strip("/")
     if not folder.is_dir():
         where = f"{attributes.get('bucket')}:{attributes.get('path')}"
@@ -87,13 +87,13 @@ def _claim(world: World, pod: Manifest, name: str, buckets: Path) -> Path:
     return folder
 
 
-def _check_secret(world: World, volume: str, reference: Mapping[str, str] | None) -> None:
+def _check_secret(view: ClusterView, volume: str, reference: Mapping[str, str] | None) -> None:
     if not reference:
         raise MountError(
             _failed(volume, "rpc error: code = InvalidArgument desc = Oss parameters error: no access key")
         )
     name, namespace = reference["name"], reference["namespace"]
-    secret = world.get(SECRETS, name, namespace)
+    secret = view.get(SECRETS, name, namespace)
     if secret is None:
         raise MountError(
             _failed(volume, f'fetching NodePublishSecretRef {namespace}/{name} failed: secrets "{name}" not found')

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from workflows.simulator.core.cluster.controllers.pace import Pace
-from workflows.simulator.core.cluster.controllers.view import World, condition
+from workflows.simulator.core.cluster.controllers.timing import ClusterTiming
+from workflows.simulator.core.cluster.controllers.view import ClusterView, condition
 from workflows.simulator.core.cluster.kubelet.containers import ContainerWorker
 from workflows.simulator.core.cluster.kubelet.environment import expand_all, variables
 from workflows.simulator.core.cluster.kubelet.mounts import MountError, mounted, of_container
@@ -28,7 +28,7 @@ class Host:
     runtime: ContainerRuntime
     buckets: Path
     folder: Path  # of the volumes that belong to a pod alone
-    pace: Pace
+    timing: ClusterTiming
     pool: Executor
     wake: Callable[[], None]
     dial: Callable[[str], Dial]  # cluster DNS as a namespace sees it
@@ -46,7 +46,7 @@ class PodWorker:
         self._ending: Future[None] | None = None
         before = {one["name"]: one for one in (pod.get("status") or {}).get("containerStatuses") or []}
         self.containers = {
-            spec["name"]: ContainerWorker(spec, host.pace, before.get(spec["name"]))
+            spec["name"]: ContainerWorker(spec, host.timing, before.get(spec["name"]))
             for spec in pod["spec"]["containers"]
         }
 
@@ -56,9 +56,9 @@ class PodWorker:
         found = (one.address(port) for one in running if one is not None)
         return next((address for address in found if address), None)
 
-    def sync(self, world: World, pod: Manifest) -> float | None:
+    def sync(self, view: ClusterView, pod: Manifest) -> float | None:
         """Bring the pod one step nearer to serving; seconds until it wants to be looked at again."""
-        wait = self._mount(world, pod)
+        wait = self._mount(view, pod)
         if wait is None:
             specs = {spec["name"]: spec for spec in pod["spec"]["containers"]}
             waits = []
@@ -66,24 +66,24 @@ class PodWorker:
                 worker.spec = specs[name]
                 waits.append(
                     worker.sync(
-                        partial(self._prepare, world, pod, worker.spec),
+                        partial(self._prepare, view, pod, worker.spec),
                         self._host.pool,
                         self._host.wake,
-                        lambda kind, reason, message: world.event(pod, reason, message, kind=kind, source=SOURCE),
+                        lambda kind, reason, message: view.event(pod, reason, message, kind=kind, source=SOURCE),
                     )
                 )
             wait = min(waits)
-        world.write_status(PODS, pod, self._status(pod))
+        view.write_status(PODS, pod, self._status(pod))
         return wait
 
-    def end(self, world: World, pod: Manifest) -> float | None:
+    def end(self, view: ClusterView, pod: Manifest) -> float | None:
         """Stop the containers, then let the object go."""
         if self._ending is None:
             self._ending = self._host.pool.submit(self.stop)
             self._ending.add_done_callback(lambda _done: self._host.wake())
         elif self._ending.done():
             self._ending.result()
-            world.delete(PODS, pod, grace=0)
+            view.delete(PODS, pod, grace=0)
             return None
         return _LOOK
 
@@ -91,7 +91,7 @@ class PodWorker:
         for worker in self.containers.values():
             worker.stop()
 
-    def _mount(self, world: World, pod: Manifest) -> float | None:
+    def _mount(self, view: ClusterView, pod: Manifest) -> float | None:
         """None once all volumes are mounted, else seconds to the next attempt."""
         if self._volumes is not None:
             return None
@@ -99,16 +99,16 @@ class PodWorker:
         if left > 0:
             return left
         try:
-            self._volumes = mounted(world, pod, self._host.buckets, self._folder)
+            self._volumes = mounted(view, pod, self._host.buckets, self._folder)
         except MountError as error:
-            self._mount_again = time.monotonic() + self._host.pace.mount_retry
-            world.event(pod, "FailedMount", str(error), source=SOURCE)
-            return self._host.pace.mount_retry
+            self._mount_again = time.monotonic() + self._host.timing.mount_retry
+            view.event(pod, "FailedMount", str(error), source=SOURCE)
+            return self._host.timing.mount_retry
         return None
 
-    def _prepare(self, world: World, pod: Manifest, spec: Mapping[str, Any]) -> Callable[[], Running]:
+    def _prepare(self, view: ClusterView, pod: Manifest, spec: Mapping[str, Any]) -> Callable[[], Running]:
         metadata = pod["metadata"]
-        env = variables(world, pod, spec, self.ip)
+        env = variables(view, pod, spec, self.ip)
         container = Container(
             pod=metadata["name"],
             name=spec["name"],

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from typing import Any
 
-from workflows.simulator.core.cluster.controllers.pace import Pace
+from workflows.simulator.core.cluster.controllers.timing import ClusterTiming
 from workflows.simulator.runtime import Address, Running
 
 _LONGEST_TIMEOUT = 3.0  # seconds; a probe that hangs must not hold back the end of a rehearsal
@@ -24,13 +24,13 @@ class Probe:
     busy machine takes its time.
     """
 
-    def __init__(self, spec: Mapping[str, Any], port: int, pace: Pace, patience: float) -> None:
+    def __init__(self, spec: Mapping[str, Any], port: int, timing: ClusterTiming, patience: float) -> None:
         self._spec = spec
         self._patience = patience
         self._good = time.monotonic()
         self._port = port
-        self._period = max(pace.shortest_period, float(spec.get("periodSeconds", 10)) * pace.probe_scale)
-        self._due = time.monotonic() + float(spec.get("initialDelaySeconds", 0)) * pace.probe_scale
+        self._period = max(timing.shortest_period, float(spec.get("periodSeconds", 10)) * timing.probe_scale)
+        self._due = time.monotonic() + float(spec.get("initialDelaySeconds", 0)) * timing.probe_scale
         self._asked: Future[bool] | None = None
         self._successes = 0
         self._failures = 0
@@ -89,10 +89,10 @@ def _get(address: Address, path: str, timeout: float) -> int:
 class Probes:
     """The three probes of one run of a container."""
 
-    def __init__(self, container: Mapping[str, Any], pace: Pace) -> None:
-        self._startup = _probe(container, "startupProbe", pace, pace.patience)
-        self._readiness = _probe(container, "readinessProbe", pace, 0.0)  # it kills nobody
-        self._liveness = _probe(container, "livenessProbe", pace, pace.patience)
+    def __init__(self, container: Mapping[str, Any], timing: ClusterTiming) -> None:
+        self._startup = _probe(container, "startupProbe", timing, timing.patience)
+        self._readiness = _probe(container, "readinessProbe", timing, 0.0)  # it kills nobody
+        self._liveness = _probe(container, "livenessProbe", timing, timing.patience)
 
     @property
     def started(self) -> bool:
@@ -119,12 +119,12 @@ class Probes:
         return min((wait for wait in waits if wait is not None), default=None)
 
 
-def _probe(container: Mapping[str, Any], name: str, pace: Pace, patience: float) -> Probe | None:
+def _probe(container: Mapping[str, Any], name: str, timing: ClusterTiming, patience: float) -> Probe | None:
     spec = container.get(name)
     if not spec:
         return None
     target = spec.get("httpGet") or spec.get("tcpSocket") or spec.get("grpc") or {}
-    return Probe(spec, container_port(container, target.get("port", 0)), pace, patience)
+    return Probe(spec, container_port(container, target.get("port", 0)), timing, patience)
 
 
 def container_port(container: Mapping[str, Any], port: int | str) -> int:

@@ -15,12 +15,12 @@ SINGLE = "model.safetensors"
 DTYPE_BYTES = 2  # bfloat16, also of the KV cache
 
 
-class CheckpointError(Exception):
+class ModelLoadError(Exception):
     """The folder does not hold a whole model; the message reads like the engine's own."""
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class LoadedModel:
     config: Mapping[str, Any]
     checksums: Mapping[str, str]  # tensor -> checksum of its header and of sampled bytes
 
@@ -47,17 +47,17 @@ class Checkpoint:
         return int(config["num_hidden_layers"]) * 2 * kv_heads * head_dim * DTYPE_BYTES
 
 
-def load(folder: Path, name: str) -> Checkpoint:
+def load(folder: Path, name: str) -> LoadedModel:
     """Read config, tokenizer and weights; `name` is the path that the engine was told.
 
-    Raises CheckpointError.
+    Raises ModelLoadError.
     """
     config = _json(folder / "config.json", f"OSError: {name} does not appear to have a file named config.json.")
     missing = [key for key in ("num_hidden_layers", "num_attention_heads", "hidden_size") if key not in config]
     if missing:
-        raise CheckpointError(f"ValueError: config.json of {name} lacks {', '.join(missing)}")
+        raise ModelLoadError(f"ValueError: config.json of {name} lacks {', '.join(missing)}")
     _check_tokenizer(folder, name)
-    return Checkpoint(config, dict(_checksums(folder, name)))
+    return LoadedModel(config, dict(_checksums(folder, name)))
 
 
 def _check_tokenizer(folder: Path, name: str) -> None:
@@ -65,7 +65,7 @@ def _check_tokenizer(folder: Path, name: str) -> None:
     if (folder / "tokenizer.json").is_file():
         _json(folder / "tokenizer.json", "")
     elif not all((folder / part).is_file() for part in ("vocab.json", "merges.txt")):
-        raise CheckpointError(f"OSError: Can't load tokenizer for '{name}': neither tokenizer.json nor vocab.json.")
+        raise ModelLoadError(f"OSError: Can't load tokenizer for '{name}': neither tokenizer.json nor vocab.json.")
 
 
 def _checksums(folder: Path, name: str) -> Iterator[tuple[str, str]]:
@@ -73,7 +73,7 @@ def _checksums(folder: Path, name: str) -> Iterator[tuple[str, str]]:
         found = dict(_tensors(folder / shard))
         absent = sorted(expected - found.keys())
         if absent:
-            raise CheckpointError(f"KeyError: {shard} lacks {absent[0]}, which {INDEX} promises")
+            raise ModelLoadError(f"KeyError: {shard} lacks {absent[0]}, which {INDEX} promises")
         yield from found.items()
 
 
@@ -81,14 +81,14 @@ def _shards(folder: Path, name: str) -> dict[str, set[str]]:
     """Shard -> tensors that it must hold."""
     if not (folder / INDEX).is_file():
         if not (folder / SINGLE).is_file():
-            raise CheckpointError(f"RuntimeError: Cannot find any model weights with `{name}`")
+            raise ModelLoadError(f"RuntimeError: Cannot find any model weights with `{name}`")
         return {SINGLE: set()}
     weight_map = _json(folder / INDEX, "").get("weight_map", {})
     shards: dict[str, set[str]] = {}
     for tensor, shard in weight_map.items():
         shards.setdefault(shard, set()).add(tensor)
     if not shards:
-        raise CheckpointError(f"RuntimeError: Cannot find any model weights with `{name}`")
+        raise ModelLoadError(f"RuntimeError: Cannot find any model weights with `{name}`")
     return shards
 
 
@@ -112,7 +112,7 @@ def _tensors(shard: Path) -> Iterator[tuple[str, str]]:
                 sample += file.read(min(SAMPLE, stop - start))
                 yield name, hashlib.sha256(json.dumps(entry, sort_keys=True).encode() + sample).hexdigest()[:16]
     except OSError as error:
-        raise CheckpointError(f"FileNotFoundError: {shard.name}: {error.strerror}") from error
+        raise ModelLoadError(f"FileNotFoundError: {shard.name}: {error.strerror}") from error
 
 
 def _header(shard: Path, text: bytes) -> dict[str, Any]:
@@ -128,17 +128,17 @@ def _header(shard: Path, text: bytes) -> dict[str, Any]:
     return dict(header)
 
 
-def _unreadable(shard: Path, why: str) -> CheckpointError:
-    return CheckpointError(f"safetensors_rust.SafetensorError: Error while deserializing header: {why} ({shard.name})")
+def _unreadable(shard: Path, why: str) -> ModelLoadError:
+    return ModelLoadError(f"safetensors_rust.SafetensorError: Error while deserializing header: {why} ({shard.name})")
 
 
 def _json(path: Path, absent: str) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CheckpointError(absent or f"FileNotFoundError: {path.name}: {error.strerror}") from error
+        raise ModelLoadError(absent or f"FileNotFoundError: {path.name}: {error.strerror}") from error
     except ValueError as error:
-        raise CheckpointError(f"json.decoder.JSONDecodeError: {path.name}: {error}") from error
+        raise ModelLoadError(f"json.decoder.JSONDecodeError: {path.name}: {error}") from error
     if not isinstance(found, dict):
-        raise CheckpointError(f"ValueError: {path.name} is not a JSON object")
+        raise ModelLoadError(f"ValueError: {path.name} is not a JSON object")
     return found

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Pace:
+class ClusterTiming:
     """Durations are in seconds."""
 
     probe_scale: float = 0.02  # factor on the period and the initial delay of a probe: 10 s become 0.2 s
@@ -19,7 +19,7 @@ class Pace:
     reboot: float = 20.0  # how long the pods of an earlier process may take to be ready again before the API answers
 
 
-FAST = Pace(
+FAST = ClusterTiming(
     probe_scale=0.002,
     shortest_period=0.02,
     crash_backoff=0.1,
