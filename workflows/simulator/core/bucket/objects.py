@@ -91,7 +91,7 @@ class Objects:
         return self._blobs / row.blob
 
     def open(self, bucket: str, key: str) -> tuple[ObjectRow, BufferedReader]:
-        """An object and its bytes at the same moment. Raises OssError for an absent object or bytes that are not kept."""
+        """An object and its bytes at the same moment. Raises OssError for an absent object or absent bytes."""
         with self._index.transaction():
             row = self.get(bucket, key)
             if not row.blob:
