@@ -9,8 +9,8 @@ from pathlib import Path
 from steps.reconcile.outputs import file_name
 from tests.support.samples import ROOT, SERVICES, service
 from workflows.pipeline import EXIT, MIRROR, Places, Task, arguments, command, tasks
+from workflows.simulator.http.server import LOOPBACK
 from workflows.simulator.launch import Addresses, embedded_services
-from workflows.simulator.server import LOOPBACK
 
 DEMO = service(name="demo")
 USER = 65532

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from steps.document.schema import ModelService, SecretCredentials, load
 from steps.ports.oss import AccessKey
-from workflows.simulator.bucket import Bucket
-from workflows.simulator.cluster.embedded import EmbeddedCluster
-from workflows.simulator.cluster.seed import Secret, Seed
-from workflows.simulator.engine import SglangRuntime
-from workflows.simulator.hub import Hub
+from workflows.simulator.core.cluster.seed import Secret, Seed
+from workflows.simulator.http.bucket import Bucket
+from workflows.simulator.http.cluster import EmbeddedCluster
+from workflows.simulator.http.engine import SglangRuntime
+from workflows.simulator.http.hub import Hub
+from workflows.simulator.http.server import LOOPBACK, PortInUseError
 from workflows.simulator.launch import Addresses
-from workflows.simulator.server import LOOPBACK, PortInUseError
 from workflows.simulator.tiny_model import write_tiny_model
 
 # Not a secret: the key of a bucket that exists on this machine only, for as long as a run.
