@@ -52,7 +52,7 @@ def kustomization(origin: str, resources: Iterable[object]) -> str:
 
 
 def permissions_page(service: ModelService) -> str:
-    """docs/accounts.md: the table of the roles, for people."""
+    """docs/permissions.md: the table of the roles, for people."""
     parts = [_INTRODUCTION.format(service=service.name)]
     parts.append(_rows((account, grant) for account, grant in accounts.table(service)))
     parts.append(_PEOPLE)
@@ -95,7 +95,7 @@ the namespace of the workflow, for Argo's executor. `slipway-download-model`, `s
 variables. The value of a Secret is read by `slipway-create-volume` alone, of the one Secret
 that it writes, and by `slipway-check-release`, which compares that one with the key that it was given.
 
-`preflight` asks for all of it with `SubjectAccessReview`, as API01 of [the checks](checks.md), before any byte moves.
+`preflight` asks for all of it with `SubjectAccessReview`, as API01 of [the checks](reference/checks.md), before any byte moves.
 From a laptop, one account runs all steps; it needs the sum, and `get`, `create` on `pods/proxy` and `services/proxy`.
 
 ## What keeps CI to one template
@@ -105,7 +105,7 @@ holds nothing else.
 
 *Kubernetes 1.30 and later*: the folder `policy` of the service. The API server takes from CI new Workflows alone, with
 `workflowTemplateRef` to this template, `arguments`, no other field and no status; parameters in the shape of
-[their table](runs.md#submit); the document as the template on the cluster holds it. A refusal says what is allowed.
+[their table](how-to/runs.md#submit); the document as the template on the cluster holds it. A refusal says what is allowed.
 
 *Older*: nothing, so give CI no token of that cluster, but let it send
 [signed webhooks](https://argo-workflows.readthedocs.io/en/latest/webhooks/) to Argo Server, which let it call the
