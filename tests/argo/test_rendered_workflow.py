@@ -274,7 +274,7 @@ def test_the_exit_codes_of_the_steps_decide_what_is_tried_again() -> None:
     assert again == [Exit.NO_ANSWER]
 
 
-# What became of a pod: phase, exit code and message of its node in Argo, as docs/retry.md lists them.
+# What became of a pod: phase, exit code and message of its node in Argo, as docs/how-to/retry.md lists them.
 LOST = {
     "evicted, kubelet up to 1.21": ("Failed", "-1", "The node was low on resource: memory. "),
     "evicted, kubelet from 1.22 on": ("Failed", "137", "The node was low on resource: ephemeral-storage. Threshold …"),

@@ -1,4 +1,4 @@
-"""The table of docs/transfer-retries.md says what happens at the hub; this walks through it row by row."""
+"""The table of docs/reference/transfer-retries.md says what happens at the hub; this walks through it row by row."""
 
 import datetime as dt
 import ssl
