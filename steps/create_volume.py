@@ -88,8 +88,8 @@ def plan(release: Release, facts: Facts) -> Plan:
         return plans.not_stored(release)
     faults = facts.foreign or tuple(volume.conflicts(release, facts.claim))
     if faults:
-        return Plan(faults=faults)
+        return Plan(failed=faults)
     stale = volume.stale(release, facts.volume)
     if stale and facts.volume is not None:
-        return Plan((deletion(facts.volume, stale),), waits=("then volume and claim are made anew",))
+        return Plan((deletion(facts.volume, stale),), waiting=("then volume and claim are made anew",))
     return plan_objects(facts.looks) + volume.binding(release, facts.volume, facts.claim)

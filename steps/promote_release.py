@@ -116,16 +116,16 @@ class PromoteRelease:
 
 def plan(release: Release, facts: Facts) -> Plan:
     if facts.operator is None:
-        return Plan(faults=(group_operator.ABSENT,))
+        return Plan(failed=(group_operator.ABSENT,))
     objects = plan_objects(facts.looks)
-    if objects.faults:
-        return Plan(faults=objects.faults)
+    if objects.failed:
+        return Plan(failed=objects.failed)
     if facts.group.group is None:
         fault = f"{Ref.of(facts.wanted)} does not exist, so it cannot be promoted; roll-out-service makes it"
-        return Plan(faults=(f"{fault}. Next: {NO_RELEASE}",))
+        return Plan(failed=(f"{fault}. Next: {NO_RELEASE}",))
     objects = plan_objects(facts.looks)
     if objects.changes and facts.proved != release.id:
-        return Plan(faults=(_unproved(release, facts.proved),))
+        return Plan(failed=(_unproved(release, facts.proved),))
     ready = gate(facts.wanted, facts.group)
     if not ready.converged:
         return ready

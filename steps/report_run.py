@@ -146,15 +146,15 @@ class ReportRun:
 
 def plan(service: ModelService, run: RunEnd, facts: Facts, *, tells: bool) -> Plan:
     if not run.status:
-        return Plan(kept=("no status of a run was given, so no one is told",))
+        return Plan(ok=("no status of a run was given, so no one is told",))
     back = _roll_back(facts)
     if run.failed and back and not back.ended and not facts.last_look:
-        return Plan(waits=(f"Argo to write how {ROLL_BACK} ended",))
-    recap = Plan(kept=(f"{run}: {run.status}", *facts.observed.recap(run), *map(task_line, _tasks(facts))))
+        return Plan(waiting=(f"Argo to write how {ROLL_BACK} ended",))
+    recap = Plan(ok=(f"{run}: {run.status}", *facts.observed.recap(run), *map(task_line, _tasks(facts))))
     if facts.spare:
         return recap + Plan(tuple(map(_giving_back, facts.spare)))
     if facts.refused:
-        return recap + Plan(faults=(facts.refused,))
+        return recap + Plan(failed=(facts.refused,))
     return recap if facts.told or not tells else recap + Plan((_telling(service, run, facts),))
 
 

@@ -164,7 +164,7 @@ class RollBack:
             try:
                 self._seen.proof = self._ask(_server(own))
             except NotServing as error:
-                return Plan(waits=(error.reason,))
+                return Plan(waiting=(error.reason,))
         return self._seen.proof
 
     def _ask(self, router: Server) -> Plan:
@@ -176,18 +176,18 @@ class RollBack:
         reply = self.inference.chat(router, ChatRequest(model, smoke.prompt, smoke.max_tokens))
         wrong = [str(reply)] if isinstance(reply, EngineError) else flaws(reply, model)
         if wrong:
-            return Plan(faults=(_no_answer(router, wrong),))
+            return Plan(failed=(_no_answer(router, wrong),))
         assert isinstance(reply, ChatResponse)
-        return Plan(kept=(f"{router} answered: {shown(reply.text or reply.reasoning)}",))
+        return Plan(ok=(f"{router} answered: {shown(reply.text or reply.reasoning)}",))
 
 
 def plan(service: ModelService, run: RunEnd, facts: Facts) -> Plan:
-    recap = Plan(kept=_recap(run, facts))
+    recap = Plan(ok=_recap(run, facts))
     reason = stays_out(run, facts)
     if reason:
-        return recap + (Plan(faults=(reason,)) if run.by_hand else Plan(kept=(reason,)))
+        return recap + (Plan(failed=(reason,)) if run.by_hand else Plan(ok=(reason,)))
     if facts.foreign or not facts.operator:
-        return recap + Plan(faults=(facts.foreign or group_operator.ABSENT,))
+        return recap + Plan(failed=(facts.foreign or group_operator.ABSENT,))
     removals = Plan(
         deletions(
             superseded(facts.found, service, kept_releases(facts)),
@@ -195,7 +195,7 @@ def plan(service: ModelService, run: RunEnd, facts: Facts) -> Plan:
         )
     )
     back = restoration(run, facts)
-    if removals.changes and back.faults:
+    if removals.changes and back.failed:
         return recap + removals  # the fault stays, and ends the step at its next observation
     return recap + removals + back
 
@@ -243,11 +243,11 @@ def restoration(run: RunEnd, facts: Facts) -> Plan:
     touched = run.by_hand or facts.observed.ran(TOUCHING)
     if not (touched or put_back or facts.group.group is None):
         return Plan()  # whatever differs, it was not this run
-    foreign = plan_objects((*facts.looks, *([facts.moving] if moves else []))).faults
+    foreign = plan_objects((*facts.looks, *([facts.moving] if moves else []))).failed
     if foreign:
-        return Plan(faults=tuple(f"the recorded release is not put back: {fault}" for fault in foreign))
+        return Plan(failed=tuple(f"the recorded release is not put back: {fault}" for fault in foreign))
     objects = plan_objects(facts.looks)
-    if objects.changes or objects.waits or not (put_back or moves):
+    if objects.changes or objects.waiting or not (put_back or moves):
         return objects
     ready = objects + stable(facts.looks[0].wanted, facts.group, facts.before)
     return ready + _moved_traffic(facts) if moves and ready.converged else ready
@@ -257,7 +257,7 @@ def _moved_traffic(facts: Facts) -> Plan:
     """The recorded release is ready; the traffic follows once it is proved, too."""
     if facts.moving is None or not facts.proof.converged:
         return facts.proof
-    return facts.proof + plan_objects((facts.moving,)) if facts.proof.kept else Plan(waits=("the first answer",))
+    return facts.proof + plan_objects((facts.moving,)) if facts.proof.ok else Plan(waiting=("the first answer",))
 
 
 def verdict(facts: Facts) -> str:

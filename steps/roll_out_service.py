@@ -110,19 +110,19 @@ class RollOutService:
 
 def plan(release: Release, facts: Facts) -> Plan:
     if facts.operator is None:
-        return Plan(faults=(group_operator.ABSENT,))
+        return Plan(failed=(group_operator.ABSENT,))
     faults = obstacles(release, facts)
     if faults:
-        return Plan(faults=tuple(faults))
+        return Plan(failed=tuple(faults))
     removals = deletions(to_remove(release, facts), _why_removed(release))
     waits = in_the_way(release, facts)
     if waits:
-        return Plan(removals, waits=tuple(waits))
-    objects = Plan(removals, kept=(facts.unread,) if facts.unread else ()) + plan_objects(facts.looks)
-    if objects.changes or objects.waits:
+        return Plan(removals, waiting=tuple(waits))
+    objects = Plan(removals, ok=(facts.unread,) if facts.unread else ()) + plan_objects(facts.looks)
+    if objects.changes or objects.waiting:
         return objects
     found = objects + stable(facts.looks[0].wanted, facts.group, facts.before)
-    return replace(found, waits=(*found.waits, *_no_room(release, facts))) if found.waits else found
+    return replace(found, waiting=(*found.waiting, *_no_room(release, facts))) if found.waiting else found
 
 
 def foreign_objects(release: Release, facts: Facts) -> list[str]:

@@ -193,19 +193,19 @@ def plan(release: Release, facts: Facts) -> Plan:
     if not before.converged:
         return before
     if not facts.requests:
-        return Plan(waits=("the first answer",))
+        return Plan(waiting=("the first answer",))
     judged = proving.evaluate(facts.workers, facts.requests, release.service.served_model_name)
-    return Plan(kept=(*worker_state.kept(release, facts.workers), *_told(facts.requests))) + judged
+    return Plan(ok=(*worker_state.kept(release, facts.workers), *_told(facts.requests))) + judged
 
 
 def unfit(release: Release, facts: Facts) -> Plan:
     """Why a request would prove nothing now; a plan without faults and waits if it would."""
     if facts.absent:
-        return Plan(faults=facts.absent)
+        return Plan(failed=facts.absent)
     faults = worker_state.faults(release, facts.workers, facts.routed)
     return Plan(
-        waits=facts.waits or tuple(worker_state.router_waits(release, facts.routed)),
-        faults=tuple(faults),
+        waiting=facts.waits or tuple(worker_state.router_waits(release, facts.routed)),
+        failed=tuple(faults),
     )
 
 

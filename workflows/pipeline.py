@@ -211,7 +211,7 @@ def arguments(
     options = (f"--{option}={values[option]}" for option in (*task.options, *shard, *task.about_run))
     given = (f"--parameter={parameter}" for parameter in parameters if task not in EXIT)
     edits = (f"--set={edit}" for edit in sets)
-    return (f"--service={places.document}", f"--outputs={places.outputs}", *scratch, *options, *given, *edits)
+    return (f"--document={places.document}", f"--outputs={places.outputs}", *scratch, *options, *given, *edits)
 
 
 def module_name(step: str) -> str:

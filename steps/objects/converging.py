@@ -124,16 +124,16 @@ def _revision(manifest: Manifest | None) -> str:
 def _plan_one(item: ObjectObservation) -> Plan:
     target = str(item.ref)
     if item.live is not None and being_deleted(item.live):
-        return Plan(waits=(f"{target} to be gone: {_held_by(item.live)}",))
+        return Plan(waiting=(f"{target} to be gone: {_held_by(item.live)}",))
     foreign = foreign_owner(Owner.of(item.wanted), item.live)
     if foreign or item.preview is None:
-        return Plan(faults=(foreign,))
+        return Plan(failed=(foreign,))
     if item.live is None:
         after = presentable(item.preview)
         return Plan((Change("create", target, "absent", Apply(item.wanted), after=after),))
     found = differences(item.live, item.preview)
     if not found:
-        return Plan(kept=(target,))
+        return Plan(ok=(target,))
     change = Change(
         "update",
         target,

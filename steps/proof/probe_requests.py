@@ -184,7 +184,7 @@ def others_came(requests: Sequence[ProbeRequest]) -> bool:
 def evaluate(workers: Sequence[WorkerState], requests: Sequence[ProbeRequest], model: str) -> Plan:
     """The result of all requests. A plan that waits asks for another reading, since the counters may follow."""
     if requests and not requests[-1].stable:
-        return Plan(waits=(f"the counters of {requests[-1]} to follow its answer",))
+        return Plan(waiting=(f"the counters of {requests[-1]} to follow its answer",))
     found = [fault for request in requests for fault in _faults(request, workers, model)]
     failures = [line for request in requests for line in _failures(request)]
     wanted, others = every_pair(workers), others_came(requests)
@@ -196,7 +196,7 @@ def evaluate(workers: Sequence[WorkerState], requests: Sequence[ProbeRequest], m
         found.append(f"no request proved {pairs} in {len(requests)} requests. Next: run the smoke test again")
     lines = [*_kept(requests), *_hidden(hidden, len(wanted))]
     lines += [f"{line}; not attributable, other clients are served" for line in failures] if others else []
-    return Plan(kept=tuple(lines), faults=tuple(dict.fromkeys(found)))
+    return Plan(ok=tuple(lines), failed=tuple(dict.fromkeys(found)))
 
 
 def _kept(requests: Sequence[ProbeRequest]) -> list[str]:

@@ -62,7 +62,7 @@ class Report(Protocol):
 
     def changed(self, change: Change) -> None: ...
 
-    def kept(self, reasons: Iterable[str]) -> None: ...
+    def ok(self, reasons: Iterable[str]) -> None: ...
 
     def waiting(self, reasons: Iterable[str]) -> None: ...
 
@@ -96,7 +96,7 @@ class StreamReport:
         if self._diff:
             self._print_diff(change)
 
-    def kept(self, reasons: Iterable[str]) -> None:
+    def ok(self, reasons: Iterable[str]) -> None:
         for reason in reasons:
             self._line("ok", reason)
 

@@ -36,7 +36,7 @@ def stable(wanted: Manifest, observed: GroupObservation, before: Fingerprint | N
     plan = gate(wanted, observed)
     if not plan.converged or before is None or before == fingerprint(observed):
         return plan
-    return Plan(waits=(f"{Ref.of(wanted)} to stay ready: a group that has just started may become unready once",))
+    return Plan(waiting=(f"{Ref.of(wanted)} to stay ready: a group that has just started may become unready once",))
 
 
 def gate(wanted: Manifest, observed: GroupObservation) -> Plan:
@@ -44,12 +44,12 @@ def gate(wanted: Manifest, observed: GroupObservation) -> Plan:
     roles = expected_roles(wanted, observed.group)
     faults = faults_of(roles, observed)
     if faults:
-        return Plan(faults=tuple(faults))
+        return Plan(failed=tuple(faults))
     missing = _missing(wanted, roles, observed)
     if missing:
-        return Plan(waits=tuple(missing))
+        return Plan(waiting=tuple(missing))
     counts = ", ".join(f"{role.name} {role.replicas}/{role.replicas}" for role in roles)
-    return Plan(kept=(f"{Ref.of(wanted)} serves: {counts} ready, all of the wanted template",))
+    return Plan(ok=(f"{Ref.of(wanted)} serves: {counts} ready, all of the wanted template",))
 
 
 def faults_of(roles: Iterable[ExpectedRole], observed: GroupObservation) -> list[str]:

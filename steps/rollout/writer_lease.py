@@ -218,20 +218,20 @@ class Guarded(Generic[Facts]):
 
     def plan(self, facts: GuardedFacts[Facts]) -> Plan:
         inner = self.step.plan(facts.inner)
-        if facts.overtaken and (inner.changes or inner.faults):
+        if facts.overtaken and (inner.changes or inner.failed):
             return self._refused(facts, inner)
         foreign = self.lease.foreign(facts.lease)
         if foreign:
-            return Plan(kept=inner.kept, faults=(foreign,)) if inner.changes else inner
+            return Plan(ok=inner.ok, failed=(foreign,)) if inner.changes else inner
         if facts.lease.last_holder == self.lease.writer.name:  # expired, it is renewed first
             return self._as_holder(facts.lease, inner)
-        if not inner.changes and not (inner.waits and self.lease.for_waits):
+        if not inner.changes and not (inner.waiting and self.lease.for_waits):
             return inner  # a run without changes leaves no trace, and waits for no other run
         other = facts.lease.held_by_other(self.lease.writer)
         if not other:
             # The step observes and plans again before it acts: until now, another run may have written.
             return Plan((self._swap(facts.lease, self.lease.acquired(facts.lease)),))
-        return Plan(kept=inner.kept, waits=(other,))
+        return Plan(ok=inner.ok, waiting=(other,))
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
         if not isinstance(changes[0].payload, Swap):
@@ -255,11 +255,11 @@ class Guarded(Generic[Facts]):
     def _refused(self, facts: GuardedFacts[Facts], inner: Plan) -> Plan:
         if facts.lease.holder == self.lease.writer.name:
             return Plan((self._swap(facts.lease, self.lease.released(facts.lease)),))
-        return Plan(kept=inner.kept, faults=(facts.overtaken, *inner.faults))
+        return Plan(ok=inner.ok, failed=(facts.overtaken, *inner.failed))
 
     def _as_holder(self, lease: LeaseObservation, inner: Plan) -> Plan:
-        done = not inner.changes and not inner.waits
-        stays = self.lease.writer.stays or (inner.faults and self.lease.writer.stays_with_faults)
+        done = not inner.changes and not inner.waiting
+        stays = self.lease.writer.stays or (inner.failed and self.lease.writer.stays_with_faults)
         if done and not stays:
             return Plan((self._swap(lease, self.lease.released(lease)),))
         if not done and lease.renewal_due:

@@ -34,10 +34,10 @@ from tests.support.rendered import LINES, VARIANTS, objects
 from tests.support.samples import DIGEST, SERVICES, release, service
 from workflows import pipeline
 from workflows.argo.templates import consumed_outputs
-from workflows.simulator.cluster.api import ApiServer
-from workflows.simulator.cluster.store import Store
-from workflows.simulator.hub import Hub
-from workflows.simulator.server import Handler, LoopbackServer
+from workflows.simulator.core.cluster.store import ClusterStore
+from workflows.simulator.http.api_server import ApiServer
+from workflows.simulator.http.hub import Hub
+from workflows.simulator.http.server import Handler, LoopbackServer
 from workflows.simulator.tiny_model import SMALL, write_tiny_model
 
 DOCUMENT = str(SERVICES / "qwen3-32b.yaml")
@@ -122,7 +122,8 @@ def run(left: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         if planned:
             monkeypatch.setitem(wiring.STEPS, step, lambda _invocation: planned)
         sets = ("--set", f"model.id={model}")
-        return main([step, "--service", DOCUMENT, *sets, "--model-digest", DIGEST, "--outputs", str(left)])
+        pinned = () if step == "resolve-model" else ("--model-digest", DIGEST)
+        return main([step, "--document", DOCUMENT, *sets, *pinned, "--outputs", str(left)])
 
     return run
 
@@ -130,7 +131,7 @@ def run(left: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 @contextmanager
 def empty_cluster(folder: Path) -> Iterator[str]:
     """The kubeconfig of a cluster in which nothing was promoted yet."""
-    api = ApiServer(Store())
+    api = ApiServer(ClusterStore())
     api.write_kubeconfig(folder / "kubeconfig")
     api.start()
     try:

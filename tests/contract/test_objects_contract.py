@@ -42,7 +42,7 @@ def here(server: Server, cluster: KubernetesCluster) -> Iterator[Release]:
 
 @pytest.fixture(scope="module")
 def operator(server: Server) -> Iterator[GroupOperator]:
-    path = ROOT / "workflows" / "simulator" / "cluster" / "crds" / "rbg-v0.6.0" / GROUPS
+    path = ROOT / "workflows" / "simulator" / "core" / "cluster" / "crds" / "rbg-v0.6.0" / GROUPS
     definition = yaml.safe_load(path.read_text(encoding="utf-8"))
     with custom_kinds(server, definition):
         until(lambda: ask(server.cluster()) is not None)

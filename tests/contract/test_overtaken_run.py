@@ -251,8 +251,8 @@ class Rival:
             plan = step.plan(step.observe())
             if plan.changes:
                 step.apply(plan.changes, self.report)
-            self.waited += plan.waits
-            self.refused += plan.faults
+            self.waited += plan.waiting
+            self.refused += plan.failed
 
 
 def test_of_two_runs_past_the_mutex_one_writes_and_the_other_one_is_told_which(live: LiveCluster) -> None:

@@ -55,7 +55,7 @@ pytestmark = [
 
 NOTIFY = "notify={webhook: {secret: webhook, key: url}}"
 KEY = AccessKey("dummy-id", "dummy-secret")
-CRDS = ROOT / "workflows" / "simulator" / "cluster" / "crds"
+CRDS = ROOT / "workflows" / "simulator" / "core" / "cluster" / "crds"
 NEEDED = (
     "rbg-v0.6.0/workloads.x-k8s.io_rolebasedgroups.yaml",
     "rbg-v0.8.0-alpha.5/workloads.x-k8s.io_roleinstancesets.yaml",

@@ -33,7 +33,7 @@ from tests.support.samples import ROOT, release
 
 pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # of a test server
 
-CRDS = ROOT / "workflows" / "simulator" / "cluster" / "crds"
+CRDS = ROOT / "workflows" / "simulator" / "core" / "cluster" / "crds"
 KEY = AccessKey("dummy-id", "dummy-secret", "dummy-token")
 # Among them every field that only some documents have, and quantities as Kubernetes writes them.
 DOCUMENTS = {

@@ -19,8 +19,8 @@ from steps.report.run_end import ReadWorkflow
 from tests.support.live_cluster import LiveCluster, live_cluster
 from tests.support.samples import release
 from tests.support.toy_cluster import ABSENT_IMAGE, CRASHING_IMAGE
-from workflows.simulator.cluster.controllers.operator_style import OPERATOR_STYLES
-from workflows.simulator.cluster.resources import PERSISTENT_VOLUMES
+from workflows.simulator.core.cluster.controllers.operator_style import OPERATOR_STYLES
+from workflows.simulator.core.cluster.resources import PERSISTENT_VOLUMES
 
 OLD = release(digest="sha256:" + "2" * 64)
 NEW = release(digest="sha256:" + "3" * 64)

@@ -13,7 +13,7 @@ from steps.adapters.sglang.client import SglangInference, connect
 from steps.adapters.sglang.routes import DirectRoute
 from steps.errors import Blocked, StepError, TransientError
 from steps.ports.sglang import ChatRequest, ChatResponse, EngineError, NotServing, Pairing, Server
-from workflows.simulator.server import Handler, LoopbackServer
+from workflows.simulator.http.server import Handler, LoopbackServer
 
 WORKER = Server("pods", "default", "demo-prefill-0", 8000, "127.0.0.1")
 QUESTION = ChatRequest("m", "What is a keel?", 8)

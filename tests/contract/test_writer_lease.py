@@ -44,7 +44,7 @@ class Step:
 
     def plan(self, missing: tuple[str, ...]) -> Plan:
         changes = tuple(Change("create", name) for name in missing[:1])
-        return Plan(changes, waits=() if missing else self.waits, faults=self.faults)
+        return Plan(changes, waiting=() if missing else self.waits, failed=self.faults)
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
         for change in changes:

@@ -89,8 +89,10 @@ def test_absent_wanted_and_leaving_objects_are_planned_as_such() -> None:
     leaving["metadata"]["finalizers"] = ["kubernetes.io/pvc-protection"]
     plan = plan_objects([absent(one), as_wanted(two), ObjectObservation(three, leaving, None)])
     assert [str(change) for change in plan.changes] == ["create ConfigMap/default/a (absent)"]
-    assert plan.kept == ("ConfigMap/default/b",)
-    assert plan.waits == ("ConfigMap/default/c to be gone: it is being deleted, held by kubernetes.io/pvc-protection",)
+    assert plan.ok == ("ConfigMap/default/b",)
+    assert plan.waiting == (
+        "ConfigMap/default/c to be gone: it is being deleted, held by kubernetes.io/pvc-protection",
+    )
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_a_group_that_serves_passes() -> None:
     words = (
         f"RoleBasedGroup/default/{GROUP} serves: prefill 2/2, decode 1/1, router 1/1 ready, all of the wanted template"
     )
-    assert plan.kept == (words,)
+    assert plan.ok == (words,)
 
 
 def test_a_group_of_the_newer_api_passes() -> None:
@@ -152,15 +152,15 @@ LIES: dict[str, tuple[Spoil, str]] = {
 def test_the_gate_stays_shut(lie: str) -> None:
     spoil, words = LIES[lie]
     plan = gate(WANTED, spoil(spoiled(ready_group(WANTED))))
-    assert len(plan.waits) == 1
-    assert not plan.faults
-    assert words in plan.waits[0]
+    assert len(plan.waiting) == 1
+    assert not plan.failed
+    assert words in plan.waiting[0]
 
 
 def test_the_newer_api_counts_pods_that_are_updated_and_ready() -> None:
     wanted = group_of(release(), NEW_API)
     observed = workload("prefill", "status", updatedReadyReplicas=1)(spoiled(ready_group(wanted)))
-    assert "to count 2: updatedReadyReplicas 1" in gate(wanted, observed).waits[0]
+    assert "to count 2: updatedReadyReplicas 1" in gate(wanted, observed).waiting[0]
 
 
 def test_a_group_kept_as_stateful_sets_is_looked_up_as_such_under_the_newer_api() -> None:
@@ -183,14 +183,14 @@ def test_one_line_says_how_far_each_role_is() -> None:
     observed = without_pod(3)(pod(0, unready)(spoiled(ready_group(WANTED))))
     prefill = f"prefill 1/2 ready: {GROUP}-prefill-0 is Running but not Ready"
     router = "router 0/1 ready: not all pods are created"
-    assert gate(WANTED, observed).waits == (f"{prefill}, decode 1/1 ready, {router}",)
+    assert gate(WANTED, observed).waiting == (f"{prefill}, decode 1/1 ready, {router}",)
 
 
 def test_a_role_that_the_operator_holds_back_says_why() -> None:
     observed = without_workload("router")(without_pod(3)(spoiled(ready_group(WANTED))))
     assert observed.group is not None
     observed = replace(observed, events=(event(observed.group, "DependencyNotMet", "decode is not ready"),))
-    assert gate(WANTED, observed).waits[0].endswith("the operator reports DependencyNotMet: decode is not ready")
+    assert gate(WANTED, observed).waiting[0].endswith("the operator reports DependencyNotMet: decode is not ready")
 
 
 def test_a_volume_that_cannot_be_mounted_explains_the_pod() -> None:
@@ -203,7 +203,7 @@ def test_a_volume_that_cannot_be_mounted_explains_the_pod() -> None:
 
     observed = pod(2, creating)(spoiled(ready_group(WANTED)))
     observed = replace(observed, events=(event(observed.pods[2], "FailedMount", "bucket does not exist"),))
-    assert f"{GROUP}-decode-0 is ContainerCreating (bucket does not exist)" in gate(WANTED, observed).waits[0]
+    assert f"{GROUP}-decode-0 is ContainerCreating (bucket does not exist)" in gate(WANTED, observed).waiting[0]
 
 
 def crashing(found: Manifest) -> None:
@@ -218,20 +218,20 @@ def crashing(found: Manifest) -> None:
 
 def test_a_pod_that_cannot_come_up_ends_the_wait_with_its_reason() -> None:
     plan = gate(WANTED, pod(2, crashing)(spoiled(ready_group(WANTED))))
-    assert len(plan.faults) == 1
-    assert "no such device erdma_0" in plan.faults[0]
+    assert len(plan.failed) == 1
+    assert "no such device erdma_0" in plan.failed[0]
 
 
 @pytest.mark.parametrize("leaving", [relabelled, deleted])
 def test_a_broken_pod_on_its_way_out_ends_nothing(leaving: Callable[[Manifest], Any]) -> None:
     observed = pod(2, leaving)(pod(2, crashing)(spoiled(ready_group(WANTED))))
-    assert not gate(WANTED, observed).faults
+    assert not gate(WANTED, observed).failed
 
 
 def test_a_group_that_was_seen_to_become_ready_must_be_seen_so_twice() -> None:
     ready = ready_group(WANTED)
     starting = fingerprint(pod(1, unready)(spoiled(ready)))
-    assert "to stay ready" in stable(WANTED, ready, starting).waits[0]
+    assert "to stay ready" in stable(WANTED, ready, starting).waiting[0]
     assert stable(WANTED, ready, fingerprint(ready)).converged
 
 
@@ -241,7 +241,7 @@ def test_a_restart_between_two_observations_counts_as_falling_back() -> None:
     def restarted(found: Manifest) -> None:
         found["status"]["containerStatuses"][0]["restartCount"] = 1
 
-    assert stable(WANTED, pod(0, restarted)(spoiled(ready)), fingerprint(ready)).waits
+    assert stable(WANTED, pod(0, restarted)(spoiled(ready)), fingerprint(ready)).waiting
 
 
 def test_a_group_that_is_ready_at_the_first_observation_needs_no_second() -> None:

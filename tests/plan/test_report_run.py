@@ -84,26 +84,26 @@ def test_what_is_not_known_is_said_and_told() -> None:
     )
     assert (
         "the state of the tasks is not known: it is offloaded"
-        in planned(FAILED, Facts(ObservedRun(unread="it is offloaded"))).kept
+        in planned(FAILED, Facts(ObservedRun(unread="it is offloaded"))).ok
     )
 
 
 def test_people_are_told_once_and_only_if_the_document_names_them() -> None:
     assert planned(FAILED, facts(*TASKS, told=True)).converged
     assert planned(FAILED, facts(*TASKS), tells=False).converged
-    assert planned(RunEnd.of("", ""), facts(*TASKS)) == Plan(kept=("no status of a run was given, so no one is told",))
+    assert planned(RunEnd.of("", ""), facts(*TASKS)) == Plan(ok=("no status of a run was given, so no one is told",))
 
 
 def test_a_way_back_that_argo_has_not_written_yet_is_waited_for_some_looks() -> None:
     late = facts(*TASKS, TaskResult("roll-back", "Running", at_exit=True))
-    assert planned(FAILED, late).waits == ("Argo to write how roll-back ended",)
+    assert planned(FAILED, late).waiting == ("Argo to write how roll-back ended",)
     assert planned(FAILED, replace(late, last_look=True)).changes
     assert planned(SUCCEEDED, late).changes
 
 
 def test_each_failed_task_is_in_the_recap_and_what_was_left_out_is_not() -> None:
     skipped = TaskResult("roll-back", "Skipped", at_exit=True)
-    assert planned(FAILED, facts(*TASKS, skipped, told=True)).kept == (
+    assert planned(FAILED, facts(*TASKS, skipped, told=True)).ok == (
         "run nightly-7: Failed",
         "smoke-test failed: no KV cache moved",
         "resolve-model: Succeeded (nothing changed, 1 as wanted)",
@@ -125,7 +125,7 @@ def test_an_attempt_that_failed_on_the_way_does_not_make_a_green_run_read_like_a
     green = facts(TaskResult("download-model", "Succeeded", tried=("pod deleted",)))
     words = "Succeeded (tried again on the way: download-model failed: pod deleted)"
     assert words in summary(SERVICE, SUCCEEDED, green)
-    assert planned(SUCCEEDED, green, tells=False).kept[1] == "download-model failed: pod deleted, then retried"
+    assert planned(SUCCEEDED, green, tells=False).ok[1] == "download-model failed: pod deleted, then retried"
 
 
 def test_the_last_attempt_of_a_task_says_why_it_failed() -> None:

@@ -27,7 +27,7 @@ RECORD = Record(ENTRY)
 FAILED = RunEnd.of("nightly-7", "Failed")
 SUCCEEDED = RunEnd.of("nightly-7", "Succeeded")
 BY_HAND = RunEnd.of("", "")
-ANSWERED = Plan(kept=("services/default/x:8000 answered: Wood.",))
+ANSWERED = Plan(ok=("services/default/x:8000 answered: Wood.",))
 
 
 def observed(*tasks: tuple[str, str]) -> ObservedRun:
@@ -78,19 +78,19 @@ REMOVED = [f"delete RoleBasedGroup/default/{CANDIDATE.group}", f"delete Service/
 def test_a_run_that_succeeded_leaves_nothing_to_do() -> None:
     found = planned(SUCCEEDED, healthy(found=made(CURRENT, CANDIDATE)))
     assert found.converged
-    assert found.kept[0] == "run nightly-7: Succeeded"
+    assert found.ok[0] == "run nightly-7: Succeeded"
 
 
 def test_without_the_status_that_argo_was_to_fill_in_nothing_is_touched() -> None:
     found = planned(RunEnd.of("x", "{{workflow.status}}"), healthy(ObservedRun(), found=made(CURRENT, CANDIDATE)))
-    assert found == Plan(kept=("no status of a run was given, so nothing is touched",))
+    assert found == Plan(ok=("no status of a run was given, so nothing is touched",))
 
 
 @EITHER
 def test_a_run_that_wrote_nothing_rolls_nothing_back_whatever_there_is(run: ObservedRun) -> None:
     facts = healthy(run, found=made(CURRENT, CANDIDATE), group=GroupObservation(None), wrote=False)
     assert planned(FAILED, facts).converged
-    assert planned(FAILED, facts).kept[-1] == "run nightly-7 wrote nothing, so nothing is rolled back"
+    assert planned(FAILED, facts).ok[-1] == "run nightly-7 wrote nothing, so nothing is rolled back"
     assert summary(FAILED, facts) == "run nightly-7 wrote nothing, so nothing is rolled back"
 
 
@@ -135,7 +135,7 @@ def test_what_was_put_back_is_waited_for() -> None:
     starting = ready_group(group_of(CURRENT))
     starting = replace(starting, pods=starting.pods[1:])
     waiting = planned(FAILED, healthy(EARLY, group=starting, done=("put back",)))
-    assert "prefill 1/2 ready" in waiting.waits[0]
+    assert "prefill 1/2 ready" in waiting.waiting[0]
     assert not waiting.changes
     serving = healthy(EARLY, done=("put back",), before=fingerprint(ready_group(group_of(CURRENT))))
     assert planned(FAILED, serving).converged
@@ -163,15 +163,15 @@ def test_traffic_moves_back_only_to_a_release_that_is_ready_and_has_answered() -
     starting = replace(starting, pods=starting.pods[1:])
     waiting = planned(FAILED, astray(group=starting, done=("put back",), proof=ANSWERED))
     assert not waiting.changes
-    assert "prefill 1/2 ready" in waiting.waits[0]
+    assert "prefill 1/2 ready" in waiting.waiting[0]
     silent = planned(FAILED, astray())
-    assert (silent.changes, silent.waits) == ((), ("the first answer",))
+    assert (silent.changes, silent.waiting) == ((), ("the first answer",))
     assert lines(planned(FAILED, astray(proof=ANSWERED))) == ["update Service/default/sglang-pd"]
 
 
 def test_traffic_stays_where_it_is_if_the_recorded_release_does_not_answer_well() -> None:
-    found = planned(FAILED, astray(proof=Plan(faults=("no good answer",))))
-    assert (found.changes, found.faults) == ((), ("no good answer",))
+    found = planned(FAILED, astray(proof=Plan(failed=("no good answer",))))
+    assert (found.changes, found.failed) == ((), ("no good answer",))
 
 
 def test_traffic_that_goes_to_the_recorded_release_already_is_not_written() -> None:
@@ -191,15 +191,15 @@ def test_a_service_that_was_handed_over_keeps_its_traffic_and_no_group_is_made_f
     ):
         found = planned(FAILED, facts)
         assert not found.changes
-        assert found.faults[0].startswith("the recorded release is not put back: Service/default/sglang-pd exists and")
-        assert "it belongs to chat" in found.faults[0]
+        assert found.failed[0].startswith("the recorded release is not put back: Service/default/sglang-pd exists and")
+        assert "it belongs to chat" in found.failed[0]
         # What this run left behind goes all the same.
         assert lines(planned(FAILED, replace(facts, found=made(CURRENT, CANDIDATE)))) == REMOVED
 
 
 def test_a_record_of_another_owner_is_a_fault_before_anything_is_removed() -> None:
     facts = healthy(found=made(CANDIDATE), foreign="ConfigMap/default/qwen3-32b-release exists and belongs to chat")
-    assert planned(FAILED, facts).faults == (facts.foreign,)
+    assert planned(FAILED, facts).failed == (facts.foreign,)
     assert not planned(FAILED, facts).changes
 
 
@@ -217,21 +217,21 @@ def test_a_broken_record_costs_only_the_way_back(
     """Which release it names is not known: what takes the traffic stays, and everything if nothing does."""
     facts = Facts(LATE, broken="it is no JSON", found=found, traffic=live(traffic) if traffic else None)
     assert lines(planned(FAILED, facts)) == expected
-    assert "there is nothing to go back to: it is no JSON" in planned(FAILED, facts).kept
+    assert "there is nothing to go back to: it is no JSON" in planned(FAILED, facts).ok
     assert "there is nothing to go back to: it is no JSON" in summary(FAILED, facts)
 
 
 def test_a_run_that_a_newer_one_overtook_removes_its_candidate_and_leaves_the_rest() -> None:
     facts = healthy(found=made(CURRENT, CANDIDATE), looks=(), moving=None, overtaken="nightly-8 promoted since")
     assert lines(planned(FAILED, facts)) == REMOVED
-    assert "the recorded release is left as it is: nightly-8 promoted since" in planned(FAILED, facts).kept
+    assert "the recorded release is left as it is: nightly-8 promoted since" in planned(FAILED, facts).ok
 
 
 def test_what_another_run_changes_by_now_is_left_to_it() -> None:
     """A run that waited in vain for the service, or lost it: whatever is half made there is not its own."""
     facts = healthy(found=made(CURRENT, CANDIDATE), other_writer="nightly-8 changes this service")
     assert planned(FAILED, facts).converged
-    assert planned(FAILED, facts).kept[-1] == "nothing is put back: nightly-8 changes this service"
+    assert planned(FAILED, facts).ok[-1] == "nothing is put back: nightly-8 changes this service"
     assert "another run changes the service" in summary(FAILED, facts)
 
 
@@ -259,16 +259,16 @@ def test_by_hand_it_refuses_what_another_run_works_on(changes: dict[str, Any], w
     facts = healthy(ObservedRun(), found=made(CURRENT, CANDIDATE))
     found = planned(RunEnd.of("nightly-7", ""), replace(facts, **changes))
     assert not found.changes
-    assert words in found.faults[0]
+    assert words in found.failed[0]
 
 
 def test_each_failed_task_is_in_the_recap() -> None:
     run = ObservedRun(Run("nightly-7", "Running", tasks=(TaskResult("smoke-test", "Failed", "no KV cache moved"),)))
-    assert planned(FAILED, healthy(run)).kept[:2] == (
+    assert planned(FAILED, healthy(run)).ok[:2] == (
         "run nightly-7: Failed",
         "smoke-test failed: no KV cache moved",
     )
-    unread = planned(FAILED, healthy(ObservedRun(unread="it is offloaded"))).kept
+    unread = planned(FAILED, healthy(ObservedRun(unread="it is offloaded"))).ok
     assert "the state of the tasks is not known: it is offloaded" in unread
 
 

@@ -112,7 +112,7 @@ def with_worker(name: str, **changes: Any) -> Facts:
 def test_every_pair_that_moved_its_kv_cache_is_kept_with_its_bytes() -> None:
     found = plan(RELEASE, facts())
     assert found.converged
-    assert found.kept == (
+    assert found.ok == (
         "2 prefill and 1 decode workers run SGLang 0.5.23 with /models/Qwen3-32B, the same weights 906d8c493c20",
         "the router has 2 prefill and 1 decode healthy workers",
         "every worker refuses a chat that bypasses the router with 400",
@@ -125,8 +125,8 @@ def test_every_pair_that_moved_its_kv_cache_is_kept_with_its_bytes() -> None:
 
 def test_a_router_that_does_not_see_all_workers_is_waited_for() -> None:
     found = plan(RELEASE, facts(routed=routed("prefill-0", "decode-0")))
-    assert found.waits == ("the router to register 2 healthy prefill workers; it has 1",)
-    assert not found.faults
+    assert found.waiting == ("the router to register 2 healthy prefill workers; it has 1",)
+    assert not found.failed
 
 
 @pytest.mark.parametrize(
@@ -159,23 +159,23 @@ def test_a_worker_that_is_not_as_rendered_is_a_fault_before_any_request(
     name: str, changes: dict[str, Any], fault: str
 ) -> None:
     found = plan(RELEASE, replace(with_worker(name, **changes), requests=()))
-    assert any(fault in line for line in found.faults), found.faults
+    assert any(fault in line for line in found.failed), found.failed
 
 
 def test_a_log_that_rotated_away_is_said_and_is_no_fault() -> None:
     found = plan(RELEASE, with_worker("decode-0", transport="unknown"))
-    assert not found.faults
-    assert "RDMA is as rendered; the logs of decode-0 no longer show the transport" in found.kept
+    assert not found.failed
+    assert "RDMA is as rendered; the logs of decode-0 no longer show the transport" in found.ok
 
 
 def test_a_bootstrap_port_that_the_router_does_not_pass_on_is_a_fault() -> None:
     found = plan(RELEASE, facts(routed=routed(*NAMES, bootstrap_port=8998)))
-    assert found.faults[0].startswith("the router sends requests for http://prefill-0:8000 with bootstrap port 8998")
+    assert found.failed[0].startswith("the router sends requests for http://prefill-0:8000 with bootstrap port 8998")
 
 
 def test_kv_cache_that_is_too_little_for_the_prompt_is_a_fault() -> None:
     half = request("prefill-0", prefill_0=gave(MOVED / 2))
-    assert plan(RELEASE, facts(half)).faults == (
+    assert plan(RELEASE, facts(half)).failed == (
         (
             "the request through the router: prefill-0 moved 6.2 MiB of KV cache for 100 tokens, "
             "expected 12.5 MiB at 131072 bytes a token"
@@ -195,12 +195,12 @@ def test_kv_cache_may_be_rounded_up_to_whole_pages() -> None:
 
 def test_an_answer_without_any_transfer_is_waited_for_and_then_a_fault() -> None:
     nothing = request(None)
-    assert plan(RELEASE, facts(nothing)).waits == (
+    assert plan(RELEASE, facts(nothing)).waiting == (
         "the counters of the request through the router to follow its answer",
     )
     for _ in range(READINGS):
         nothing = nothing.again(nothing.after)
-    assert plan(RELEASE, facts(nothing)).faults == (
+    assert plan(RELEASE, facts(nothing)).failed == (
         (
             "the request through the router: answered, but no prefill worker sent KV cache: "
             "found 0 transfers, expected 1"
@@ -215,7 +215,7 @@ def tried_twice(**decode: Any) -> ProbeRequest:
 
 
 def test_a_failure_counter_that_moves_beside_a_good_answer_is_a_fault() -> None:
-    assert plan(RELEASE, facts(tried_twice(), request("prefill-1"))).faults == (
+    assert plan(RELEASE, facts(tried_twice(), request("prefill-1"))).failed == (
         "prefill-1: num_transfer_failed_reqs_total rose by 1 during the request through the router, expected 0",
         "decode-0: num_transfer_failed_reqs_total rose by 1 during the request through the router, expected 0",
     )
@@ -235,7 +235,7 @@ def test_a_failure_counter_that_other_clients_may_have_moved_is_told_and_is_no_f
     assert (
         "decode-0: num_transfer_failed_reqs_total rose by 1 during the request through the router; not attributable, "
         "other clients are served"
-    ) in found.kept
+    ) in found.ok
 
 
 def test_clients_that_were_seen_between_two_requests_count_as_well() -> None:
@@ -247,7 +247,7 @@ def test_clients_that_were_seen_between_two_requests_count_as_well() -> None:
         after={name: add(passed[name], later.after[name]) for name in NAMES},
     )
     assert later.pairs == {PAIRS[1]}
-    assert plan(RELEASE, facts(tried_twice(), later)).faults == ()
+    assert plan(RELEASE, facts(tried_twice(), later)).failed == ()
 
 
 def add(one: Counters, other: Counters) -> Counters:
@@ -256,7 +256,7 @@ def add(one: Counters, other: Counters) -> Counters:
 
 def test_a_worker_that_was_started_again_is_named() -> None:
     again = replace(request("prefill-0"), before={name: Counters(requests=5) for name in NAMES})
-    assert any("decode-0: its counters fell" in line for line in plan(RELEASE, facts(again)).faults)
+    assert any("decode-0: its counters fell" in line for line in plan(RELEASE, facts(again)).failed)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_bytes_that_others_hide_are_asked_for_again_and_then_called_not_attribut
     assert next_request(PAIRS, end) is None
     found = plan(RELEASE, facts(*end))
     assert found.converged
-    assert found.kept[-3:] == (
+    assert found.ok[-3:] == (
         "prefill-0 -> decode-0 moved 12.5 MiB for 100 tokens, asked directly",
         (
             "prefill-1 -> decode-0 answered in 4 rooms of its own; bytes not attributable, "
@@ -317,19 +317,19 @@ def test_bytes_that_others_hide_are_asked_for_again_and_then_called_not_attribut
 def test_a_size_that_only_this_request_can_have_moved_is_a_fault_whatever_others_do() -> None:
     router = request("prefill-0", prefill_1=gave(MOVED / 3))
     tenth = request(None, PAIRS[0], prefill_0=gave(MOVED / 10))
-    assert "prefill-0 moved 1.2 MiB of KV cache for 100 tokens" in plan(RELEASE, facts(router, tenth)).faults[0]
+    assert "prefill-0 moved 1.2 MiB of KV cache for 100 tokens" in plan(RELEASE, facts(router, tenth)).failed[0]
 
 
 def test_a_chosen_prefill_that_counts_no_handover_at_all_is_a_fault_whatever_others_do() -> None:
     silent = replace(request("prefill-1", PAIRS[0]), readings=READINGS)
-    assert plan(RELEASE, facts(busy(PAIRS[1]), silent)).faults == (
+    assert plan(RELEASE, facts(busy(PAIRS[1]), silent)).failed == (
         ("prefill-0 -> decode-0: answered, but no prefill worker sent KV cache: found 0 transfers, expected 1"),
     )
 
 
 def test_an_answer_that_no_decode_of_this_release_finished_is_a_fault() -> None:
     elsewhere = replace(request("prefill-0", decode_0=Counters()), readings=READINGS)
-    assert "no decode worker finished a request" in plan(RELEASE, facts(elsewhere)).faults[0]
+    assert "no decode worker finished a request" in plan(RELEASE, facts(elsewhere)).failed[0]
 
 
 def test_the_router_is_asked_first_then_the_pairs_that_it_never_took() -> None:
@@ -348,7 +348,7 @@ def test_after_a_failure_each_pair_is_asked_once_to_find_the_broken_one() -> Non
     broken = replace(request(None, PAIRS[1]), response=EngineError(500, "decode: KVTransferError"))
     done = [refused, request("prefill-0", PAIRS[0]), broken]
     assert next_request(PAIRS, done) is None
-    assert plan(RELEASE, facts(*done)).faults == (
+    assert plan(RELEASE, facts(*done)).failed == (
         "the request through the router: no answer, found 500: decode_internal_error",
         "prefill-1 -> decode-0: no answer, found 500: decode: KVTransferError",
     )

@@ -18,8 +18,8 @@ from steps.report_run import ReportRun
 from tests.support.argo_world import NAMESPACE, SERVICE, ArgoWorld, Attempt, nodes
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.samples import service
-from workflows.simulator import faults
-from workflows.simulator.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS
+from workflows.simulator.core.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS
+from workflows.simulator.faults import request_faults
 
 RUN = "qwen3-32b-nightly"
 TASKS = {"resolve-model": (Attempt(),), "smoke-test": (Attempt("Failed", "no KV cache moved", "nothing changed"),)}
@@ -103,7 +103,7 @@ def test_each_of_three_ends_is_told_once_whatever_other_runs_were_told_in_betwee
 
 
 def test_without_the_right_to_read_its_run_it_does_the_rest(failed: ArgoWorld) -> None:
-    failed.faults.script(f"/workflows/{RUN}", faults.FORBIDDEN, 10)
+    failed.faults.plan(f"/workflows/{RUN}", request_faults.FORBIDDEN, 10)
     inbox = Inbox()
     report, outputs = reported(failed, inbox)
     assert len(inbox) == 1

@@ -28,13 +28,15 @@ from steps.ports.sglang import (
 )
 from steps.sglang.flags import worker_args
 from tests.support.pd_group import MODEL_PATH, PdGroup
-from workflows.simulator.engine import EngineContainer, Script, Timing, checkpoint, self_description
-from workflows.simulator.engine.client import Caller
-from workflows.simulator.engine.counters import Counters
-from workflows.simulator.engine.flags import parse_worker
-from workflows.simulator.engine.handover import KvCache
-from workflows.simulator.engine.language import Sampling, generate, render, tokens
-from workflows.simulator.engine.worker import Identity, Worker
+from workflows.simulator.core.engine import loaded_model, server_info
+from workflows.simulator.core.engine.counters import Counters
+from workflows.simulator.core.engine.fake_model import Sampling, generate, render, tokens
+from workflows.simulator.core.engine.flags import parse_worker
+from workflows.simulator.core.engine.kv_transfer import KvCache
+from workflows.simulator.core.engine.worker import Identity, Worker
+from workflows.simulator.faults.engine_faults import EngineFaults, EngineTiming
+from workflows.simulator.http.client import Caller
+from workflows.simulator.http.engine import EngineContainer
 from workflows.simulator.runtime import Container
 
 CHAT = ("POST", "/v1/chat/completions")
@@ -89,16 +91,16 @@ class BusyGroup:
     def __post_init__(self) -> None:
         self._random, self._order, self._turn = Random(self.seed), count(), count(self.seed)
         caller = Caller(self.pd.dial)
-        model = checkpoint.load(self.pd.model, MODEL_PATH)
+        model = loaded_model.load(self.pd.model, MODEL_PATH)
         for role in ("prefill", "decode"):
             for number in range(self.pd.release.replicas[role]):
                 name, flags = f"{role}-{number}", parse_worker(worker_args(self.pd.release.service, role))
                 identity = Identity(self.pd.pod(name), "0.5.23")
-                worker = Worker(identity, flags, model, caller, Script(), Timing(), die=lambda _line: None)
+                worker = Worker(identity, flags, model, caller, EngineFaults(), EngineTiming(), die=lambda _line: None)
                 worker.warm_up()
                 self.workers[name] = worker
                 container = Container(self.pd.pod(name), "engine", "sglang", (), (), {}, {}, ())
-                self.pd.containers[name] = EngineContainer(container, caller, Script(), Timing())
+                self.pd.containers[name] = EngineContainer(container, caller, EngineFaults(), EngineTiming())
         if self.others.rate:
             self._after(self._random.expovariate(self.others.rate), self._one_of_others)
         self.advance(self._random.uniform(0, 3))
@@ -208,7 +210,7 @@ class BusyGroup:
 
     def engine_info(self, worker: Server) -> EngineInfo:
         found = self._at(worker)
-        told = (json.dumps(told(found)) for told in (self_description.model_info, self_description.server_info))
+        told = (json.dumps(told(found)) for told in (server_info.model_info, server_info.server_info))
         return answers.engine_info(*told)
 
     def weights_checksum(self, worker: Server) -> str | None:

@@ -27,10 +27,10 @@ from tests.support.argo_world import Attempt, nodes
 from tests.support.fakes import FakeClock, RecordingReport, stored
 from tests.support.samples import service
 from tests.support.toy_cluster import PATIENCE, ToyRuntime
-from workflows.simulator.cluster.controllers.operator_style import V06, OperatorStyle
-from workflows.simulator.cluster.controllers.pace import FAST, Pace
-from workflows.simulator.cluster.embedded import EmbeddedCluster
-from workflows.simulator.cluster.store import Store
+from workflows.simulator.core.cluster.controllers.operator_style import V06, OperatorStyle
+from workflows.simulator.core.cluster.controllers.timing import FAST, ClusterTiming
+from workflows.simulator.core.cluster.store import ClusterStore
+from workflows.simulator.http.cluster import EmbeddedCluster
 
 KEY = AccessKey("dummy-id", "dummy-secret")
 SABOTEUR = "saboteur"
@@ -41,14 +41,14 @@ QUIET = 0.05  # seconds without a change after which time passes
 class WorldClock(FakeClock):
     """Time passes while no object changes: as long as controllers are at work, no deadline comes nearer."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ClusterStore) -> None:
         super().__init__()
-        self._bell = store.subscribe()
+        self._wake_up = store.subscribe()
         self.frozen = False  # nothing will ever change, so there is nothing to wait for
         self.runs_once: Callable[[], bool] = lambda: True
 
     def sleep(self, seconds: float) -> None:
-        if self.frozen or (not self._bell.wait(QUIET) and self.runs_once()):
+        if self.frozen or (not self._wake_up.wait(QUIET) and self.runs_once()):
             super().sleep(seconds)
 
 
@@ -175,15 +175,15 @@ class LiveCluster:
     def freeze(self) -> None:
         """No controller acts any more; the API goes on."""
         self.clock.frozen = True
-        self.embedded._plane.stop()
+        self.embedded._control_plane.stop()
 
 
 @contextmanager
 def live_cluster(
-    folder: Path, operator: OperatorStyle = V06, pace: Pace = FAST, **options: Any
+    folder: Path, operator: OperatorStyle = V06, timing: ClusterTiming = FAST, **options: Any
 ) -> Iterator[LiveCluster]:
     embedded = EmbeddedCluster(
-        folder / "cluster", ToyRuntime(), folder / "bucket", pace=pace, operator=operator, **options
+        folder / "cluster", ToyRuntime(), folder / "bucket", timing=timing, operator=operator, **options
     )
     embedded.start()
     try:
