@@ -69,13 +69,13 @@ class ProbeRequest:
         if isinstance(response, EngineError) or len(self.prefill) != 1 or len(self.decode) != 1:
             return set()
         ((prefill, sent),), ((decode, received),) = self.prefill.items(), self.decode.items()
-        alone = sent.kv_transfers == 1 and sent.ranks_agree and _is_of(sent, response)
+        alone = sent.kv_transfers == 1 and sent.ranks_agree and _belongs_to(sent, response)
         if self.pair is None:  # the engine does not report the choice of the router, so no other request may count
-            alone = alone and _is_of(received, response) and not self.others
+            alone = alone and _belongs_to(received, response) and not self.other_clients
         return {(prefill, decode)} if alone else set()
 
     @cached_property
-    def others(self) -> bool:
+    def other_clients(self) -> bool:
         """Whether more requests arrived, ended or were aborted than this one explains."""
         prefill, decode = self._all(0).values(), self._all(1).values()
         if any(by.aborted > 0 for by in decode):
@@ -90,12 +90,12 @@ class ProbeRequest:
     @property
     def stable(self) -> bool:
         """Whether the counters have followed the answer, or had enough readings."""
-        followed = bool(self.prefill and self.decode) and (self.others or bool(self.pairs))
+        followed = bool(self.prefill and self.decode) and (self.other_clients or bool(self.pairs))
         over = isinstance(self.response, EngineError) or any(by.went_back for by in self.moved.values())
         return followed or over or self.readings >= READINGS
 
     @property
-    def hidden(self) -> bool:
+    def not_attributable(self) -> bool:
         """Answered by the chosen pair, but the counters moved by more, so another attempt may help."""
         return (
             bool(self.pair and isinstance(self.response, ChatResponse) and self.prefill and self.decode)
@@ -119,7 +119,7 @@ class ProbeRequest:
         return {name: by for name, by in self._all(side).items() if self.pair is None or name == self.pair[side]}
 
 
-def _is_of(moved: Counters, answer: ChatResponse) -> bool:
+def _belongs_to(moved: Counters, answer: ChatResponse) -> bool:
     return moved.requests == 1 and moved.prompt_tokens == answer.prompt_tokens
 
 
@@ -131,7 +131,7 @@ def _exceeds(moved: Iterable[Counters], most: float) -> bool:
 
 @dataclass(frozen=True)
 class ThroughRouter:
-    """The next request takes the way of all clients."""
+    """The next request goes through the router, as those of clients do."""
 
 
 def every_pair(workers: Sequence[WorkerState]) -> tuple[Pair, ...]:
@@ -160,7 +160,7 @@ def next_request(wanted: Sequence[Pair], requests: Sequence[ProbeRequest]) -> Th
         return ThroughRouter()
     asks = 1 if any(isinstance(request.response, EngineError) for request in requests) else ATTEMPTS
     tried = {pair: [request for request in requests if request.pair == pair] for pair in left}
-    open_ = [pair for pair in left if len(tried[pair]) < asks and all(each.hidden for each in tried[pair])]
+    open_ = [pair for pair in left if len(tried[pair]) < asks and all(each.not_attributable for each in tried[pair])]
     return min(open_, key=lambda pair: len(tried[pair]), default=None)
 
 
@@ -171,14 +171,14 @@ def unproved(wanted: Sequence[Pair], requests: Sequence[ProbeRequest]) -> list[P
 
 def unattributable(wanted: Sequence[Pair], requests: Sequence[ProbeRequest]) -> dict[Pair, int]:
     """Pairs that answered in rooms of their own, but never without other clients; with the number of attempts."""
-    asked = [request.pair for request in requests if request.hidden] if others_came(requests) else []
+    asked = [request.pair for request in requests if request.not_attributable] if other_clients_seen(requests) else []
     return {pair: asked.count(pair) for pair in unproved(wanted, requests) if pair in asked}
 
 
-def others_came(requests: Sequence[ProbeRequest]) -> bool:
+def other_clients_seen(requests: Sequence[ProbeRequest]) -> bool:
     """Whether other clients used these workers since the first reading."""
     between = [second.before[name] - first.after[name] for first, second in pairwise(requests) for name in first.after]
-    return any(request.others for request in requests) or any(by.arrived > 0 or by.aborted > 0 for by in between)
+    return any(request.other_clients for request in requests) or any(by.arrived > 0 or by.aborted > 0 for by in between)
 
 
 def evaluate(workers: Sequence[WorkerState], requests: Sequence[ProbeRequest], model: str) -> Plan:
@@ -187,14 +187,14 @@ def evaluate(workers: Sequence[WorkerState], requests: Sequence[ProbeRequest], m
         return Plan(waiting=(f"the counters of {requests[-1]} to follow its answer",))
     found = [fault for request in requests for fault in _faults(request, workers, model)]
     failures = [line for request in requests for line in _failures(request)]
-    wanted, others = every_pair(workers), others_came(requests)
+    wanted, others = every_pair(workers), other_clients_seen(requests)
     found += [] if others else [f"{line}, expected 0" for line in failures]
     hidden = unattributable(wanted, requests)
     left = [] if found else [pair for pair in unproved(wanted, requests) if pair not in hidden]
     if left:
         pairs = ", ".join(f"{prefill} -> {decode}" for prefill, decode in left)
         found.append(f"no request proved {pairs} in {len(requests)} requests. Next: run the smoke test again")
-    lines = [*_kept(requests), *_hidden(hidden, len(wanted))]
+    lines = [*_kept(requests), *_not_attributable(hidden, len(wanted))]
     lines += [f"{line}; not attributable, other clients are served" for line in failures] if others else []
     return Plan(ok=tuple(lines), failed=tuple(dict.fromkeys(found)))
 
@@ -211,7 +211,7 @@ def _kept(requests: Sequence[ProbeRequest]) -> list[str]:
     return list(lines.values())
 
 
-def _hidden(hidden: Mapping[Pair, int], wanted: int) -> list[str]:
+def _not_attributable(hidden: Mapping[Pair, int], wanted: int) -> list[str]:
     lines = [
         f"{prefill} -> {decode} answered {_times(asks)}; bytes not attributable, other clients moved the counters"
         for (prefill, decode), asks in hidden.items()

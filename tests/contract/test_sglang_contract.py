@@ -304,7 +304,7 @@ def test_recorded_counters_prove_one_request() -> None:
     assert moved["decode0"] == Counters(1, 32, 24, 1, ranks={rank: KvTransfers()})
 
 
-def test_each_rank_of_a_recorded_worker_counts_its_share_of_one_handover() -> None:
+def test_each_rank_of_a_recorded_worker_counts_its_share_of_one_transfer() -> None:
     folder = RECORDED / "tp2"
     moved = read(folder, "metrics_after_prefill0") - read(folder, "metrics_before_prefill0")
     assert (moved.kv_transfers, moved.ranks_agree, moved.mib) == (1, True, 26 * 512 / 2**20)

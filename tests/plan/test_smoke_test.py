@@ -281,7 +281,7 @@ def test_what_one_rank_has_counted_and_the_other_has_not_is_looked_at_again() ->
     assert request("prefill-0", PAIRS[0]).stable
 
 
-def test_with_dp_attention_one_dp_rank_counts_the_whole_handover() -> None:
+def test_with_dp_attention_one_dp_rank_counts_the_whole_transfer() -> None:
     ranks = {("0", "0", "0"): KvTransfers(), ("1", "0", "1"): KvTransfers(1, MOVED)}
     found = request("prefill-0", PAIRS[0], prefill_0=replace(gave(), ranks=ranks))
     assert found.pairs == {PAIRS[0]}
@@ -320,7 +320,7 @@ def test_a_size_that_only_this_request_can_have_moved_is_a_fault_whatever_others
     assert "prefill-0 moved 1.2 MiB of KV cache for 100 tokens" in plan(RELEASE, facts(router, tenth)).failed[0]
 
 
-def test_a_chosen_prefill_that_counts_no_handover_at_all_is_a_fault_whatever_others_do() -> None:
+def test_a_chosen_prefill_that_counts_no_transfer_at_all_is_a_fault_whatever_others_do() -> None:
     silent = replace(request("prefill-1", PAIRS[0]), readings=READINGS)
     assert plan(RELEASE, facts(busy(PAIRS[1]), silent)).failed == (
         ("prefill-0 -> decode-0: answered, but no prefill worker sent KV cache: found 0 transfers, expected 1"),
