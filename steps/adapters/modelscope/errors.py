@@ -1,6 +1,6 @@
 """Errors of one attempt at the hub, and the error of the step that each becomes after the last attempt.
 
-The table is in `docs/transfer-retries.md`.
+The table is in `docs/reference/transfer-retries.md`.
 """
 
 from steps.errors import Blocked, StepError, TransientError
