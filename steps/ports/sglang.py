@@ -8,7 +8,7 @@ from steps.errors import TransientError
 
 
 class NotServing(TransientError):
-    """The server does not answer yet: refused, no route, or a 503 while it starts. A step may wait for it."""
+    """Nothing answers there yet: refused, no route, or a 503 while it starts. A step may turn it into a wait."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Server:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """A worker's report of its own settings."""
+    """What a worker says about itself."""
 
     version: str
     disaggregation_mode: str  # "prefill", "decode", or "null" for an engine that does both
@@ -49,7 +49,7 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class BootstrapRoute:
-    """The answer of a prefill worker's bootstrap server to decode workers, after the registration of every rank."""
+    """What the bootstrap server of a prefill worker tells decode workers, once every rank has registered."""
 
     attn_tp_size: int
     page_size: int  # tokens
@@ -58,7 +58,7 @@ class BootstrapRoute:
 
 @dataclass(frozen=True)
 class RoutedWorker:
-    """A worker in the list of a router."""
+    """A worker as the router sees it."""
 
     url: str
     role: str  # "prefill" or "decode"
@@ -81,7 +81,7 @@ class Metrics:
     samples: tuple[Sample, ...]
 
     def total(self, name: str, **labels: str) -> float | None:
-        """Sum over all label sets with `labels`; None without one: counters appear with their first use."""
+        """Sum over all label sets that carry `labels`; None if there is none: counters appear with their first use."""
         found = [
             sample.value for sample in self.samples if sample.name == name and labels.items() <= sample.labels.items()
         ]
@@ -93,7 +93,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A chat of one message, answered greedily and without reasoning."""
+    """A chat of one message, answered greedily and without thinking aloud."""
 
     model: str
     prompt: str
@@ -104,7 +104,7 @@ class ChatRequest:
 class ChatResponse:
     model: str
     text: str
-    reasoning: str  # split off by a reasoning parser; empty without one
+    reasoning: str  # what a reasoning parser split off; empty without one
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
@@ -112,7 +112,7 @@ class ChatResponse:
 
 @dataclass(frozen=True)
 class EngineError:
-    """An error of the engine, also one inside a 200."""
+    """The engine answered with an error, also one inside a 200."""
 
     status: int  # 0: no answer in time
     message: str
@@ -123,7 +123,7 @@ class EngineError:
 
 @dataclass(frozen=True)
 class Pairing:
-    """The fields of a router for both workers of a pair in one request."""
+    """What a router tells both workers of a pair about one request."""
 
     bootstrap_host: str
     bootstrap_port: int
@@ -131,12 +131,12 @@ class Pairing:
 
 
 class Inference(Protocol):
-    """SGLang's HTTP interface. Every method raises NotServing until the server answers."""
+    """SGLang's HTTP interface. Every method raises NotServing while nothing serves there."""
 
     def engine_info(self, worker: Server) -> EngineInfo: ...
 
     def weights_checksum(self, worker: Server) -> str | None:
-        """Checksum over the weights in memory; None if this version has no such endpoint."""
+        """Checksum over the weights as they lie in memory; None if this version has no such endpoint."""
         ...
 
     def bootstrap_route(self, bootstrap: Server) -> BootstrapRoute: ...
@@ -150,5 +150,5 @@ class Inference(Protocol):
     def chat_on_pair(
         self, prefill: Server, decode: Server, pairing: Pairing, chat_request: ChatRequest
     ) -> ChatResponse | EngineError:
-        """Send one request to a chosen pair, like a router: to both workers at the same time."""
+        """Ask one chosen pair, as a router would: the same request to both at the same time."""
         ...

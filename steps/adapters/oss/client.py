@@ -46,7 +46,7 @@ class OssLimits:
 
 
 class OssClient:
-    """`request` repeats a call of `api` as `docs/reference/transfer-retries.md` lists it, and explains its last error."""
+    """`request` repeats a call of `api` by `docs/reference/transfer-retries.md`, and explains its last error."""
 
     def __init__(
         self, endpoint: str, region: str, bucket: str, credentials: Credentials, limits: OssLimits | None = None
