@@ -10,6 +10,7 @@ from types import FrameType
 from typing import NoReturn
 
 from steps import wiring
+from steps.catalogue import CATALOGUE
 from steps.document.overrides import BY_HAND, InForce, Wanted, given, of_text
 from steps.document.schema import read
 from steps.errors import DocumentError, Exit, Interrupted, StepError, exit_code
@@ -88,7 +89,7 @@ def _run(options: argparse.Namespace, report: StreamReport, clock: SystemClock) 
     if options.check:
         check(step, report)
         return ""
-    found = converge(step, report, clock, patience=wiring.PATIENCE.get(options.step, 0.0)).outputs
+    found = converge(step, report, clock, no_answer_seconds=CATALOGUE[options.step].no_answer_seconds).outputs
     if options.outputs:
         outputs.write(found, options.outputs)
     return found.verdict if isinstance(found, outputs.Judged) else ""
@@ -101,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done, 2 usage, 10 the document is wrong, 11 blocked, 12 not converging, 13 deadline, "
         "75 no answer (run again), 1 a bug.",
     )
-    parser.add_argument("step", choices=sorted(wiring.STEPS), metavar="STEP", help=", ".join(wiring.STEPS))
+    parser.add_argument("step", choices=sorted(CATALOGUE), metavar="STEP", help=", ".join(CATALOGUE))
     parser.add_argument("--service", type=Path, required=True, metavar="FILE", help="the ModelService document")
     parser.add_argument(
         "--set",

@@ -51,10 +51,10 @@ class Outcome:
     outputs: Any
 
 
-def converge(step: Step[Facts], report: Report, clock: Clock, *, patience: float = 0.0) -> Outcome:
+def converge(step: Step[Facts], report: Report, clock: Clock, *, no_answer_seconds: float = 0.0) -> Outcome:
     """Make the plan of `step` empty, or raise.
 
-    `patience` is for how many seconds without an answer the step looks again, for a step that has no other attempt.
+    `no_answer_seconds` is for how many seconds without an answer the step looks again, for a step that has no other attempt.
     Raises Blocked (faults), NotConverging (a change that was done is wanted again), DeadlineExceeded, and whatever the
     adapters raise.
     """
@@ -62,7 +62,7 @@ def converge(step: Step[Facts], report: Report, clock: Clock, *, patience: float
     until = clock.now() + step.deadline
     pause = FIRST_LOOK_AGAIN
     while True:
-        facts, plan = _patiently(partial(_turn, step, done, report), report, clock, patience)
+        facts, plan = _patiently(partial(_turn, step, done, report), report, clock, no_answer_seconds)
         if plan.converged:
             report.ok(plan.ok)
             return Outcome(tuple(done), step.outputs(facts))
@@ -93,14 +93,14 @@ def _turn(step: Step[Facts], done: list[Change], report: Report) -> tuple[Facts,
     return facts, plan
 
 
-def _patiently(ask: Callable[[], Found], report: Report, clock: Clock, patience: float) -> Found:
+def _patiently(ask: Callable[[], Found], report: Report, clock: Clock, no_answer_seconds: float) -> Found:
     """Ask again as long as there is no answer. A change that was cut off is planned anew, unless it was done."""
     since = clock.now()
     while True:
         try:
             return ask()
         except TransientError as error:
-            if clock.now() - since >= patience:
+            if clock.now() - since >= no_answer_seconds:
                 raise
             report.waiting((error.reason,))
             clock.sleep(LAST_LOOK_AGAIN)

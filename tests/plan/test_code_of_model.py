@@ -11,7 +11,7 @@ from steps.check_platform import CheckPlatform
 from steps.kinds import Kind, Manifest, Ref
 from steps.objects import record
 from steps.objects.record import Entry, Record
-from steps.ports.kubernetes import Right
+from steps.ports.kubernetes import Permission
 from steps.release import Release
 from steps.transfer import manifest
 from steps.transfer.hashing import crc
@@ -50,7 +50,7 @@ class Recorded:
     def serves(self, kind: Kind) -> bool:
         return True
 
-    def allows(self, right: Right) -> bool:
+    def allows(self, permission: Permission) -> bool:
         return True
 
 

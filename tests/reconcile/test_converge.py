@@ -94,9 +94,9 @@ def test_a_step_without_another_attempt_asks_for_minutes_and_repeats_no_change(b
 
     for patience in (0.0, 200.0):
         with pytest.raises(TransientError):
-            converge(Silent(("a", "b")), RecordingReport(), clock, patience=patience)
+            converge(Silent(("a", "b")), RecordingReport(), clock, no_answer_seconds=patience)
     world, report = Silent(("a", "b"), deadline=3_600), RecordingReport()
-    converge(world, report, clock, patience=600.0)
+    converge(world, report, clock, no_answer_seconds=600.0)
     assert world.present == {"a", "b"}
     assert report.of("waiting") in (["no answer"], [])
 

@@ -170,7 +170,7 @@ def test_a_webhook_that_does_not_answer_is_asked_for_minutes(failed: ArgoWorld) 
     def later(seconds: float) -> None:
         inbox.error = TransientError("no answer") if seconds < 1_200 else None
 
-    converge(step, RecordingReport(), FakeClock(later), patience=240.0)
+    converge(step, RecordingReport(), FakeClock(later), no_answer_seconds=240.0)
     assert len(inbox) == 1
 
 

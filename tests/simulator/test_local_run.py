@@ -123,7 +123,7 @@ def test_a_run_that_is_killed_where_it_changes_something_ends_well_and_then_has_
     assert recaps(said).keys() == {"resolve-model", "check-release", "report-run"}
     assert [task for task, (changed, _) in recaps(said).items() if changed] == []
     assert SKIPPED.findall(said) == [
-        *(task.name for task in tasks(DEMO, in_pods=False) if task.unless_current),
+        *(task.name for task in tasks(DEMO, in_pods=False) if task.spec.skippable),
         "roll-back",
     ]
     assert re.search(r"^demo: done in [\d.]+ s, nothing changed$", said, re.MULTILINE)

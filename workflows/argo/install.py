@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from steps.document.schema import ModelService
-from steps.permissions import EXECUTOR, Grant, any_name
+from steps.permissions import EXECUTOR, PolicyRule, any_name
 from workflows.argo import accounts, policies
 from workflows.argo.accounts import EXECUTOR_ROLE, PEOPLE, Manifest
 
@@ -52,35 +52,35 @@ def kustomization(origin: str, resources: Iterable[object]) -> str:
 
 
 def permissions_page(service: ModelService) -> str:
-    """docs/accounts.md: the table of the roles, for people."""
+    """docs/permissions.md: the table of the roles, for people."""
     parts = [_INTRODUCTION.format(service=service.name)]
-    parts.append(_rows((account, grant) for account, grant in accounts.table(service)))
+    parts.append(_rows((account, rule) for account, rule in accounts.table(service)))
     parts.append(_PEOPLE)
-    parts.append(_rows((name, grant) for name, granted in PEOPLE.items() for grant in granted if _own(name, grant)))
+    parts.append(_rows((name, rule) for name, granted in PEOPLE.items() for rule in granted if _own(name, rule)))
     return "\n".join(parts).replace("@EXECUTOR@", f"`{EXECUTOR_ROLE}` ({', '.join(EXECUTOR.verbs)})") + "\n"
 
 
-def _own(name: str, grant: Grant) -> bool:
+def _own(name: str, rule: PolicyRule) -> bool:
     """The operator's table says only what it adds to the viewer's."""
-    return name == accounts.VIEWER or grant not in PEOPLE[accounts.VIEWER]
+    return name == accounts.VIEWER or rule not in PEOPLE[accounts.VIEWER]
 
 
-def _rows(rows: Iterable[tuple[str, Grant]]) -> str:
+def _rows(rows: Iterable[tuple[str, PolicyRule]]) -> str:
     lines = ["| account | verbs | resource | where | why |", "|---|---|---|---|---|"]
     before = ""
-    for account, grant in rows:
-        resource = f"{grant.resource}.{grant.group}" if grant.group else grant.resource
-        only = "; it works without" if grant.explains else ""
+    for account, rule in rows:
+        resource = f"{rule.resource}.{rule.group}" if rule.group else rule.resource
+        only = "; it works without" if rule.explains else ""
         shown = f"`{account}`" if account != before else ""
-        where = grant.scope + (", by name" if grant.names is not any_name else "")
-        lines.append(f"| {shown} | {', '.join(grant.verbs)} | `{resource}` | {where} | {grant.why}{only} |")
+        where = rule.scope + (", by name" if rule.names is not any_name else "")
+        lines.append(f"| {shown} | {', '.join(rule.verbs)} | `{resource}` | {where} | {rule.why}{only} |")
         before = account
     return "\n".join(lines) + "\n"
 
 
 _INTRODUCTION = """# Who may do what
 
-Generated from `steps/accounts.py` and `workflows/argo/accounts.py` by `python -m workflows render`, as the roles
+Generated from `steps/catalogue.py` and `workflows/argo/accounts.py` by `python -m workflows render`, as the roles
 in `manifests/install` and `manifests/argo` are; here for the document {service}. Tests hold every step against it: each
 uses all of its rights and no other, and with one of them missing its error names the verb and the resource.
 
