@@ -23,6 +23,7 @@ from steps.ports.kubernetes import Cluster, Permission
 from steps.ports.modelscope import ModelSource
 from steps.ports.oss import ModelStore
 from steps.ports.registry import ImageRegistry
+from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.release import Release
@@ -56,7 +57,7 @@ class CheckPlatform:
 
     deadline: ClassVar[float] = 300.0  # seconds; a component that restarts gets the time to come back
 
-    def observe(self) -> PlatformFacts:
+    def observe(self, _past: Past[PlatformFacts]) -> PlatformFacts:
         namespace = self.release.service.namespace
         listing, bucket, stored = self._model()
         found = self._select(kinds.SERVICE, namespace)

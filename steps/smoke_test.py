@@ -6,8 +6,8 @@ and their counters are read before and after every one, until KV cache went from
 """
 
 import secrets
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from steps.proof.probe_requests import Exchange, Pair, ThroughRouter
 from steps.proof.transport import LOG_LINES, transport
 from steps.proof.worker_endpoints import Member
 from steps.proof.worker_state import Portrait
+from steps.reconcile.converge import Past
 from steps.reconcile.outputs import Word
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
@@ -58,27 +59,19 @@ class Outputs:
     completion_tokens: int
 
 
-@dataclass
-class _Seen:
-    """What the looks of one run share: nothing is asked twice of the same pod, and each request is sent once."""
-
-    portraits: dict[str, Portrait] = field(default_factory=dict)  # by uid of the pod
-    exchanges: list[Exchange] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class SmokeTest:
     release: Release
     cluster: Cluster
     inference: Inference
-    _seen: _Seen = field(default_factory=_Seen, init=False, compare=False, repr=False)
 
     @property
     def deadline(self) -> float:
         return self.release.service.smoke.deadline_minutes * 60.0
 
-    def observe(self) -> Facts:
-        facts = self._look()
+    def observe(self, past: Past[Facts]) -> Facts:
+        """Query each pod once, and send each request once: the other results are those of the past."""
+        facts = self._read(past.facts or Facts())
         return self._prove(facts) if unfit(self.release, facts).converged else facts
 
     def plan(self, facts: Facts) -> Plan:
@@ -104,7 +97,7 @@ class SmokeTest:
             completion_tokens=first.completion_tokens,
         )
 
-    def _look(self) -> Facts:
+    def _read(self, past: Facts) -> Facts:
         release, namespace = self.release, self.release.service.namespace
         pods = self.cluster.select(POD, namespace, {SERVICE_LABEL: release.service.name, RELEASE_LABEL: release.id})
         service = release_service_ref(release)
@@ -113,60 +106,63 @@ class SmokeTest:
             return Facts(absent=(f"there is no {what}; roll-out-service makes it. Next: {NO_RELEASE}",))
         found = worker_endpoints.workers(release, pods)
         waits = worker_endpoints.missing(release, found)
-        workers = [_unless_starting(waits, partial(self._portrait, member)) for member in found]
+        known = {worker.member.uid: worker for worker in past.workers}
+        workers = [
+            known.get(member.uid) or _unless_starting(waits, partial(self._portrait, member)) for member in found
+        ]
         router = worker_endpoints.router(release)
         routed = _unless_starting(waits, lambda: self.inference.routed_workers(router))
         return Facts(
             waits=tuple(waits),
             workers=tuple(worker for worker in workers if worker),
             routed=tuple(routed or ()),
-            exchanges=tuple(self._seen.exchanges),
+            # The answers of other pods prove nothing about these.
+            exchanges=past.exchanges if {member.uid for member in found} <= known.keys() else (),
         )
 
     def _portrait(self, member: Member) -> Portrait:
-        """What the worker says of itself. Asked once: the checksum reads all of its weights."""
-        if member.uid not in self._seen.portraits:
-            # Another pod than before: what was proved with the old one counts no more.
-            self._seen.exchanges.clear()
-            ask, question = self.inference, self._question(member.name)
-            log = self.cluster.pod_log(member.http.namespace, member.pod, member.container, lines=LOG_LINES)
-            info = ask.engine_info(member.http)
-            self._seen.portraits[member.uid] = Portrait(
-                member=member,
-                info=info,
-                kv_bytes_per_token=kv_bytes_per_token(ask.metrics(member.http)),
-                route=ask.bootstrap_route(member.bootstrap) if info.disaggregation_mode == "prefill" else None,
-                direct=ask.chat(member.http, question),
-                checksum=ask.weights_checksum(member.http),
-                transport=transport(log),
-            )
-        return self._seen.portraits[member.uid]
+        """The state of one worker. Read once: the checksum reads all of its weights."""
+        ask, question = self.inference, self._question(member.name)
+        log = self.cluster.pod_log(member.http.namespace, member.pod, member.container, lines=LOG_LINES)
+        info = ask.engine_info(member.http)
+        return Portrait(
+            member=member,
+            info=info,
+            kv_bytes_per_token=kv_bytes_per_token(ask.metrics(member.http)),
+            route=ask.bootstrap_route(member.bootstrap) if info.disaggregation_mode == "prefill" else None,
+            direct=ask.chat(member.http, question),
+            checksum=ask.weights_checksum(member.http),
+            transport=transport(log),
+        )
 
     def _prove(self, facts: Facts) -> Facts:
-        """Send what is to be asked next, as long as the counters follow at once."""
-        waits: list[str] = []
-        _unless_starting(waits, lambda: self._go_on(facts.workers))
-        return replace(facts, waits=tuple(waits), exchanges=tuple(self._seen.exchanges))
+        """Send the next requests, as long as the counters follow at once."""
+        waits, done = list[str](), list(facts.exchanges)
+        _unless_starting(waits, lambda: self._go_on(facts.workers, done))
+        return replace(facts, waits=tuple(waits), exchanges=tuple(done))
 
-    def _go_on(self, workers: tuple[Portrait, ...]) -> None:
-        done, wanted = self._seen.exchanges, proving.every_pair(workers)
+    def _go_on(self, workers: tuple[Portrait, ...], done: list[Exchange]) -> None:
+        """Appends to `done`, so that the requests before the one without an answer count."""
+        wanted = proving.every_pair(workers)
         if done and not done[-1].settled:
             done[-1] = done[-1].again(self._counters(workers))
         while (chosen := proving.next_request(wanted, done)) is not None:
             before = self._counters(workers)
-            reply = self._ask(workers, chosen)
+            reply = self._ask(workers, chosen, done)
             pair = None if isinstance(chosen, ThroughRouter) else chosen
             done.append(Exchange(wanted, pair, reply, before, self._counters(workers)))
 
-    def _ask(self, workers: tuple[Portrait, ...], chosen: ThroughRouter | Pair) -> Answer | Refusal:
+    def _ask(
+        self, workers: tuple[Portrait, ...], chosen: ThroughRouter | Pair, done: Sequence[Exchange]
+    ) -> Answer | Refusal:
         if isinstance(chosen, ThroughRouter):
-            question = self._question("" if not self._seen.exchanges else secrets.token_hex(4))
+            question = self._question(secrets.token_hex(4) if done else "")
             return self.inference.chat(worker_endpoints.router(self.release), question)
         by_name = {worker.member.name: worker.member for worker in workers}
         prefill, decode = (by_name[name] for name in chosen)
         pairing = Pairing(prefill.http.host, prefill.bootstrap.port, secrets.randbits(63))
         question = self._question(secrets.token_hex(4))
-        if any(exchange.pair == chosen for exchange in self._seen.exchanges):
+        if any(exchange.pair == chosen for exchange in done):
             question = replace(question, max_tokens=min(AGAIN, question.max_tokens))
         return self.inference.chat_on_pair(prefill.http, decode.http, pairing, question)
 

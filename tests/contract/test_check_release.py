@@ -24,7 +24,7 @@ from steps.objects.read_only import ReadOnlyCluster
 from steps.ports.kubernetes import Cluster
 from steps.promote_release import PromoteRelease
 from steps.reconcile.clock import SystemClock
-from steps.reconcile.converge import Step, converge
+from steps.reconcile.converge import Past, Step, converge
 from steps.release import Release
 from steps.transfer import manifest
 from steps.transfer.manifest import ManifestFile
@@ -350,9 +350,9 @@ def test_what_was_taken_out_of_the_document_shows_in_the_record_of_the_release_e
     assert without.id == world.release.id
     cluster: Any = Forgetful(world.live.port)
     step = PromoteRelease(without, ReadOnlyCluster(cluster), proved=without.id)
-    assert [change.target for change in step.plan(step.observe()).changes] == [str(world.record)]
+    assert [change.target for change in step.plan(step.observe(Past())).changes] == [str(world.record)]
     same = PromoteRelease(world.release, ReadOnlyCluster(cluster))
-    assert same.plan(same.observe()).converged
+    assert same.plan(same.observe(Past())).converged
 
 
 def test_a_key_that_is_missing_or_refused_is_stale_and_the_line_tells_it(world: World) -> None:

@@ -30,7 +30,7 @@ from steps.permissions import permissions
 from steps.ports.kubernetes import Permission
 from steps.ports.sglang import NotServing
 from steps.promote_release import PromoteRelease
-from steps.reconcile.converge import Step, converge
+from steps.reconcile.converge import Past, Step, converge
 from steps.release import Release
 from steps.report.run_end import RunEnd, workflow_of
 from steps.report_run import ReportRun
@@ -243,8 +243,8 @@ class Insisting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.step, name)
 
-    def observe(self) -> Any:
-        facts = self.step.observe()
+    def observe(self, past: Past[Any]) -> Any:
+        facts = self.step.observe(past)
         if "not allowed to" in facts.stale:
             raise Blocked(facts.stale)
         return facts
@@ -490,7 +490,7 @@ def _in_a_race(step: str) -> set[Permission]:
 def test_the_platform_check_uses_exactly_its_rights_and_says_what_it_could_not_look_at(tmp_path: Path) -> None:
     with world(tmp_path, "check-platform") as here:
         step = CheckPlatform(OLD, here.cluster, _Stored(), LISTED, run="nightly-7", own_accounts=True)  # type: ignore[arg-type]
-        found = step.observe()
+        found = step.observe(Past())
         assert here.gate.strange == []
         assert sorted(map(str, set(here.gate.rights) - here.gate.used)) == []
         assert all(found.rights.values())

@@ -106,7 +106,7 @@ def test_without_the_right_to_read_its_run_it_does_the_rest(failed: ArgoWorld) -
     inbox = Inbox()
     report, outputs = told(failed, inbox)
     assert len(inbox) == 1
-    assert "what was put back is not known" in outputs.message
+    assert "the result of the rollback is not known" in outputs.message
     assert any(
         "what the tasks did is not known: " in line and "get workflows.argoproj.io" in line for line in report.of("ok")
     )
@@ -123,7 +123,7 @@ def test_a_green_run_that_changed_nothing_says_so_in_its_output(world: ArgoWorld
     quiet = {"resolve-model": (Attempt(),), "promote-release": (Attempt(),), "roll-back": ()}
     world.tell(phase="Running", nodes=nodes(RUN, {**quiet, "report-run": (Attempt("Running"),)}))
     report, outputs = told(world, Inbox(), "Succeeded")
-    assert outputs.message.startswith(f"run {RUN}: Succeeded; nothing changed; nothing to put back; ")
+    assert outputs.message.startswith(f"run {RUN}: Succeeded; nothing changed; no rollback; ")
     assert not any("roll-back" in line for line in report.of("ok"))
     (run,) = (Run.of(found) for found in world.runs())
     assert [(task.name, task.phase, task.message) for task in run.tasks if task.at_exit] == [
@@ -154,7 +154,7 @@ def test_a_webhook_that_refuses_is_shown_after_the_recap(failed: ArgoWorld) -> N
     step = ReportRun(
         service(), cluster, lambda: inbox, RunEnd.of(RUN, "Failed"), lambda: workflow_of(cluster, service(), RUN)
     )
-    with pytest.raises(Blocked, match=r"no one was told how the run ended: 410 Gone\. Next: check the Secret"):
+    with pytest.raises(Blocked, match=r"the result of the run was not sent: 410 Gone\. Next: check the Secret"):
         converge(step, report, FakeClock())
     assert "smoke-test failed: no KV cache moved" in report.of("ok")
 

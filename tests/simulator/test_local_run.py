@@ -208,7 +208,7 @@ def test_what_cannot_end_well_is_refused_before_a_byte_moves(
     assert says in said
     assert "Traceback" not in said
     assert "download-model" not in said
-    assert ("wrote nothing, so nothing is rolled back" in said) == (code == 11)
+    assert ("wrote nothing, so no rollback" in said) == (code == 11)
 
 
 def test_a_port_in_use_is_refused_with_a_sentence(state: Path) -> None:
