@@ -42,6 +42,7 @@ def _rollout(service: ModelService) -> int:
 class StepSpec:
     name: str  # of the command, the Argo template and, with underscores, of the module
     description: str  # one sentence for people
+    options: tuple[str, ...]  # of `steps.command_line`, beside those of every step
     deadline_minutes: Callable[[ModelService], int] = _light  # the deadline of the step itself
     retries: int = 3  # by Argo, after the first attempt
     # Without an answer, the loop of the step observes again for this long. 0: the next attempt is Argo's.
@@ -49,7 +50,6 @@ class StepSpec:
     secrets: frozenset[Secret] = frozenset()
     resources: Callable[[ModelService], ResourceRequests] = resource_requests.light
     permissions: tuple[PolicyRule, ...] = ()
-    scratch: bool = False  # works on the scratch volume
     writes: bool = False  # changes the service in the name of the run: no other run may until this one has ended
     skippable: bool = False  # a no-op run skips it
     inherits: bool = False  # by hand, it works on the release that the overrides of the release record name
@@ -115,6 +115,9 @@ _GROUP_READ = (
     PolicyRule(("get",), "pods/log", "report why a container crashed", explains=True),
 )
 
+_PINNED = ("parameter", "model-digest", "overrides")
+_WRITER_OPTIONS = (*_PINNED, "record-counter", "run-name")
+_AT_EXIT = ("run-name", "run-status")
 _HUB_AND_STORE = frozenset({Secret.HUB, Secret.STORE})
 # A transfer keeps the bytes that it moved, so another attempt is cheap, and a hub that is down for half an hour is
 # survived.
@@ -123,13 +126,15 @@ _TRANSFER_RETRIES = 5
 _ENTRIES = (
     StepSpec(
         "resolve-model",
-        "Pin the files at the hub by one digest",
+        "Pin the files of the model by one digest, and the overrides in force.",
+        options=("parameter", "run-name"),
         secrets=frozenset({Secret.HUB}),
         permissions=(_RECORD_READ,),
     ),
     StepSpec(
         "check-release",
-        "Is this exact release deployed and verified? Then the other tasks are skipped",
+        "Is this exact release deployed and verified? Then the other tasks are skipped.",
+        options=_WRITER_OPTIONS,
         secrets=_HUB_AND_STORE,
         # It plans the steps below, and writes nothing.
         permissions=(
@@ -164,7 +169,8 @@ _ENTRIES = (
     ),
     StepSpec(
         "check-platform",
-        "Check everything that needs no bytes, before any byte moves",
+        "Check hub, bucket, cluster, fabric and nodes; read-only.",
+        options=(*_PINNED, "run-name"),
         secrets=_HUB_AND_STORE,
         resources=resource_requests.whole_cluster,
         permissions=(
@@ -212,7 +218,8 @@ _ENTRIES = (
     ),
     StepSpec(
         "create-scratch",
-        "Claim the scratch volume of this run",
+        "Claim the scratch volume of this run.",
+        options=(*_PINNED, "run-name", "run-uid"),
         permissions=(
             PolicyRule(
                 ("get", "create", "patch"),
@@ -225,27 +232,28 @@ _ENTRIES = (
     ),
     StepSpec(
         "download-model",
-        "Hub to scratch volume, verified",
+        "Copy the files from the hub to the scratch volume, verified.",
+        (*_PINNED, "scratch"),
         _transfer,
         _TRANSFER_RETRIES,
         secrets=_HUB_AND_STORE,
         resources=resource_requests.transfer,
-        scratch=True,
         skippable=True,
     ),
     StepSpec(
         "upload-model",
-        "Scratch volume to bucket, verified, manifest last",
+        "Copy the files from the scratch volume to the bucket, verified, the manifest last.",
+        (*_PINNED, "scratch"),
         _transfer,
         _TRANSFER_RETRIES,
         secrets=frozenset({Secret.STORE}),
         resources=resource_requests.transfer,
-        scratch=True,
         skippable=True,
     ),
     StepSpec(
         "mirror-model",
-        "Hub to bucket in one stream, verified, manifest last",
+        "Copy the files from the hub to the bucket in one stream, verified, the manifest last.",
+        (*_PINNED, "shard"),
         _transfer,
         _TRANSFER_RETRIES,
         secrets=_HUB_AND_STORE,
@@ -254,7 +262,8 @@ _ENTRIES = (
     ),
     StepSpec(
         "verify-model",
-        "Read the files of the release in the bucket again, and compare each with the manifest",
+        "Read the files in the bucket again and compare every byte.",
+        _PINNED,
         _transfer,
         _TRANSFER_RETRIES,
         secrets=frozenset({Secret.STORE}),
@@ -262,7 +271,8 @@ _ENTRIES = (
     ),
     StepSpec(
         "create-volume",
-        "Secret, volume and claim over the verified files",
+        "Create Secret, volume and claim over the verified files.",
+        _WRITER_OPTIONS,
         lambda service: service.volume.deadline_minutes,
         secrets=frozenset({Secret.STORE}),
         permissions=(
@@ -289,7 +299,8 @@ _ENTRIES = (
     ),
     StepSpec(
         "roll-out-service",
-        "Start the release and wait until its own pods are ready",
+        "Start the release and wait until its own pods are ready.",
+        _WRITER_OPTIONS,
         _rollout,
         permissions=(
             _RECORD_READ,
@@ -312,7 +323,8 @@ _ENTRIES = (
     ),
     StepSpec(
         "smoke-test",
-        "Real inference: right model, right answers, KV cache moved on every pair",
+        "Prove the release by real inference: right model, right answers, KV cache moved on every pair.",
+        _PINNED,
         lambda service: service.smoke.deadline_minutes,
         permissions=(
             PolicyRule(("list",), "pods", "find the workers"),
@@ -324,7 +336,8 @@ _ENTRIES = (
     ),
     StepSpec(
         "promote-release",
-        "Move the traffic, record the release, delete the old one",
+        "Move the traffic to the proved release, record it, delete old ones.",
+        options=(*_WRITER_OPTIONS, "proved-release"),
         permissions=(
             PolicyRule(("get", "create", "patch"), "configmaps", "record the release", names=_record),
             PolicyRule(("create", "patch"), "services", "move the traffic", names=_traffic),
@@ -351,7 +364,8 @@ _ENTRIES = (
     # https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (processNodeRetries)
     StepSpec(
         "roll-back",
-        "Restore the recorded release, remove the one that failed",
+        "Restore the recorded release, remove the one that failed.",
+        _AT_EXIT,
         _rollout,  # it may restore the recorded release, and waits until that is ready
         retries=0,
         no_answer_seconds=600.0,
@@ -375,7 +389,8 @@ _ENTRIES = (
     ),
     StepSpec(
         "report-run",
-        "Notify people of the result of the run",
+        "Notify people of the result of the run.",
+        options=_AT_EXIT,
         retries=0,
         no_answer_seconds=240.0,
         secrets=frozenset({Secret.WEBHOOK}),

@@ -1,4 +1,4 @@
-"""Resource requests of the pod of a step: measured, with headroom. docs/resources.md has the table and the method."""
+"""Resource requests of the pod of each step, measured, with headroom: docs/reference/resources.md."""
 
 from dataclasses import dataclass
 

@@ -22,22 +22,22 @@ from dataclasses import dataclass, field, replace
 from steps.document.schema import ModelService
 from steps.kinds import RELEASE_LABEL, ROLE_BASED_GROUP, Manifest, Ref
 from steps.objects import group_operator, record, services
-from steps.objects.converging import Apply, Look, apply_changes, look, plan_objects
+from steps.objects.converging import Apply, ObjectObservation, apply_changes, observe_object, plan_objects
 from steps.objects.metadata import being_deleted, labels_of
 from steps.objects.ownership import foreign_owner, owner
 from steps.objects.record import Entry, Record
 from steps.ports.kubernetes import Cluster
-from steps.ports.sglang import Answer, Inference, NotServing, Question, Refusal, Server
+from steps.ports.sglang import ChatRequest, ChatResponse, EngineError, Inference, NotServing, Server
 from steps.proof.answers import flaws, shown
 from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.report.run import TOUCHING
-from steps.report.run_end import Account, ReadWorkflow, RunEnd, account
+from steps.report.run_end import ObservedRun, ReadWorkflow, RunEnd, observe_run
 from steps.rollout.garbage import deletions, groups_and_services, superseded
 from steps.rollout.intent import Intent
-from steps.rollout.observation import GroupLook, look_at_group
-from steps.rollout.readiness import Signature, settled, signature
+from steps.rollout.observation import GroupObservation, observe_group
+from steps.rollout.readiness import Fingerprint, fingerprint, stable
 
 KEPT, REMOVED, ROLLED_BACK = "kept", "removed", "rolled back"  # verdicts
 OBJECTS = 3  # of a release in the record: the group, its own Service, and the Service of the clients
@@ -45,7 +45,7 @@ OBJECTS = 3  # of a release in the record: the group, its own Service, and the S
 
 @dataclass(frozen=True)
 class Facts:
-    account: Account = field(default_factory=Account)
+    observed: ObservedRun = field(default_factory=ObservedRun)
     wrote: bool = True  # whether the run changed anything, by the Lease
     other_writer: str = ""  # which other run changes the service now
     overtaken: str = ""  # which newer run promoted since this one began
@@ -55,10 +55,10 @@ class Facts:
     foreign: str = ""  # whose the record is, if it is not ours
     traffic: Manifest | None = None
     found: tuple[Manifest, ...] = ()  # groups and Services of all releases of this service
-    looks: tuple[Look, ...] = ()  # recorded group and its own Service
-    moving: Look | None = None  # recorded traffic Service
-    group: GroupLook = field(default_factory=lambda: GroupLook(None))  # the recorded group
-    before: Signature | None = None  # of the observation before this one
+    looks: tuple[ObjectObservation, ...] = ()  # recorded group and its own Service
+    moving: ObjectObservation | None = None  # recorded traffic Service
+    group: GroupObservation = field(default_factory=lambda: GroupObservation(None))  # the recorded group
+    before: Fingerprint | None = None  # of the observation before this one
     proof: Plan = field(default_factory=Plan)  # of a chat with the recorded release, where traffic is to move
     done: tuple[str, ...] = ()  # by this step: REMOVED, ROLLED_BACK
 
@@ -106,7 +106,7 @@ class RollBack:
         """The end of a run does not change, and once this step has returned the Lease, it proves nothing."""
         before = past.facts
         return Facts(
-            account=before.account if before else account(self.workflow),
+            observed=before.observed if before else observe_run(self.workflow),
             wrote=before.wrote if before else self.wrote(),
             other_writer=self.other_writer(),
             done=tuple(ROLLED_BACK if isinstance(change.payload, Apply) else REMOVED for change in past.done),
@@ -122,7 +122,7 @@ class RollBack:
             facts,
             record=Record() if broken else found,
             broken=broken,
-            overtaken=Intent(self.run.name, facts.account.record_counter).overtaken(found),
+            overtaken=Intent(self.run.name, facts.observed.record_counter).overtaken(found),
             foreign=foreign,
             operator=operator is not None,
             traffic=self.cluster.get(services.traffic_service_ref(self.service)),
@@ -131,16 +131,16 @@ class RollBack:
 
     def _about_the_recorded(self, facts: Facts, current: Entry, past: Facts | None) -> Facts:
         group, own, traffic = current.objects
-        found = look_at_group(self.cluster, group)
-        before = signature(past.group) if past else None
+        found = observe_group(self.cluster, group)
+        before = fingerprint(past.group) if past else None
         facts = replace(
             facts,
-            looks=(look(self.cluster, group), look(self.cluster, own)),
-            moving=look(self.cluster, traffic),
+            looks=(observe_object(self.cluster, group), observe_object(self.cluster, own)),
+            moving=observe_object(self.cluster, traffic),
             group=found,
             before=before,
         )
-        ready = astray(facts) and plan_objects(facts.looks).converged and settled(group, found, before).converged
+        ready = astray(facts) and plan_objects(facts.looks).converged and stable(group, found, before).converged
         return replace(facts, proof=self._proof(own, past)) if ready else facts
 
     def _proof(self, own: Manifest, past: Facts | None) -> Plan:
@@ -158,11 +158,11 @@ class RollBack:
         if not models:
             raise NotServing(f"{router} knows no worker that is healthy")
         smoke, model = self.service.smoke, min(models)
-        reply = self.inference.chat(router, Question(model, smoke.prompt, smoke.max_tokens))
-        wrong = [str(reply)] if isinstance(reply, Refusal) else flaws(reply, model)
+        reply = self.inference.chat(router, ChatRequest(model, smoke.prompt, smoke.max_tokens))
+        wrong = [str(reply)] if isinstance(reply, EngineError) else flaws(reply, model)
         if wrong:
             return Plan(failed=(_no_answer(router, wrong),))
-        assert isinstance(reply, Answer)
+        assert isinstance(reply, ChatResponse)
         return Plan(ok=(f"{router} answered: {shown(reply.text or reply.reasoning)}",))
 
 
@@ -188,7 +188,7 @@ def plan(service: ModelService, run: RunEnd, facts: Facts) -> Plan:
 def stays_out(run: RunEnd, facts: Facts) -> str:
     """The reason to leave the service alone, for people; empty if there is none."""
     if run.by_hand:
-        found = facts.account.run
+        found = facts.observed.run
         at_work = f"{run} is {found.phase}: stop it first" if found and not found.ended else ""
         return at_work or facts.other_writer
     if not run.failed:
@@ -225,7 +225,7 @@ def restoration(run: RunEnd, facts: Facts) -> Plan:
     if not facts.looks or facts.moving is None:
         return Plan()
     restored, moves = ROLLED_BACK in facts.done, astray(facts)
-    touched = run.by_hand or facts.account.ran(TOUCHING)
+    touched = run.by_hand or facts.observed.ran(TOUCHING)
     if not (touched or restored or facts.group.group is None):
         return Plan()  # a difference is not the work of this run
     foreign = plan_objects((*facts.looks, *([facts.moving] if moves else []))).failed
@@ -234,7 +234,7 @@ def restoration(run: RunEnd, facts: Facts) -> Plan:
     objects = plan_objects(facts.looks)
     if objects.changes or objects.waiting or not (restored or moves):
         return objects
-    ready = objects + settled(facts.looks[0].wanted, facts.group, facts.before)
+    ready = objects + stable(facts.looks[0].wanted, facts.group, facts.before)
     return ready + _moved_traffic(facts) if moves and ready.converged else ready
 
 
@@ -264,7 +264,7 @@ def summary(run: RunEnd, facts: Facts) -> str:
 
 def _recap(run: RunEnd, facts: Facts) -> tuple[str, ...]:
     status = (f"{run}: {run.status}",) if run.status else ()
-    return (*status, *facts.account.recap(run), *_without_rollback(facts))
+    return (*status, *facts.observed.recap(run), *_without_rollback(facts))
 
 
 def _without_rollback(facts: Facts) -> tuple[str, ...]:

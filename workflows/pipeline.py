@@ -6,12 +6,13 @@
 import dataclasses
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from steps.catalogue import CATALOGUE, StepSpec
 from steps.document.schema import ModelService
-from steps.report.run import REPORT_RUN, ROLL_BACK, SIGN
+from steps.report.argo_nodes import MARKER
+from steps.report.run import REPORT_RUN, ROLL_BACK
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,6 @@ class Task:
     """One place of a step in the pipeline."""
 
     step: str  # `python -m steps <step>`, and the Argo template
-    options: Mapping[str, Output] = field(default_factory=dict)  # option of the step -> source of its value
-    run_facts: tuple[str, ...] = ()  # options of the step with a fact of the run as value
     alias: str = ""  # name of the task, where the pipeline has several tasks of its step
     purpose: str = ""  # in place of the description of the step
     after: tuple[str, ...] = ()
@@ -50,6 +49,16 @@ class Task:
     @property
     def description(self) -> str:
         return self.purpose or self.spec.description
+
+    @property
+    def options(self) -> Mapping[str, Output]:
+        """Options with an output of an earlier task as value."""
+        return {option: SOURCES[option] for option in self.spec.options if option in SOURCES}
+
+    @property
+    def run_facts(self) -> tuple[str, ...]:
+        """Options with a fact of the run as value."""
+        return tuple(option for option in self.spec.options if option in RUN_FACTS)
 
     @property
     def fans_out(self) -> bool:
@@ -75,57 +84,47 @@ class Places:
 
 
 SHARD = "shard"  # option of a step that shares its work
-
-# Results of the first task that hold for the whole run.
-_PINNED = {
-    "model-digest": Output("resolve-model", "model_digest"),
-    "overrides": Output("resolve-model", "overrides"),
-}
 RECORD_COUNTER = Output("resolve-model", "record_counter")
 # By the counter, a step finds out that another run promoted a release since this one began.
-_COUNTED = _PINNED | {"record-counter": RECORD_COUNTER}
-_PROVED = {"proved-release": Output("smoke-test", "proved_release")}
+SOURCES: Mapping[str, Output] = {
+    "model-digest": Output("resolve-model", "model_digest"),
+    "overrides": Output("resolve-model", "overrides"),
+    "record-counter": RECORD_COUNTER,
+    "proved-release": Output("smoke-test", "proved_release"),
+}
+RUN_FACTS = ("run-name", "run-status", "run-uid")
 
-RESOLVE = Task("resolve-model", run_facts=("run-name",))
-CHECK = Task("check-release", _COUNTED, ("run-name",))
+RESOLVE = Task("resolve-model")
+CHECK = Task("check-release")
 # The condition of a task that is skipped. An output that is missing stops the run, so it never means "skip".
 STATE = Output("check-release", "state")
 NOTHING_CHANGED = Marker(
-    SIGN, "Nothing changed: the release of the document serves already, and was proved again", (CHECK.name,)
+    MARKER, "Nothing changed: the release of the document serves already, and was proved again", (CHECK.name,)
 )
-PREFLIGHT = Task("check-platform", _PINNED, ("run-name",), alias="preflight")
-SCRATCH = Task("create-scratch", _PINNED, ("run-name", "run-uid"), only_in_pods=True)
-DOWNLOAD = Task("download-model", _PINNED)
-UPLOAD = Task("upload-model", _PINNED)
-MIRROR = Task("mirror-model", _PINNED)
+PREFLIGHT = Task("check-platform", "preflight", "Check everything that needs no bytes, before any byte moves.")
+SCRATCH = Task("create-scratch", only_in_pods=True)
+MIRROR = Task("mirror-model")
 PUBLISH = Task(
-    "mirror-model",
-    _PINNED,
-    alias="publish-model",
-    purpose="Check that every shard has arrived, then write the manifest",
-    shards=("all",),
+    "mirror-model", "publish-model", "Check that every shard has arrived, then write the manifest.", shards=("all",)
 )
-VOLUME = Task("create-volume", _COUNTED, ("run-name",))
-COMPONENTS = Task(
-    "check-platform",
-    _PINNED,
-    ("run-name",),
-    alias="check-components",
-    purpose="The same checks again, right before GPUs are taken",
-)
-ROLL_OUT = Task("roll-out-service", _COUNTED, ("run-name",))
-SMOKE_TEST = Task("smoke-test", _PINNED)
-PROMOTE = Task("promote-release", _COUNTED | _PROVED, ("run-name",))
+COMPONENTS = Task("check-platform", "check-components", "The same checks again, right before GPUs are taken.")
 # The exit handler. Each task begins after the one before it, failed or not.
-EXIT = (
-    Task(ROLL_BACK, run_facts=("run-name", "run-status"), if_failed=True),
-    Task(REPORT_RUN, run_facts=("run-name", "run-status")),
-)
+EXIT = (Task(ROLL_BACK, if_failed=True), Task(REPORT_RUN))
 
 
 def tasks(service: ModelService, *, in_pods: bool = True) -> tuple[Task, ...]:
     """The tasks of one run without its exit handler, each behind the one before it."""
-    every = (RESOLVE, CHECK, PREFLIGHT, *_transfer(service), VOLUME, COMPONENTS, ROLL_OUT, SMOKE_TEST, PROMOTE)
+    every = (
+        RESOLVE,
+        CHECK,
+        PREFLIGHT,
+        *_transfer(service),
+        Task("create-volume"),
+        COMPONENTS,
+        Task("roll-out-service"),
+        Task("smoke-test"),
+        Task("promote-release"),
+    )
     return tuple(_in_order(task for task in every if in_pods or not task.only_in_pods))
 
 
@@ -133,10 +132,10 @@ def _transfer(service: ModelService) -> tuple[Task, ...]:
     """By way of the scratch volume; or in one stream, with a last task for the manifest if there are several shards."""
     shards = service.transfer.shards
     if service.transfer.mode == "staged":
-        return (SCRATCH, DOWNLOAD, UPLOAD)
+        return (SCRATCH, Task("download-model"), Task("upload-model"))
     if shards == 1:
         return (MIRROR,)
-    purpose = "Hub to bucket in one stream, each its own files"
+    purpose = "Copy the files from the hub to the bucket in one stream, each shard its own files."
     numbers = tuple(str(number) for number in range(shards))
     return dataclasses.replace(MIRROR, purpose=purpose, shards=numbers), PUBLISH
 
@@ -159,15 +158,15 @@ def arguments(
     """The arguments behind `command`.
 
     `values` fills `task.options` and `task.run_facts` by their names, and `shard` for a task with shards; `parameters`
-    are `name=value`, `sets` `path.to.field=value`. A task of the exit handler gets no parameters: its work does not
+    are `name=value`, `sets` `path.to.field=value`. A step of the exit handler takes no parameters: its work does not
     depend on them, and a wrong one must not keep it from starting. Raises KeyError for an option without a value.
     """
-    scratch = (f"--scratch={places.scratch}",) if task.spec.scratch else ()
+    scratch = (f"--scratch={places.scratch}",) if "scratch" in task.spec.options else ()
     shard = (SHARD,) if task.shards else ()
     options = (f"--{option}={values[option]}" for option in (*task.options, *shard, *task.run_facts))
-    given = (f"--parameter={parameter}" for parameter in parameters if task not in EXIT)
+    given = (f"--parameter={parameter}" for parameter in parameters if "parameter" in task.spec.options)
     edits = (f"--set={edit}" for edit in sets)
-    return (f"--service={places.document}", f"--outputs={places.outputs}", *scratch, *options, *given, *edits)
+    return (f"--document={places.document}", f"--outputs={places.outputs}", *scratch, *options, *given, *edits)
 
 
 def outputs(step: str) -> tuple[dataclasses.Field[Any], ...]:

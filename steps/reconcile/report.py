@@ -196,7 +196,7 @@ def stdout_report(clock: Clock, *, diff: bool, progress_file: Path | None) -> St
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: 6m02s, 1h04m."""
+    """Hours and minutes, minutes and seconds, or seconds: 1h05m, 3m20s, 7s. Two clocks may differ: never below 0s."""
     minutes, rest = divmod(max(0, int(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"

@@ -344,7 +344,7 @@ def test_recreate_gives_back_what_the_other_release_holds_under_a_quota() -> Non
 
 
 def test_every_check_has_its_paragraph_in_the_catalogue() -> None:
-    catalogue = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
+    catalogue = (ROOT / "docs" / "reference" / "checks.md").read_text(encoding="utf-8")
     assert [check.code for check in CHECKS if f'<a id="{check.code.lower()}"></a>' not in catalogue] == []
 
 

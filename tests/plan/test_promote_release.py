@@ -7,7 +7,7 @@ import pytest
 
 from steps.kinds import Manifest
 from steps.objects import record, services, volume
-from steps.objects.converging import Look
+from steps.objects.converging import ObjectObservation
 from steps.objects.record import NOW, PROMOTED_AT, Entry, Record
 from steps.promote_release import Facts, endpoint, plan
 from steps.release import Release
@@ -41,10 +41,10 @@ def facts(**changes: Any) -> Facts:
     """The new release serves beside the old one, which takes the traffic."""
     found = changes.pop("record", record_of(OLD, OLDEST))
     wanted = record.record(service(), record.promoted(found, entry(NEW)))
-    moving = Look(
+    moving = ObjectObservation(
         services.traffic_service(NEW), live(services.traffic_service(OLD)), live(services.traffic_service(NEW))
     )
-    writing = Look(wanted, live(record.record(service(), found)), live(wanted))
+    writing = ObjectObservation(wanted, live(record.record(service(), found)), live(wanted))
     return Facts(
         **{
             "operator": OPERATOR,
@@ -136,7 +136,7 @@ def test_a_service_of_somebody_else_keeps_its_traffic() -> None:
     foreign = live(services.traffic_service(NEW))
     foreign["metadata"]["labels"] = {}
     written = facts().looks[1]
-    after = plan(NEW, facts(looks=(Look(services.traffic_service(NEW), foreign, None), written)))
+    after = plan(NEW, facts(looks=(ObjectObservation(services.traffic_service(NEW), foreign, None), written)))
     assert not after.changes
     assert "it was not made by Slipway" in after.failed[0]
 

@@ -8,8 +8,9 @@ import pytest
 
 from steps.document.overrides import InForce
 from steps.reconcile.plan import Plan
+from steps.report.argo_nodes import read_run
 from steps.report.run import Run, TaskResult
-from steps.report.run_end import Account, Failure, RunEnd
+from steps.report.run_end import Failure, ObservedRun, RunEnd
 from steps.report_run import OBSERVATIONS_OF_ROLL_BACK, Facts, Notification, plan, summary
 from tests.support.argo_world import Attempt, nodes
 from tests.support.samples import service
@@ -31,7 +32,7 @@ AT_WORK = TaskResult("report-run", "Running", at_exit=True)
 
 
 def facts(*tasks: TaskResult, **changes: Any) -> Facts:
-    return replace(Facts(Account(Run("nightly-7", "Running", tasks=tasks)), "ab12cd34"), **changes)
+    return replace(Facts(ObservedRun(Run("nightly-7", "Running", tasks=tasks)), "ab12cd34"), **changes)
 
 
 def planned(run: RunEnd, found: Facts, *, notifies: bool = True) -> Plan:
@@ -77,13 +78,13 @@ def test_people_are_notified_also_of_a_rollback_that_failed() -> None:
 
 
 def test_a_result_that_is_not_known_is_reported_as_such() -> None:
-    found = message(FAILED, Facts(Account(unread="it is offloaded"), release=None))
+    found = message(FAILED, Facts(ObservedRun(unread="it is offloaded"), release=None))
     assert found["text"] == (
         "run nightly-7: Failed; the result of the rollback is not known; the release of qwen3-32b is not known"
     )
     assert (
         "what the tasks did is not known: it is offloaded"
-        in planned(FAILED, Facts(Account(unread="it is offloaded"))).ok
+        in planned(FAILED, Facts(ObservedRun(unread="it is offloaded"))).ok
     )
 
 
@@ -135,8 +136,8 @@ def test_the_last_attempt_of_a_task_says_why_it_failed() -> None:
         "mirror-model(2:2)": (Attempt("Failed", "no answer", ""), Attempt("Failed", "no such key", "")),
         "roll-back": (Attempt("Failed", "no way back", ""),),
     }
-    run = Run.of({"metadata": {"name": "r"}, "status": {"phase": "Running", "nodes": nodes("r", tasks)}})
-    assert Account(run).failures == (
+    run = read_run({"metadata": {"name": "r"}, "status": {"phase": "Running", "nodes": nodes("r", tasks)}})
+    assert ObservedRun(run).failures == (
         Failure("mirror-model(2:2)", "no such key"),
         Failure("download-model", "pod deleted"),
     )

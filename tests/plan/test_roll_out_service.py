@@ -6,10 +6,10 @@ import pytest
 
 from steps.kinds import Manifest
 from steps.objects import services, volume
-from steps.objects.converging import Apply, Delete, Look
+from steps.objects.converging import Apply, Delete, ObjectObservation
 from steps.release import Release
 from steps.roll_out_service import Facts, plan
-from steps.rollout.readiness import signature
+from steps.rollout.readiness import fingerprint
 from tests.support.group_world import OPERATOR, absent, as_wanted, deleted, group_of, live, ready_group
 from tests.support.samples import release
 
@@ -61,7 +61,7 @@ def test_a_ready_group_is_done() -> None:
 def test_a_group_that_was_just_started_must_stay_ready() -> None:
     found = serving(NEW)
     assert plan(NEW, serving(NEW, before=frozenset())).waiting
-    assert plan(NEW, serving(NEW, before=signature(found.group))).converged
+    assert plan(NEW, serving(NEW, before=fingerprint(found.group))).converged
 
 
 def test_without_the_operator_nothing_is_tried() -> None:
@@ -72,7 +72,8 @@ def test_another_replica_count_scales_the_group_and_waits_for_it() -> None:
     scaled = release("serving.prefill.replicas=3")
     before, after = live(group_of(OLD)), live(group_of(scaled))
     found = plan(
-        scaled, facts(scaled, looks=(Look(group_of(scaled), before, after),), group=ready_group(group_of(OLD)))
+        scaled,
+        facts(scaled, looks=(ObjectObservation(group_of(scaled), before, after),), group=ready_group(group_of(OLD))),
     )
     (change,) = found.changes
     assert change.action == "update"

@@ -9,6 +9,7 @@ from steps.reconcile.clock import Clock
 from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
+from steps.report.argo_nodes import read_run
 from steps.report.run import SUSPENDED, Run, TaskResult
 
 PATIENCE = 300.0  # seconds without an answer after which following ends; the run goes on without us
@@ -62,7 +63,7 @@ class FollowRun:
             return Seen(before, error.reason)
         if found is None:
             return self._without_run(since, before)
-        run = with_gone_holders(Run.of(found), self.exists)
+        run = with_gone_holders(read_run(found), self.exists)
         self._answers[:] = [(self.clock.now(), run)]
         return Seen(run)
 
