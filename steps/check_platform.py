@@ -14,7 +14,6 @@ from steps.checks import facts, image, model_code, table
 from steps.checks.facts import CodeOfModel, PlatformFacts
 from steps.checks.findings import Refusal
 from steps.document.image_name import ImageName
-from steps.document.schema import SecretCredentials
 from steps.errors import Blocked, TransientError
 from steps.kinds import OSS_DRIVER, Kind, Manifest, Ref
 from steps.model import Listing, ModelDigest, ModelFile
@@ -126,11 +125,12 @@ class CheckPlatform:
 
     def _secret(self) -> Manifest | Refusal | None:
         service = self.release.service
-        if not isinstance(service.store.credentials, SecretCredentials):
+        name = service.store.credentials.secret
+        if name is None:
             return None
         if self.own_accounts:
             return Refusal("the account of this step reads no Secret; the kubelet hands each step its keys")
-        return self._get(Ref(kinds.SECRET, service.store.credentials.secret, service.workflow.namespace))
+        return self._get(Ref(kinds.SECRET, name, service.workflow.namespace))
 
     def _model(self) -> tuple[Listing | Refusal, str | Refusal, bool]:
         """The files, what the bucket said, and whether it holds them: then nobody asks the hub."""

@@ -50,7 +50,7 @@ def _record(service: ModelService) -> tuple[str, ...]:
 
 
 def _traffic(service: ModelService) -> tuple[str, ...]:
-    return (service.serving.service_name,)
+    return (service.endpoint.service,)
 
 
 def _lease(service: ModelService) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ def _lease(service: ModelService) -> tuple[str, ...]:
 
 
 def _has_key(service: ModelService) -> bool:
-    return service.store.credentials.kind == "secret"
+    return service.store.credentials.secret is not None
 
 
 _RECORD_READ = Grant(("get",), "configmaps", "read the release record", names=_record)

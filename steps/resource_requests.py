@@ -23,5 +23,5 @@ def footprint(step: str, service: ModelService) -> Footprint:
         return Footprint("100m", _MEBIBYTES.get(step, _LIGHT))
     # Room for every part in flight, twice: while one is sent, the next is read. One CPU, so that a node of two has a
     # place for it beside what runs on every node; a transfer that needs more takes what is idle.
-    in_flight = service.transfer.part_size_mib * service.transfer.workers
+    in_flight = (service.transfer.part_bytes >> 20) * service.transfer.workers
     return Footprint("1", _TRANSFER + 2 * in_flight)

@@ -172,8 +172,8 @@ class RollBack:
         models = {worker.served_model_name for worker in self.inference.routed_workers(router) if worker.healthy}
         if not models:
             raise NotServing(f"{router} knows no worker that is healthy")
-        smoke, model = self.service.smoke, min(models)
-        reply = self.inference.chat(router, Question(model, smoke.prompt, smoke.max_tokens))
+        proof, model = self.service.proof, min(models)
+        reply = self.inference.chat(router, Question(model, proof.prompt, proof.max_tokens))
         wrong = [str(reply)] if isinstance(reply, Refusal) else flaws(reply, model)
         if wrong:
             return Plan(faults=(_no_answer(router, wrong),))

@@ -75,7 +75,7 @@ class SmokeTest:
 
     @property
     def deadline(self) -> float:
-        return self.release.service.smoke.deadline_minutes * 60.0
+        return self.release.service.proof.deadline_minutes * 60.0
 
     def observe(self) -> Facts:
         facts = self._look()
@@ -172,9 +172,9 @@ class SmokeTest:
 
     def _question(self, mark: str) -> Question:
         """The document's prompt. A mark at its start keeps a cached prefix from answering for the computation."""
-        smoke = self.release.service.smoke
-        prompt = f"({mark}) {smoke.prompt}" if mark else smoke.prompt
-        return Question(self.release.service.served_model_name, prompt, smoke.max_tokens)
+        proof = self.release.service.proof
+        prompt = f"({mark}) {proof.prompt}" if mark else proof.prompt
+        return Question(self.release.service.served_model_name, prompt, proof.max_tokens)
 
     def _counters(self, workers: tuple[Portrait, ...]) -> dict[str, Counters]:
         found = self._reading(workers)

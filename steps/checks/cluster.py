@@ -58,7 +58,7 @@ def csi_plugin(_release: Release, facts: PlatformFacts) -> tuple[Finding, ...]:
 def access_key(release: Release, facts: PlatformFacts) -> tuple[Finding, ...]:
     """The Secret with the access key, where this account may read it; a pod gets the key itself in any case."""
     credentials = release.service.store.credentials
-    if credentials.kind == "rrsa":
+    if credentials.role:
         return (Well(f"OSS is reached with the role {credentials.role}"),)
     name = f"{release.service.workflow.namespace}/{credentials.secret}"
     if isinstance(facts.secret, Refusal):
@@ -89,7 +89,7 @@ def service_names(release: Release, facts: PlatformFacts) -> tuple[Finding, ...]
     """Nobody else owns the Service that clients use, and none has a name that the RBG operator would adopt."""
     if isinstance(facts.services, Refusal):
         return (Wrong(facts.services.reason, f"permission to list Services in {release.service.namespace}"),)
-    traffic = release.service.serving.service_name
+    traffic = release.service.endpoint.service
     found = _named(traffic, facts.services)
     findings: list[Finding] = []
     if found and found["metadata"].get("labels", {}).get(SERVICE_LABEL) != release.service.name:

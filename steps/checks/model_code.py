@@ -46,12 +46,12 @@ def code_of_model(release: Release, facts: PlatformFacts) -> tuple[Finding, ...]
         return (Well(code.known or "the code of the model is what serves already"),)
     shown = ", ".join(code.changed[:_MOST_SHOWN])
     more = f" and {len(code.changed) - _MOST_SHOWN} more" if len(code.changed) > _MOST_SHOWN else ""
-    if release.service.model.expected_digest == release.model_digest:
-        return (Well(f"model.expectedDigest approves the code in {shown}{more}"),)
+    if release.service.model.digest == release.model_digest:
+        return (Well(f"model.digest approves the code in {shown}{more}"),)
     return (
         Wrong(
             f"code that is not what serves: {shown}{more}",
-            f"an approval of these files in the document: model.expectedDigest: {release.model_digest}",
+            f"an approval of these files in the document: model.digest: {release.model_digest}",
         ),
     )
 

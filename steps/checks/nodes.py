@@ -21,7 +21,7 @@ _UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 def gpu_nodes(release: Release, nodes: Objects) -> Objects:
     """Nodes with GPUs that take pods and match the document's node selector."""
-    wanted = release.service.serving.node_selector.items()
+    wanted = release.service.serving.pod.node_selector.items()
     return tuple(
         node
         for node in nodes

@@ -23,8 +23,8 @@ def quotas_for_scratch(release: Release, facts: PlatformFacts) -> tuple[Finding,
         return (Well("this run needs no scratch volume any more"),)
     scratch = service.transfer.scratch
     need = {"requests.storage": quantity(scratch.size), "persistentvolumeclaims": 1.0}
-    if scratch.storage_class:
-        need |= {f"{scratch.storage_class}{_CLASS}{name}": amount for name, amount in need.items()}
+    if scratch.storage_class_name:
+        need |= {f"{scratch.storage_class_name}{_CLASS}{name}": amount for name, amount in need.items()}
     return _findings(facts.quotas_of_runs, need, {}, service.workflow.namespace, "the scratch volume")
 
 

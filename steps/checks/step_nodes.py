@@ -27,7 +27,7 @@ def nodes_for_steps(release: Release, facts: PlatformFacts) -> tuple[Finding, ..
     if fitting:
         return (Well(f"{fitting} of {len(obstacles)} nodes may run the steps"),)
     counts = ", ".join(f"{count} {obstacle}" for obstacle, count in sorted(Counter(obstacles).items()))
-    wanted = "".join(f", with label {key}={value}" for key, value in service.workflow.node_selector.items())
+    wanted = "".join(f", with label {key}={value}" for key, value in service.workflow.pod.node_selector.items())
     where = "" if service.workflow.gpu_nodes == "allow" else " without GPUs"
     return (
         Wrong(
@@ -45,14 +45,14 @@ def largest(service: ModelService) -> Footprint:
 
 def _obstacle(node: Manifest, service: ModelService, need: Footprint) -> str:
     """Why the scheduler would pass over this node; empty if it would not."""
-    labels, spec = node["metadata"].get("labels", {}), node["spec"]
+    labels, spec, selector = node["metadata"].get("labels", {}), node["spec"], service.workflow.pod.node_selector
     room = node["status"].get("allocatable", {})
     lacks_room = quantity(room.get("cpu", "0")) < quantity(need.cpu) or (
         quantity(room.get("memory", "0")) < need.memory_mebibytes * 2**20
     )
     reasons = {
         "with GPUs": has_gpus(node) and service.workflow.gpu_nodes == "never",
-        "without the labels of workflow.nodeSelector": not service.workflow.node_selector.items() <= labels.items(),
+        "without the labels of workflow.pod.nodeSelector": not selector.items() <= labels.items(),
         "not Ready or cordoned": not is_ready(node) or bool(spec.get("unschedulable")),
         "tainted": any(taint.get("effect") in _REPELLING for taint in spec.get("taints", ())),
         "too small": lacks_room,

@@ -34,7 +34,7 @@ CHECKS = (
     Check(
         "API03",
         "Service names",
-        "delete or rename that Service, or choose another serving.serviceName",
+        "delete or rename that Service, or choose another endpoint.service",
         cluster.service_names,
     ),
     Check("RBG01", "RoleBasedGroup API", "install the ACK component ack-rbgs", cluster.rbg_api),
@@ -73,7 +73,7 @@ CHECKS = (
     Check(
         "MOD01",
         "Code of the model",
-        "read those files at the hub; to approve them, set model.expectedDigest to that digest, and take it out again "
+        "read those files at the hub; to approve them, set model.digest to that digest, and take it out again "
         "once the release is promoted, if later refreshes are wanted",
         model_code.code_of_model,
     ),
@@ -87,7 +87,7 @@ CHECKS = (
     Check(
         "NOD01",
         "Nodes for the steps",
-        "add such a node, correct workflow.nodeSelector, or set workflow.gpuNodes: allow",
+        "add such a node, correct workflow.pod.nodeSelector, or set workflow.gpuNodes: allow",
         step_nodes.nodes_for_steps,
     ),
     Check(

@@ -7,41 +7,55 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
-from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from steps.document.image_name import ImageName
+from steps.document.pod import Pod
+from steps.document.section import AsTuple, Name, Section, Strings
 from steps.document.validation_errors import explain, wants_text
 from steps.errors import DocumentError
 from steps.kinds import OWN_LABELS
 
-API_VERSION = "slipway/v1"
+DEFAULT_SECRET = "oss-credentials"  # noqa: S105  # a name, not a secret
+API_VERSION = "slipway/v1alpha1"
 UNFILLED = "{{workflow.parameters.service}}"  # what a pod finds in place of a document that Argo has forgotten
 MAX_NAME = 30  # a pod label holds `<name>-<release 8>-prefill-<StatefulSet hash 10>`, at most 63 characters
 
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 # Services are named by it, and those must begin with a letter (RFC 1035).
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#rfc-1035-label-names
 ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+
+
+def _bytes(size: str) -> int:
+    return int(size[:-2]) * {"Mi": 1 << 20, "Gi": 1 << 30}[size[-2:]]
+
+
+def _at_most_a_gibibyte(size: str) -> str:
+    if _bytes(size) > 1 << 30:
+        raise PydanticCustomError("part_size", "1Mi to 1Gi")
+    return size
+
+
 Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
+PartSize = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*(Mi|Gi)$"), AfterValidator(_at_most_a_gibibyte)]
+Replicas = Annotated[int, Field(ge=1, le=64)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+RdmaDevice = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]+$")]
 Minutes = Annotated[int, Field(ge=1, le=7 * 24 * 60)]
-Strings = Annotated[tuple[str, ...], BeforeValidator(lambda found: tuple(found) if isinstance(found, list) else found)]
 
 
 def _not_ours(labels: dict[str, str]) -> dict[str, str]:
@@ -56,26 +70,14 @@ LabelValue = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9]([A-Za-z0-9
 Labels = Annotated[dict[LabelKey, LabelValue], AfterValidator(_not_ours)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        alias_generator=to_camel,
-        populate_by_name=True,
-        validate_default=True,
-        defer_build=True,  # only the whole document is ever validated: building each section too would double the start
-    )
-
-
-class SecretKey(_Section):
+class SecretKey(Section):
     """One key of a Secret in the namespace of the workflow."""
 
     secret: Name = Field(description="Name of the Secret.")
     key: str = Field(description="Key inside the Secret.", min_length=1)
 
 
-class Metadata(_Section):
+class Metadata(Section):
     name: Annotated[ServiceName, StringConstraints(max_length=MAX_NAME)] = Field(
         description=f"Name of the service; every object's name begins with it. At most {MAX_NAME} characters."
     )
@@ -87,7 +89,7 @@ class Metadata(_Section):
     annotations: dict[str, str] = Field(default_factory=dict, description="Annotations for every object.")
 
 
-class Model(_Section):
+class Model(Section):
     id: str = Field(
         description="Model at the hub, `owner/name`.",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$",
@@ -95,7 +97,7 @@ class Model(_Section):
     revision: str = Field(
         "master", description="Branch, tag or commit at the hub.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
     )
-    expected_digest: str | None = Field(
+    digest: str | None = Field(
         None,
         description="Refuse anything whose model digest is another; `resolve-model` prints the digest.",
         pattern=r"^sha256:[0-9a-f]{64}$",
@@ -106,20 +108,22 @@ class Model(_Section):
     token: SecretKey | None = Field(None, description="Where the hub token of a private model is.")
 
 
-class SecretCredentials(_Section):
-    kind: Literal["secret"] = Field(description="An access key from a Secret.")
-    secret: Name = Field(
-        "oss-credentials",
-        description="Secret with the keys `akId`, `akSecret` and, for a temporary key, `securityToken`.",
+class Credentials(Section):
+    secret: Name | None = Field(
+        None, description="Secret with the keys `akId`, `akSecret` and, for a temporary key, `securityToken`."
+    )
+    role: str | None = Field(
+        None, description="RAM role of the service account (RRSA); no Secret is read or made.", min_length=1
     )
 
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.secret is None) == (self.role is None):
+            raise PydanticCustomError("one_of", "either `secret` or `role`")
+        return self
 
-class RoleCredentials(_Section):
-    kind: Literal["rrsa"] = Field(description="A RAM role of the service account (RRSA); no Secret at all.")
-    role: str = Field(description="Name of the RAM role.", min_length=1)
 
-
-class Store(_Section):
+class Store(Section):
     bucket: str = Field(description="OSS bucket.", pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")
     region: str = Field(description="Region of the bucket, such as cn-hangzhou.", pattern=r"^[a-z0-9-]+$")
     endpoint: str | None = Field(
@@ -132,17 +136,19 @@ class Store(_Section):
         description="Folder in the bucket that Slipway may write.",
         pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$",
     )
-    credentials: Annotated[SecretCredentials | RoleCredentials, Field(discriminator="kind")] = Field(
-        default_factory=lambda: SecretCredentials(kind="secret"), description="Who Slipway is at OSS."
+    credentials: Credentials = Field(
+        default_factory=lambda: Credentials(secret=DEFAULT_SECRET), description="Credentials for OSS."
     )
 
 
-class Scratch(_Section):
+class Scratch(Section):
     size: Quantity = Field("200Gi", description="Size of the scratch volume of a staged transfer.")
-    storage_class: str | None = Field(None, description="StorageClass of the scratch volume; default is the cluster's.")
+    storage_class_name: str | None = Field(
+        None, description="StorageClass of the scratch volume; default is the cluster's."
+    )
 
 
-class Transfer(_Section):
+class Transfer(Section):
     mode: Literal["staged", "streamed"] = Field(
         "staged",
         description="`staged` downloads to a scratch volume, then uploads; `streamed` does both at once, without disk.",
@@ -153,10 +159,14 @@ class Transfer(_Section):
         ge=1,
         le=16,
     )
-    part_size_mib: int = Field(16, description="MiB that one request moves.", ge=1, le=1024)
+    part_size: PartSize = Field("16Mi", description="Size of the part that one request moves, from 1Mi to 1Gi.")
     workers: int = Field(8, description="Requests at the same time, in each pod.", ge=1, le=64)
     scratch: Scratch = Field(default_factory=Scratch, description="Scratch volume of a staged transfer.")
     deadline_minutes: Minutes = Field(360, description="Give up a transfer after this time.")
+
+    @property
+    def part_bytes(self) -> int:
+        return _bytes(self.part_size)
 
     @field_validator("shards")
     @classmethod
@@ -169,28 +179,38 @@ class Transfer(_Section):
         return shards
 
 
-class Volume(_Section):
-    name: Annotated[Name, StringConstraints(max_length=40)] = Field(
-        "llm-model", description="First part of the names of PV and PVC; a hash of their content follows."
-    )
+class Volume(Section):
     client: Literal["ossfs2", "ossfs"] = Field("ossfs2", description="FUSE client of the OSS CSI driver.")
     options: str | None = Field(None, description="Mount options; default are the ones proven for reading models.")
     capacity: Quantity | None = Field(None, description="Nominal size of PV and PVC; default fits the model.")
     deadline_minutes: Minutes = Field(10, description="Give up waiting for the claim after this time.")
 
 
-class Resources(_Section):
+class Resources(Section):
     cpu: Quantity = Field("12", description="CPU of one worker.")
     memory: Quantity = Field("48Gi", description="Memory of one worker.")
     shared_memory: Quantity = Field("15Gi", description="Size of /dev/shm of one worker.")
 
 
-class Role(_Section):
-    replicas: int = Field(description="Number of workers of this role.", ge=1, le=64)
+class Role(Section):
+    replicas: Replicas
     args: Strings = Field((), description="More arguments for the engine, on this role only.")
 
 
-class Router(_Section):
+class Prefill(Role):
+    replicas: Replicas = Field(2, description="Number of prefill workers.")
+
+
+class Decode(Role):
+    replicas: Replicas = Field(1, description="Number of decode workers.")
+
+
+class Ports(Section):
+    http: Port = Field(8000, description="Port of the workers and the router.")
+    bootstrap: Port = Field(34000, description="Port on which a prefill worker hands out its KV cache.")
+
+
+class Router(Section):
     image: str = Field("lmsysorg/sgl-model-gateway:v0.3.2", description="Image of the router.", min_length=1)
     policy: Literal["round_robin", "random", "cache_aware"] = Field(
         "round_robin", description="How the router chooses workers."
@@ -209,7 +229,7 @@ _OTHER_VERSION = (
 )
 
 
-class Serving(_Section):
+class Serving(Section):
     image: str = Field(description="Engine image of prefill and decode; best by tag and digest.", min_length=1)
     version: str = Field(
         "",
@@ -223,17 +243,15 @@ class Serving(_Section):
         pattern=r"^/[^\s]+[^/\s]$",
     )
     served_model_name: str | None = Field(None, description="Name that clients send; default is the model path.")
-    service_name: ServiceName = Field("sglang-pd", description="Name of the Service that clients use.")
-    port: int = Field(8000, description="Port of the Service, the router and the workers.", ge=1, le=65535)
-    bootstrap_port: int = Field(
-        34000, description="Port on which a prefill worker hands out its KV cache.", ge=1, le=65535
-    )
+    ports: Ports = Field(default_factory=Ports, description="Ports of the containers.")
     tensor_parallel: int = Field(2, description="GPUs of one worker; the same for prefill and decode.", ge=1, le=8)
-    prefill: Role = Field(default_factory=lambda: Role(replicas=2), description="Prefill workers.")
-    decode: Role = Field(default_factory=lambda: Role(replicas=1), description="Decode workers.")
+    prefill: Prefill = Field(default_factory=Prefill, description="Prefill workers.")
+    decode: Decode = Field(default_factory=Decode, description="Decode workers.")
     router: Router = Field(default_factory=Router, description="Router in front of the workers.")
     fabric: Literal["erdma", "tcp"] = Field("erdma", description="How KV cache moves between workers.")
-    rdma_device: str = Field("erdma_0", description="RDMA device that carries the KV cache.", min_length=1)
+    rdma_devices: Annotated[tuple[RdmaDevice, ...], AsTuple, Field(min_length=1)] = Field(
+        ("erdma_0",), description="RDMA devices that carry the KV cache."
+    )
     context_length: int | None = Field(
         None, description="Longest prompt plus answer, in tokens; default is the model's.", ge=1
     )
@@ -242,8 +260,7 @@ class Serving(_Section):
         default_factory=dict, description="More environment variables of the workers; no secrets."
     )
     resources: Resources = Field(default_factory=Resources, description="CPU and memory of one worker.")
-    node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the nodes that may run workers.")
-    image_pull_secrets: Strings = Field((), description="Secrets for the image registry, in the serving namespace.")
+    pod: Pod = Field(default_factory=Pod, description="Fields of the pods of workers and router.")
 
     @field_validator("version", mode="before")
     @classmethod
@@ -263,7 +280,7 @@ class Serving(_Section):
         return version
 
 
-class Rollout(_Section):
+class Rollout(Section):
     strategy: Literal["BlueGreen", "Recreate"] = Field(
         "BlueGreen",
         description="`BlueGreen` proves the new release beside the old one and needs its GPUs twice; "
@@ -272,26 +289,28 @@ class Rollout(_Section):
     deadline_minutes: Minutes = Field(60, description="Give up a rollout after this time.")
 
 
-class Smoke(_Section):
+class Proof(Section):
     prompt: str = Field(
-        "Explain prefill and decode in one sentence.", description="What the smoke test asks.", min_length=1
+        "Explain prefill and decode in one sentence.", description="Prompt of the proof requests.", min_length=1
     )
     max_tokens: int = Field(64, description="Longest answer, in tokens.", ge=1, le=4096)
-    deadline_minutes: Minutes = Field(15, description="Give up the smoke test after this time.")
+    deadline_minutes: Minutes = Field(15, description="Give up the proof after this time.")
 
 
-class Notify(_Section):
-    webhook: SecretKey = Field(description="Where the address of a webhook is; it gets one JSON message for each run.")
+class Endpoint(Section):
+    service: ServiceName = Field("sglang-pd", description="Name of the Service that clients use.")
+    port: Port = Field(8000, description="Port of that Service.")
+    annotations: dict[str, str] = Field(default_factory=dict, description="Annotations of that Service.")
 
 
-class Workflow(_Section):
-    image: str = Field("slipway:0.1.0", description="Image that runs the steps.", min_length=1)
+class Workflow(Section):
+    image: str = Field(description="Image that runs the steps.", min_length=1)
     namespace: Name = Field("slipway", description="Namespace in which the workflow runs.")
     schedule: str | None = Field(
         None, description="When the model is refreshed, as a cron expression; default is never.", min_length=1
     )
     timezone: str = Field("Asia/Shanghai", description="Time zone of the schedule.")
-    node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the nodes that may run steps.")
+    pod: Pod = Field(default_factory=Pod, description="Fields of the pods of the steps.")
     gpu_nodes: Literal["never", "allow"] = Field(
         "never",
         description="Whether steps may run on nodes with GPUs. `never`: where no other node can take a step, its pod "
@@ -306,10 +325,10 @@ class Workflow(_Section):
     annotations: dict[str, str] = Field(default_factory=dict, description="Annotations for the pods of the workflow.")
 
 
-class ModelService(_Section):
+class ModelService(Section):
     """One model, from the hub to a proven service."""
 
-    api_version: Literal["slipway/v1"] = Field(description="Version of this document.")
+    api_version: Literal["slipway/v1alpha1"] = Field(description="Version of this document.")
     kind: Literal["ModelService"] = Field(description="Kind of this document.")
     metadata: Metadata = Field(description="Name and place.")
     model: Model = Field(description="What is served.")
@@ -318,9 +337,12 @@ class ModelService(_Section):
     volume: Volume = Field(default_factory=Volume, description="How the pods see the files.")
     serving: Serving = Field(description="What serves them.")
     rollout: Rollout = Field(default_factory=Rollout, description="How a new release replaces the old one.")
-    smoke: Smoke = Field(default_factory=Smoke, description="How a release is proved.")
-    notify: Notify | None = Field(None, description="Who hears how a run ended.")
-    workflow: Workflow = Field(default_factory=Workflow, description="How the steps run on the cluster.")
+    proof: Proof = Field(default_factory=Proof, description="How a release is proved.")
+    endpoint: Endpoint = Field(default_factory=Endpoint, description="Service that clients use.")
+    notifications: Annotated[tuple[SecretKey, ...], AsTuple] = Field(
+        (), description="Addresses of webhooks; each gets one JSON message with the result of a run."
+    )
+    workflow: Workflow = Field(description="How the steps run on the cluster.")
 
     @property
     def name(self) -> str:

@@ -49,8 +49,6 @@ def worker_template(release: Release, role: WorkerRole) -> PodTemplate:
             {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": serving.resources.shared_memory}},
         ],
     }
-    if serving.node_selector:
-        spec["nodeSelector"] = dict(serving.node_selector)
     return _template(release, role, spec, _monitoring_labels(release, role))
 
 
@@ -63,7 +61,7 @@ def router_template(release: Release, prefill: Sequence[str], decode: Sequence[s
         "imagePullPolicy": "IfNotPresent",
         "command": list(ROUTER_COMMAND),
         "args": router_args(serving, prefill, decode),
-        "ports": [_port("http", serving.port), _port("metrics", ROUTER_METRICS_PORT)],
+        "ports": [_port("http", serving.ports.http), _port("metrics", ROUTER_METRICS_PORT)],
         **router_probes(serving),
         "resources": _resources(_ROUTER_RESOURCES),
         "lifecycle": _pre_stop(ROUTER_PRE_STOP),
@@ -96,7 +94,7 @@ def _template(release: Release, role: str, spec: dict[str, Any], labels: Mapping
 
 def _worker(release: Release, role: WorkerRole) -> dict[str, Any]:
     service, serving = release.service, release.service.serving
-    bootstrap = [_port("bootstrap", serving.bootstrap_port)] if role == "prefill" else []
+    bootstrap = [_port("bootstrap", serving.ports.bootstrap)] if role == "prefill" else []
     return {
         "name": f"sglang-{role}",
         "image": serving.image,
@@ -104,7 +102,7 @@ def _worker(release: Release, role: WorkerRole) -> dict[str, Any]:
         "command": list(WORKER_COMMAND),
         "args": worker_args(service, role),
         "env": _env(release),
-        "ports": [_port("http", serving.port), *bootstrap],
+        "ports": [_port("http", serving.ports.http), *bootstrap],
         **worker_probes(serving),
         "resources": _resources(_worker_resources(release)),
         "lifecycle": _pre_stop(WORKER_PRE_STOP),
@@ -157,15 +155,13 @@ def _monitoring_labels(release: Release, role: str) -> dict[str, str]:
 
 
 def _pod_defaults(release: Release, grace: int) -> dict[str, Any]:
-    defaults: dict[str, Any] = {
+    return {
         "terminationGracePeriodSeconds": grace,
         # A worker talks to no API, and one variable for each Service of the namespace helps nobody.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        **release.service.serving.pod.spec,
     }
-    if release.service.serving.image_pull_secrets:
-        defaults["imagePullSecrets"] = [{"name": name} for name in release.service.serving.image_pull_secrets]
-    return defaults
 
 
 def _port(name: str, number: int) -> dict[str, Any]:

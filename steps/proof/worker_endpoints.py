@@ -45,7 +45,7 @@ def router(release: Release) -> Server:
     """The release's own Service, whatever takes the traffic."""
     ref = release_service_ref(release)
     host = f"{ref.name}.{ref.namespace}.svc"
-    return Server("services", ref.namespace, ref.name, release.service.serving.port, host)
+    return Server("services", ref.namespace, ref.name, release.service.serving.ports.http, host)
 
 
 def _member(release: Release, pod: Manifest) -> Member:
@@ -57,8 +57,8 @@ def _member(release: Release, pod: Manifest) -> Member:
         uid=pod["metadata"]["uid"],
         pod=name,
         container=pod["spec"]["containers"][0]["name"],
-        http=Server("pods", namespace, name, serving.port, _address(pod)),
-        bootstrap=Server("pods", namespace, name, serving.bootstrap_port, _address(pod)),
+        http=Server("pods", namespace, name, serving.ports.http, _address(pod)),
+        bootstrap=Server("pods", namespace, name, serving.ports.bootstrap, _address(pod)),
     )
 
 

@@ -81,10 +81,15 @@ def _own_faults(service: ModelService, portrait: Portrait) -> list[str]:
         )
     if service.serving.fabric == "erdma" and (portrait.transport == "tcp" or "mooncake_tcp" in info.launch_command):
         found.append(
-            f"{name}: the transfer engine took TCP, expected RDMA device {service.serving.rdma_device}; check "
+            f"{name}: the transfer engine took TCP, expected RDMA {_devices(service)}; check "
             "/dev/infiniband and ibv_devinfo in the pod, and that the image holds the eRDMA userspace"
         )
     return found
+
+
+def _devices(service: ModelService) -> str:
+    devices = service.serving.rdma_devices
+    return f"device{'s' * (len(devices) > 1)} {', '.join(devices)}"
 
 
 def _expected(service: ModelService, portrait: Portrait) -> list[tuple[str, object, object]]:
@@ -100,7 +105,7 @@ def _expected(service: ModelService, portrait: Portrait) -> list[tuple[str, obje
     if service.serving.fabric == "erdma":
         checks.append(("the RDMA device", info.rdma_device, _value(rendered, "--disaggregation-ib-device")))
     if member.role == "prefill":
-        checks.append(("the bootstrap port", info.bootstrap_port, service.serving.bootstrap_port))
+        checks.append(("the bootstrap port", info.bootstrap_port, service.serving.ports.bootstrap))
     if portrait.route:
         checks.append(("the page size that it tells decode", portrait.route.page_size, info.page_size))
         checks.append(("the TP size that it tells decode", portrait.route.attn_tp_size, info.tp_size))
@@ -146,9 +151,9 @@ def _router_faults(release: Release, routed: Sequence[RoutedWorker]) -> list[str
     service = release.service
     found = [
         f"the router sends requests for {worker.url} with bootstrap port {worker.bootstrap_port}, "
-        f"expected {service.serving.bootstrap_port}"
+        f"expected {service.serving.ports.bootstrap}"
         for worker in routed
-        if worker.role == "prefill" and worker.bootstrap_port != service.serving.bootstrap_port
+        if worker.role == "prefill" and worker.bootstrap_port != service.serving.ports.bootstrap
     ]
     for role in WORKERS:
         urls = [worker.url for worker in routed if worker.role == role]

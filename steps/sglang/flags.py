@@ -43,12 +43,12 @@ def worker_args(service: ModelService, role: WorkerRole) -> list[str]:
         *_pairs("--tp", serving.tensor_parallel),
         # All addresses, so that kubectl port-forward reaches a worker; on the pod's address alone it is refused.
         *_pairs("--host", "0.0.0.0"),  # noqa: S104  # inside the pod's own network
-        *_pairs("--port", serving.port),
+        *_pairs("--port", serving.ports.http),
         *_pairs("--disaggregation-mode", role),
         *_pairs("--disaggregation-transfer-backend", _backend(serving)),
         # Decode too: it falls back to its own value when the router names no port.
-        *_pairs("--disaggregation-bootstrap-port", serving.bootstrap_port),
-        *(_pairs("--disaggregation-ib-device", serving.rdma_device) if serving.fabric == "erdma" else ()),
+        *_pairs("--disaggregation-bootstrap-port", serving.ports.bootstrap),
+        *(_pairs("--disaggregation-ib-device", ",".join(serving.rdma_devices)) if serving.fabric == "erdma" else ()),
         *(_pairs("--context-length", serving.context_length) if serving.context_length else ()),
         "--enable-metrics",
         *serving.args,
@@ -75,11 +75,11 @@ def router_args(serving: Serving, prefill: Sequence[str], decode: Sequence[str])
     """
     arguments = ["--pd-disaggregation"]
     for url in prefill:
-        arguments += ["--prefill", url, str(serving.bootstrap_port)]
+        arguments += ["--prefill", url, str(serving.ports.bootstrap)]
     for url in decode:
         arguments += ["--decode", url]
     arguments += _pairs("--host", "0.0.0.0")  # noqa: S104  # inside the pod's own network
-    arguments += _pairs("--port", serving.port)
+    arguments += _pairs("--port", serving.ports.http)
     arguments += _pairs("--policy", serving.router.policy)
     arguments += _pairs("--prometheus-host", "0.0.0.0")  # noqa: S104  # inside the pod's own network
     arguments += _pairs("--prometheus-port", ROUTER_METRICS_PORT)

@@ -1,6 +1,6 @@
 """Moves files from a source to a sink with a few threads.
 
-Memory: at most `2 x workers x part` bytes of buffers, where `part` is `transfer.partSizeMib`. Only for a file that
+Memory: at most `2 x workers x part` bytes of buffers, where `part` is `transfer.partSize`. Only for a file that
 would need more than 9,000 parts is a part larger; then there are fewer buffers, but at least one more than workers.
 """
 

@@ -14,6 +14,7 @@ from celpy.adapter import json_to_cel
 
 from steps import wiring
 from steps.__main__ import _parser
+from steps.adapters.notify.targets import Targets
 from steps.check_release import CURRENT, CheckRelease
 from steps.document.overrides import OVERRIDES
 from steps.document.schema import ModelService
@@ -407,7 +408,7 @@ def test_a_secret_reaches_only_the_steps_that_need_it() -> None:
         "OSS_ACCESS_KEY_SECRET": dict.fromkeys(store, ("oss-credentials", "akSecret")),
         "OSS_SESSION_TOKEN": dict.fromkeys(store, ("oss-credentials", "securityToken")),
         "MODELSCOPE_API_TOKEN": dict.fromkeys(hub, ("hub", "token")),
-        "SLIPWAY_WEBHOOK_URL": {"report-run": ("chat", "url")},
+        "SLIPWAY_NOTIFICATION_0": {"report-run": ("chat", "url")},
     }
     assert _secrets("role credentials") == {}
 
@@ -435,7 +436,7 @@ def test_a_step_gets_the_very_secrets_that_it_reads(
         wiring.ACCESS_KEY_SECRET,
         wiring.SESSION_TOKEN,
         wiring.HUB_TOKEN,
-        wiring.WEBHOOK_URL,
+        wiring.NOTIFICATION.format(index=0),
     }
     values = {**dict.fromkeys(secrets, "http://127.0.0.1:9/dummy"), "KUBECONFIG": str(kubeconfig), **ROLE}
     for name, template in templates(workflow_spec(variant=variant)).items():
@@ -447,7 +448,10 @@ def test_a_step_gets_the_very_secrets_that_it_reads(
         if isinstance(step, ResolveModel):
             step.source(sample(variant))
         if isinstance(step, ReportRun) and step.notifier:
-            step.notifier()
+            targets = step.notifier()
+            assert isinstance(targets, Targets)
+            for target in targets.pending:
+                target()
         given = {variable["name"] for variable in template["container"].get("env", ())}
         assert environment.read & secrets == given, name
 
@@ -457,7 +461,7 @@ def test_only_a_temporary_key_and_the_webhook_may_be_absent() -> None:
     for template in templates(workflow_spec(variant="all options")).values():
         for variable in template["container"].get("env", ()):
             optional = variable["valueFrom"]["secretKeyRef"].get("optional", False)
-            assert optional == (variable["name"] in ("OSS_SESSION_TOKEN", "SLIPWAY_WEBHOOK_URL"))
+            assert optional == (variable["name"] in ("OSS_SESSION_TOKEN", "SLIPWAY_NOTIFICATION_0"))
 
 
 @pytest.mark.parametrize(("argo", "variant"), EVERY)

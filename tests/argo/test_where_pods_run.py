@@ -81,7 +81,7 @@ def test_a_transfer_fits_on_a_node_of_two_cpus_and_has_room_for_every_part_in_fl
             assert resources["limits"]["memory"] == asked["memory"]
             assert quantity(asked["cpu"]) <= 1, name
             if name in TRANSFERS:
-                in_flight = transfer.workers * transfer.part_size_mib * 2**20
+                in_flight = transfer.workers * transfer.part_bytes
                 assert quantity(asked["memory"]) >= 2 * in_flight + 128 * 2**20
 
 

@@ -247,7 +247,7 @@ def test_gpus_of_a_node_with_a_broken_fabric_do_not_count() -> None:
 
 def test_a_node_that_takes_no_pods_or_is_not_selected_does_not_count() -> None:
     assert _faults(healthy(nodes=(node("gpu-a", gpus=2), node("gpu-b", unschedulable=True)))) == ["GPU01"]
-    chosen = release("serving.nodeSelector={kubernetes.io/hostname: gpu-a}")
+    chosen = release("serving.pod.nodeSelector={kubernetes.io/hostname: gpu-a}")
     assert plan(chosen, healthy(pods=(pod("gpu-a", 8),))).faults
 
 

@@ -56,7 +56,7 @@ PODS: Mapping[str, Pod] = {
     "create-scratch": Pod(_light),
     "create-volume": Pod(lambda service: service.volume.deadline_minutes, store=True),
     "roll-out-service": Pod(_rollout),
-    "smoke-test": Pod(lambda service: service.smoke.deadline_minutes),
+    "smoke-test": Pod(lambda service: service.proof.deadline_minutes),
     "promote-release": Pod(_light),
     # The exit handler. A step of it asks again itself for minutes: whatever Argo might try again, it does not in a run
     # that was stopped or is past its deadline, and nothing that is optional may keep a pod of it from starting.
@@ -76,11 +76,14 @@ def secret_variables(step: str, service: ModelService) -> tuple[SecretVariable, 
     variables: list[SecretVariable] = []
     if pod.hub and service.model.token:
         variables.append(SecretVariable("MODELSCOPE_API_TOKEN", service.model.token))
-    if pod.store and service.store.credentials.kind == "secret":
+    if pod.store and service.store.credentials.secret:
         variables += _access_key(service.store.credentials.secret)
-    if pod.webhook and service.notify:
-        # Optional: without its Secret the pod would not start and hold the run open. The step says what is wrong.
-        variables.append(SecretVariable("SLIPWAY_WEBHOOK_URL", service.notify.webhook, optional=True))
+    if pod.webhook:
+        # Optional: without its Secret the pod would not start and hold the run open. The step reports it.
+        variables += (
+            SecretVariable(f"SLIPWAY_NOTIFICATION_{index}", target, optional=True)
+            for index, target in enumerate(service.notifications)
+        )
     return tuple(variables)
 
 

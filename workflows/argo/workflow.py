@@ -67,7 +67,9 @@ def workflow_template(service: ModelService, document: str) -> Manifest:
         pod_gc=m.PodGC(strategy="OnWorkflowSuccess"),
         ttl_strategy=m.TTLStrategy(seconds_after_success=3 * DAY, seconds_after_failure=7 * DAY),
         pod_metadata=_pod_metadata(service),
-        node_selector=service.workflow.node_selector or None,
+        node_selector=service.workflow.pod.node_selector or None,
+        image_pull_secrets=[m.LocalObjectReference(name=one.name) for one in service.workflow.pod.image_pull_secrets]
+        or None,
         affinity=_away_from_gpus(service),
         security_context=m.PodSecurityContext(
             run_as_non_root=True,

@@ -18,7 +18,7 @@ TIMEOUT = 10.0  # seconds, for the connection and for each wait for a byte
 ATTEMPTS = 4
 LONGEST_PAUSE = 5.0  # seconds
 
-_NEXT = "check the Secret of notify.webhook and that the webhook is up; nothing else depends on it"
+_NEXT = "check the Secret of notifications and that the webhook is up; nothing else depends on it"
 
 
 class WebhookNotifier:

@@ -164,7 +164,7 @@ _HINTS = {
     "UserDisable": "the Alibaba Cloud account is stopped, most often for a bill that is not paid",
     "KmsServiceNotEnabled": "the bucket encrypts with KMS: enable KMS for the account",
     "InvalidObjectName": "OSS allows keys of 1 to 1023 bytes that do not begin with a slash: check store.prefix",
-    "EntityTooSmall": "raise transfer.partSizeMib in the document",
+    "EntityTooSmall": "raise transfer.partSize in the document",
 }
 
 _SAFE_DETAILS = frozenset(("Code", "Message", "RequestId", "HostId", "EC", "Endpoint"))
