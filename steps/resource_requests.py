@@ -1,4 +1,4 @@
-"""What the pod of each step asks of its node: measured, with headroom. docs/resources.md has the table, and how."""
+"""Resource requests of the pod of each step, measured, with headroom: docs/reference/resources.md."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The table of checks. Each code has an anchor in docs/checks.md."""
+"""The table of checks. Each code has an anchor in docs/reference/checks.md."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The main use of the doors: another engine image, by the example of docs/runs.md and the rendered template."""
+"""The main use of the doors: another engine image, by the example of docs/how-to/runs.md and the rendered template."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,8 @@ from tests.support.rendered import LINES, objects, templates
 from tests.support.samples import ROOT
 from workflows.runs.submission import Submission, Why, prepare
 
-(EXAMPLE,) = re.findall(r"submit qwen3-32b -p (image=\S+)", (ROOT / "docs" / "runs.md").read_text(encoding="utf-8"))
+PAGE = (ROOT / "docs" / "how-to" / "runs.md").read_text(encoding="utf-8")
+(EXAMPLE,) = re.findall(r"submit qwen3-32b -p (image=\S+)", PAGE)
 
 
 def submitted(argo: str, *overrides: str) -> Submission:

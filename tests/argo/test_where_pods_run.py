@@ -86,7 +86,7 @@ def test_a_transfer_fits_on_a_node_of_two_cpus_and_has_room_for_every_part_in_fl
 
 
 def test_the_page_of_the_resources_says_what_the_templates_ask_for() -> None:
-    page = (ROOT / "docs" / "resources.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "resources.md").read_text(encoding="utf-8")
     asked = {name: one["container"]["resources"]["requests"] for name, one in templates(workflow_spec()).items()}
     assert asked.pop("check-platform") == {"cpu": "100m", "memory": "256Mi"}
     assert "| `check-platform` | 100m | 256 MiB |" in page

@@ -1,4 +1,4 @@
-"""What each error of OSS means; the tables of docs/transfer-retries.md say the same."""
+"""What each error of OSS means; the tables of docs/reference/transfer-retries.md say the same."""
 
 import re
 
@@ -80,7 +80,9 @@ WORDS = {
     "refused": Remedy.NONE,
 }
 ROWS = re.findall(
-    r"^\| (\d{3}) \| (\w*) ?\| ([\w ,]+) \|$", (ROOT / "docs" / "transfer-retries.md").read_text(), re.MULTILINE
+    r"^\| (\d{3}) \| (\w*) ?\| ([\w ,]+) \|$",
+    (ROOT / "docs" / "reference" / "transfer-retries.md").read_text(),
+    re.MULTILINE,
 )
 
 

@@ -52,7 +52,7 @@ LOST_WITH_ITS_NODE = (
     "Pod was terminated in response to imminent node shutdown",
 )
 # Argo keeps the exit code as a string. Error means that the pod was deleted or that Argo's own containers failed; "-1"
-# that the pod ended without a word of its containers. The step's own "ask again" is the last reason. docs/retry.md has
+# that the pod ended without a word of its containers. The step's own "ask again" is the last. docs/how-to/retry.md has
 # the table. https://argo-workflows.readthedocs.io/en/latest/retries/
 RETRY_EXPRESSION = (
     f'lastRetry.status == "Error" || lastRetry.exitCode in ["{int(Exit.NO_ANSWER)}", "-1"] || '

@@ -1,6 +1,6 @@
 """How an attempt at the hub fails, and what that means: whether another attempt helps, and what is said in the end.
 
-`docs/transfer-retries.md` has the whole table.
+`docs/reference/transfer-retries.md` has the whole table.
 """
 
 from steps.errors import Blocked, StepError, TransientError
