@@ -126,6 +126,9 @@ def _decisions(service: ModelService) -> dict[str, Any]:
     found = serving.model_dump(by_alias=True, exclude_defaults=True, exclude=_NO_RELEASE)
     # A variable may name those before it, $(NAME), so their order is kept in the pod and counts here.
     found["env"] = list(serving.env.items())
+    for role in _ROLES:
+        found[role] = {**found.get(role, {}), "env": list(getattr(serving, role).env.items())}
+        found[role] = {name: value for name, value in found[role].items() if value}
     return {name: value for name, value in found.items() if value or name not in _ROLES}
 
 

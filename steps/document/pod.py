@@ -82,10 +82,18 @@ class FieldRequirement(Section):
 
 
 class NodeSelectorTerm(Section):
-    """All requirements of a term must match; a term without any matches no node."""
+    """All requirements of a term must match."""
 
     match_expressions: Annotated[tuple[NodeRequirement, ...], AsTuple] = Field((), description="Labels of the node.")
     match_fields: Annotated[tuple[FieldRequirement, ...], AsTuple] = Field((), description="Fields of the node.")
+
+    @model_validator(mode="after")
+    def _matches_some_node(self) -> Self:
+        if not self.match_expressions and not self.match_fields:
+            raise PydanticCustomError(
+                "term", "`matchExpressions` or `matchFields`: a term without both matches no node"
+            )
+        return self
 
 
 class NodeSelector(Section):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import (
@@ -38,6 +38,8 @@ API_VERSION = "slipway/v1alpha1"
 SCHEMA_ID = "urn:slipway:v1alpha1:ModelService"
 DEFAULT_SECRET = "oss-credentials"  # noqa: S105  # a name, not a secret
 UNFILLED = "{{workflow.parameters.service}}"  # in a pod, in place of a document that Argo has forgotten
+WorkerRole = Literal["prefill", "decode"]
+WORKER_ROLES: tuple[WorkerRole, ...] = get_args(WorkerRole)
 MAX_NAME = 30  # a pod label holds `<name>-<release 8>-prefill-<StatefulSet hash 10>`, at most 63 characters
 
 # Services carry it, and their names begin with a letter (RFC 1035).
@@ -337,7 +339,7 @@ class Serving(Section):
             )
         return role
 
-    def worker(self, name: Literal["prefill", "decode"]) -> Worker:
+    def worker(self, name: WorkerRole) -> Worker:
         role: Role = getattr(self, name)
         own = {key: value for key, value in role.resources if value is not None}
         return Worker(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from steps.checks.nodes import quantity
+from steps.document.quantities import quantity
 from steps.resource_requests import TRANSFERS
 from tests.support.rendered import LINES, VARIANTS, sample, templates, workflow_spec
 from tests.support.samples import ROOT

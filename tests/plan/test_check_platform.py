@@ -8,8 +8,8 @@ import pytest
 from steps.check_platform import plan
 from steps.checks.facts import PlatformFacts
 from steps.checks.findings import Refusal
-from steps.checks.image import said_version
-from steps.checks.nodes import quantity
+from steps.checks.image import version_of
+from steps.document.quantities import quantity
 from steps.checks.table import CHECKS
 from steps.kinds import Manifest
 from steps.permissions import rights_of_accounts, rights_of_one
@@ -196,7 +196,7 @@ def test_an_image_of_another_engine_is_refused_and_one_that_does_not_say_is_not_
     ],
 )
 def test_the_version_that_an_image_says_is_not_that_of_its_base(config: dict[str, Any], version: str) -> None:
-    assert said_version(config) == version
+    assert version_of(config) == version
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
