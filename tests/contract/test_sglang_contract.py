@@ -138,7 +138,7 @@ def test_workers_of_the_router_have_the_recorded_shape(pd: PdGroup) -> None:
 
 
 def test_the_bootstrap_server_answers_as_recorded(pd: PdGroup) -> None:
-    port = pd.release.service.serving.bootstrap_port
+    port = pd.release.service.serving.ports.bootstrap
     path = "/route?prefill_dp_rank=-1&prefill_cp_rank=-1&target_tp_rank=-1&target_pp_rank=-1"
     ours, theirs = call(pd, "prefill-0", path, port=port), recorded("bootstrap_route")
     assert differences(shape(ours.json), shape(theirs.json)) == []

@@ -3,12 +3,13 @@
 import json
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from steps.adapters.notify.targets import Targets
 from steps.adapters.notify.webhook import RETRIES, WebhookNotifier
 from steps.errors import Blocked, TransientError
 from workflows.simulator.http.server import Handler, LoopbackServer
@@ -111,3 +112,24 @@ def test_the_address_reaches_no_log_and_no_message(hook: Hook, caplog: pytest.Lo
     assert "POST" in log  # urllib3 did write at DEBUG
     assert "not-a-secret" not in log
     assert "token=abc" not in log
+
+
+class Target:
+    def __init__(self, *results: Exception | None) -> None:
+        self.results = list(results)
+        self.messages: list[Mapping[str, Any]] = []
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        self.messages.append(message)
+        if error := self.results.pop(0):
+            raise error
+
+
+def test_each_target_gets_the_message_once_whichever_of_the_others_fails() -> None:
+    late, good, wrong = Target(TransientError("late", ""), None), Target(None), Target(Blocked("wrong", ""))
+    targets = Targets([lambda: late, lambda: good, lambda: wrong])
+    with pytest.raises(TransientError, match="late"):
+        targets.send(MESSAGE)
+    with pytest.raises(Blocked, match="wrong"):
+        targets.send(MESSAGE)
+    assert [len(target.messages) for target in (late, good, wrong)] == [2, 1, 1]

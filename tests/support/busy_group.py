@@ -229,7 +229,7 @@ class BusyGroup:
         return self._read[name]
 
     def routed_workers(self, router: Server) -> list[RoutedWorker]:
-        port = self.pd.release.service.serving.bootstrap_port
+        port = self.pd.release.service.serving.ports.bootstrap
         return [
             RoutedWorker(f"http://{name}:8000", role, True, port if role == "prefill" else None, MODEL_PATH)
             for name in self.workers

@@ -63,7 +63,7 @@ class PdGroup:
 
     @property
     def port(self) -> int:
-        return self.release.service.serving.port
+        return self.release.service.serving.ports.http
 
     def pod(self, name: str) -> str:
         return f"{self.release.group}-{name}"

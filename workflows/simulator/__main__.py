@@ -13,7 +13,7 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
-from steps.document.schema import ModelService, SecretCredentials, load
+from steps.document.schema import ModelService, load
 from steps.ports.oss import AccessKey
 from workflows.simulator.core.cluster.seed import Secret, Seed
 from workflows.simulator.http.bucket import Bucket
@@ -67,7 +67,7 @@ def serve(service: ModelService, state: Path, port: int, host: str = LOOPBACK) -
         region=service.store.region,
     )
     cluster = EmbeddedCluster(state / "cluster", SglangRuntime(), state / "bucket", host=host, seed=_seed(service))
-    endpoint = cluster.expose(service.namespace, service.serving.service_name, service.serving.port, port)
+    endpoint = cluster.expose(service.namespace, service.endpoint.service, service.endpoint.port, port)
     for server in (hub, bucket, cluster):
         server.start()
     addresses = Addresses(hub.url, bucket.url, str(cluster.kubeconfig), endpoint, ACCESS_KEY.id, ACCESS_KEY.secret)
@@ -82,7 +82,7 @@ def _seed(service: ModelService) -> Seed:
     """What the document expects to find in a cluster: its namespaces, and the access key in its Secret."""
     namespace, credentials = service.workflow.namespace, service.store.credentials
     data = {"akId": ACCESS_KEY.id, "akSecret": ACCESS_KEY.secret}
-    secrets = (Secret(namespace, credentials.secret, data),) if isinstance(credentials, SecretCredentials) else ()
+    secrets = (Secret(namespace, credentials.secret, data),) if credentials.secret else ()
     return Seed(namespaces=tuple({namespace, service.namespace} - {"default"}), secrets=secrets)
 
 
