@@ -37,7 +37,8 @@ from workflows.argo.templates import consumed_outputs
 from workflows.simulator.core.cluster.store import ClusterStore
 from workflows.simulator.http.api_server import ApiServer
 from workflows.simulator.http.hub import Hub
-from workflows.simulator.http.server import Handler, LoopbackServer
+from workflows.simulator.http.server import LoopbackServer
+from workflows.simulator.http.server import text as plain
 from workflows.simulator.tiny_model import SMALL, write_tiny_model
 
 DOCUMENT = str(SERVICES / "qwen3-32b.yaml")
@@ -86,15 +87,7 @@ class Planned:
 @contextmanager
 def answering(status: int, content_type: str, body: str) -> Iterator[str]:
     """The address of a server that says this to everything."""
-
-    class Same(Handler):
-        def answer(self) -> None:
-            self.read_body()
-            self.send_body(status, body.encode(), content_type)
-
-        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = answer  # noqa: N815  # http.server calls them so
-
-    server = LoopbackServer(Same)
+    server = LoopbackServer(lambda _request: plain(body, status, content_type))
     server.start()
     yield server.url
     server.stop()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from werkzeug import Request, Response
 
 from steps.adapters.modelscope.failures import TooSlow
 from steps.adapters.modelscope.http import PIECE, Pace, Web, read_into, small_body
@@ -17,7 +18,7 @@ from tests.support.hubs import HASTY, QUICK_TO_JUDGE, SHARD, content, is_right, 
 from workflows.simulator.faults import request_faults as kinds
 from workflows.simulator.faults.request_faults import RequestFaults
 from workflows.simulator.http.hub import Hub
-from workflows.simulator.http.server import Handler, LoopbackServer
+from workflows.simulator.http.server import LoopbackServer, json_reply
 
 API, GATEWAY, CDN = "repo/files", "FilePath=", "GET /cdn"
 BRIEF = replace(HASTY, budget=0.4)
@@ -172,16 +173,15 @@ def test_a_drip_is_noticed_long_before_the_budget_ends(
 def test_a_drip_behind_a_fast_beginning_is_noticed_in_the_middle_of_a_piece() -> None:
     stopping = threading.Event()
 
-    class Stalling(Handler):
-        def do_GET(self) -> None:  # noqa: N802  # the name that http.server looks for
-            self.send_response(200)
-            self.send_header("Content-Length", str(8 * PIECE))
-            self.end_headers()
-            self.wfile.write(bytes(3 * PIECE + 1))
-            while not stopping.wait(0.01):
-                self.connection.sendall(b"x")
+    def stall(_request: Request) -> Response:
+        return Response(pieces(), headers={"Content-Length": str(8 * PIECE)})
 
-    server = LoopbackServer(Stalling)
+    def pieces() -> Iterator[bytes]:
+        yield bytes(3 * PIECE + 1)
+        while not stopping.wait(0.01):
+            yield b"x"
+
+    server = LoopbackServer(stall)
     server.start()
     try:
         with Web(HASTY).get(server.url, {}) as response:
@@ -194,11 +194,7 @@ def test_a_drip_behind_a_fast_beginning_is_noticed_in_the_middle_of_a_piece() ->
 
 
 def test_an_answer_that_is_here_as_a_whole_is_taken_however_long_it_took() -> None:
-    class Small(Handler):
-        def do_GET(self) -> None:  # noqa: N802  # the name that http.server looks for
-            self.send_json(200, {"Data": "x" * 5000})
-
-    server = LoopbackServer(Small)
+    server = LoopbackServer(lambda _request: json_reply({"Data": "x" * 5000}))
     server.start()
     try:
         with Web(HASTY).get(server.url, {}) as response:

@@ -151,7 +151,7 @@ def _sign_v1(key: Key, request: OssRequest, date: str) -> _Signed:
     signed = sorted((name, value) for name, value in request.query.items() if name in _SUBRESOURCES)
     if signed:
         resource += "?" + "&".join(f"{name}={value}" if value else name for name, value in signed)
-    headers = _lines((name, value) for name, value in _headers(request) if name.startswith("x-oss-"))
+    headers = _lines((name, value) for name, value in request.headers.items() if name.startswith("x-oss-"))
     first = (request.method, request.header("Content-MD5"), request.header("Content-Type"), date)
     # Header values are bytes read as Latin-1, the resource is text: each goes back to its own bytes.
     text = ("\n".join(first) + "\n" + headers).encode("latin-1") + resource.encode()
@@ -188,7 +188,7 @@ def _query_v4(request: OssRequest, keys: KeyRing, now: float, region: str) -> st
 
 def _sign_v4(key: Key, request: OssRequest, moment: datetime, scope: str, additional: str) -> _Signed:
     names = {name for name in additional.lower().split(";") if name}
-    signed = ((name, value) for name, value in _headers(request) if _is_signed(name, names))
+    signed = ((name, value) for name, value in request.headers.items() if _is_signed(name, names))
     uri = quote(f"/{request.bucket}/{request.key}" if request.bucket else "/", safe="/")
     query = sorted(
         (quote(name, safe=""), quote(value, safe=""))
@@ -214,10 +214,6 @@ def _sign_v4(key: Key, request: OssRequest, moment: datetime, scope: str, additi
 
 def _is_signed(name: str, additional: set[str]) -> bool:
     return name.startswith("x-oss-") or name in ("content-type", "content-md5") or name in additional
-
-
-def _headers(request: OssRequest) -> list[tuple[str, str]]:
-    return [(name.lower(), value) for name, value in request.headers.items()]
 
 
 def _lines(headers: Iterable[tuple[str, str]]) -> str:
