@@ -174,4 +174,5 @@ def _response(http: Request, reply: OssReply, fault: str) -> Response:
         span = (body.start, body.start + body.length)
         return file_response(http, body.file, span, reply.status, reply.headers, fault)
     length = len(body) if reply.length is None else reply.length
-    return Response(body, reply.status, {**reply.headers, "Content-Length": str(length)})
+    # A list: of a single value Werkzeug would count the length itself, also for an answer to HEAD.
+    return Response([body], reply.status, {**reply.headers, "Content-Length": str(length)})
