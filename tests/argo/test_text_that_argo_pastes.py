@@ -35,11 +35,11 @@ from tests.support.samples import DIGEST, SERVICES, release, service
 from workflows import pipeline
 from workflows.argo.templates import consumed_outputs
 from workflows.simulator.core.cluster.store import ClusterStore
+from workflows.simulator.core.hub.sample_model import write_model
 from workflows.simulator.http.api_server import ApiServer
 from workflows.simulator.http.hub import Hub
 from workflows.simulator.http.server import LoopbackServer
 from workflows.simulator.http.server import text as plain
-from workflows.simulator.tiny_model import SMALL, write_tiny_model
 
 DOCUMENT = str(SERVICES / "qwen3-32b.yaml")
 VALUES = {
@@ -152,7 +152,7 @@ def hub_message(run: Run, text: str, folder: Path) -> int:
 
 def hub_file_name(run: Run, text: str, folder: Path) -> int:
     """A weight file of three, of which the others are absent."""
-    write_tiny_model(folder / MODEL, SMALL)
+    write_model(folder / MODEL, 1_000_000, 3)
     (folder / MODEL / SHARD).rename(folder / MODEL / f"{text}-00001-of-00003.safetensors")
     for other in (folder / MODEL).glob("model-*"):
         other.unlink()

@@ -67,7 +67,7 @@ def test_a_passing_fault_at_a_small_file_is_mended_without_a_word(hub: Hub, faul
 @pytest.mark.parametrize("kind", [kinds.SERVER_ERROR, kinds.UNAVAILABLE, kinds.THROTTLED, kinds.JSON_200])
 def test_a_passing_fault_of_the_listing_is_mended_without_a_word(hub: Hub, faults: RequestFaults, kind: str) -> None:
     faults.plan(API, kind)
-    assert len(source_of(hub).listing().files) == 12
+    assert len(source_of(hub).listing().files) == 10
     assert [injected for _, injected in faults.injected] == [kind]
 
 

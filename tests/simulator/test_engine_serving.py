@@ -11,7 +11,8 @@ import requests
 
 from steps.adapters.sglang import metrics as exposition
 from steps.ports.sglang import Metrics
-from tests.support.pd_group import FAST, KV_BYTES_PER_TOKEN, PdGroup, eventually, pd_group, write_model
+from tests.support.pd_group import FAST, PdGroup, eventually, pd_group, write_model
+from workflows.simulator.core.hub.sample_model import KV_BYTES_PER_TOKEN
 from workflows.simulator.faults.engine_faults import EngineFaults, EngineTiming
 
 Start = Callable[..., PdGroup]
@@ -108,7 +109,7 @@ def test_the_same_prompt_gets_the_same_answer_and_another_model_another(start: S
     texts = {ask(pd).json()["choices"][0]["message"]["content"] for _ in range(3)}
     assert len(texts) == 1
     other = pd_group(tmp_path / "other")
-    write_model(other.model, fill=8)
+    write_model(other.model, seed=8)
     other.start_all()
     eventually(other.serves, "the router sees every worker")
     assert ask(other).json()["choices"][0]["message"]["content"] not in texts
