@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from werkzeug import Request, Response
 
 from steps.adapters.notify.targets import Targets
 from steps.adapters.notify.webhook import RETRIES, WebhookNotifier
 from steps.errors import Blocked, TransientError
-from workflows.simulator.http.server import Handler, LoopbackServer
+from workflows.simulator.http.server import LoopbackServer, json_reply, target_of
 
 SECRET = "/services/T00000000/B00000000/not-a-secret-0123456789"
 MESSAGE = {"run": "demo-1", "status": "Succeeded", "reason": "", "text": "fertig ✓"}
@@ -24,15 +25,12 @@ class Hook:
     def __init__(self) -> None:
         self.statuses: list[int] = []
         self.received: list[tuple[str, str, Any]] = []
-        hook = self
+        self.server = LoopbackServer(self._serve)
 
-        class HookHandler(Handler):
-            def do_POST(self) -> None:  # noqa: N802  # http.server calls it so
-                hook.received.append((self.path, self.headers["Content-Type"], json.loads(self.read_body())))
-                status = hook.statuses.pop(0) if hook.statuses else 200
-                self.send_json(status, {}, {"Location": "http://127.0.0.1:1/elsewhere"} if status == 302 else None)
-
-        self.server = LoopbackServer(HookHandler)
+    def _serve(self, request: Request) -> Response:
+        self.received.append((target_of(request), request.headers["Content-Type"], json.loads(request.get_data())))
+        status = self.statuses.pop(0) if self.statuses else 200
+        return json_reply({}, status, {"Location": "http://127.0.0.1:1/elsewhere"} if status == 302 else None)
 
     @property
     def notifier(self) -> WebhookNotifier:

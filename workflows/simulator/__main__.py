@@ -16,13 +16,13 @@ from pathlib import Path
 from steps.document.schema import ModelService, load
 from steps.ports.oss import AccessKey
 from workflows.simulator.core.cluster.seed import Secret, Seed
+from workflows.simulator.core.hub.sample_model import write_model
 from workflows.simulator.http.bucket import Bucket
 from workflows.simulator.http.cluster import EmbeddedCluster
 from workflows.simulator.http.engine import SglangRuntime
 from workflows.simulator.http.hub import Hub
 from workflows.simulator.http.server import LOOPBACK, PortInUseError
 from workflows.simulator.launch import Addresses
-from workflows.simulator.tiny_model import write_tiny_model
 
 # Not a secret: the key of a bucket that exists on this machine only, for as long as a run.
 ACCESS_KEY = AccessKey("slipway-local-id", "slipway-local-secret")
@@ -56,7 +56,7 @@ def serve(service: ModelService, state: Path, port: int, host: str = LOOPBACK) -
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: ended.set())
     threading.Thread(target=_wait_for_end_of_input, args=(ended,), daemon=True).start()
-    write_tiny_model(state / "hub" / service.model.id)
+    write_model(state / "hub" / service.model.id)
     hub = Hub(state / "hub", host=host)
     bucket = Bucket(
         state / "bucket",
