@@ -358,7 +358,7 @@ class Document:
         if self.text.strip() == UNFILLED:
             raise DocumentError(
                 f"{self.origin} holds {UNFILLED}, which Argo did not fill in: a Retry with a changed parameter forgets "
-                "the document unless the start of the run passed it. Next: resubmit the run instead (docs/how-to/retry.md)"
+                "the document unless the run started with it. Next: resubmit the run instead (docs/how-to/retry.md)"
             )
         try:
             found = yaml.load(self.text, _EachKeyOnce)  # noqa: S506  # a safe loader that refuses more

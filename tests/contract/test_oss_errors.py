@@ -80,7 +80,9 @@ WORDS = {
     "refused": Remedy.NONE,
 }
 ROWS = re.findall(
-    r"^\| (\d{3}) \| (\w*) ?\| ([\w ,]+) \|$", (ROOT / "docs" / "reference" / "transfer-retries.md").read_text(), re.MULTILINE
+    r"^\| (\d{3}) \| (\w*) ?\| ([\w ,]+) \|$",
+    (ROOT / "docs" / "reference" / "transfer-retries.md").read_text(),
+    re.MULTILINE,
 )
 
 
