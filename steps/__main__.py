@@ -1,19 +1,18 @@
-"""`python -m steps STEP --service FILE`: run one step, on a laptop or in a pod, with the same words."""
+"""`python -m steps STEP --document FILE`: one step, with the same command in a pod and on a laptop."""
 
 import argparse
 import gc
 import logging
 import signal
 import sys
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from steps import wiring
-from steps.document.overrides import BY_HAND, InForce, Wanted, given, of_text
+from steps.command_line import parser
+from steps.document.overrides import BY_HAND, Wanted, given
 from steps.document.schema import read
 from steps.errors import DocumentError, Exit, Interrupted, StepError, exit_code
-from steps.model import MalformedDigestError, ModelDigest
 from steps.reconcile import outputs
 from steps.reconcile.clock import SystemClock
 from steps.reconcile.closed_pipe import run_command
@@ -24,14 +23,15 @@ from steps.reconcile.report import StreamReport, stdout_report
 
 log = logging.getLogger("steps")
 
-# Objects between two looks of the garbage collector. With its default, the import of an SDK alone costs 100 of them,
-# and a step leaves hardly any garbage that it would find.
+# Objects between two collections. With the default of Python, the import of an SDK alone costs 100 of them, and a step
+# leaves hardly any garbage.
 GARBAGE = 50_000
 TERMINATION_LOG_LIMIT = 4096  # bytes that Kubernetes keeps
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = parser(words).parse_args(words)
     gc.set_threshold(GARBAGE)
     clock = SystemClock()
     report = stdout_report(clock, diff=options.diff, progress_file=wiring.progress_file())
@@ -49,22 +49,22 @@ def main(arguments: list[str] | None = None) -> int:
         log.exception("unexpected error")
         report.failed(reason)
     finally:
-        _ignore_signals()  # the end of a step is short, and half a recap helps nobody
+        _ignore_signals()  # the end of a step is short, and half a recap is no help
         report.recap(options.step)
     if reason:
-        _tell_kubernetes(reason)
+        _write_termination_message(reason)
     if options.outputs:
         recap = {**report.counts, "exit": int(code), "reason": reason, "seconds": round(clock.now() - started, 3)}
         outputs.write_json(recap, options.outputs / outputs.RECAP_FILE)
-        said = "; ".join(filter(None, (report.in_one_line(), verdict)))
-        outputs.write_text(said, options.outputs / outputs.RECAP)
+        line = "; ".join(filter(None, (report.in_one_line(), verdict)))
+        outputs.write_text(line, options.outputs / outputs.RECAP)
     return int(code)
 
 
 def _run(options: argparse.Namespace, report: StreamReport, clock: SystemClock) -> str:
-    """The verdict of a step that only judges, else nothing."""
+    """The verdict of a step that only checks; empty for every other one."""
     run = options.run_name if options.run_name and "{{" not in options.run_name else BY_HAND
-    wanted = Wanted(read(options.service), given(options.parameter), tuple(options.set), run)
+    wanted = Wanted(read(options.document), given(options.parameter), tuple(options.set), run)
     resolved = wanted.resolve(options.overrides or ())
     set_up(step=options.step, service=resolved.service.name, verbose=options.verbose)
     step = wiring.build(
@@ -94,92 +94,8 @@ def _run(options: argparse.Namespace, report: StreamReport, clock: SystemClock) 
     return found.verdict if isinstance(found, outputs.Judged) else ""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m steps",
-        description="Run one step of the line: look, change only what differs, say what was found.",
-        epilog="Exit codes: 0 done, 2 usage, 10 the document is wrong, 11 blocked, 12 not converging, 13 deadline, "
-        "75 no answer (run again), 1 a bug.",
-    )
-    parser.add_argument("step", choices=sorted(wiring.STEPS), metavar="STEP", help=", ".join(wiring.STEPS))
-    parser.add_argument("--service", type=Path, required=True, metavar="FILE", help="the ModelService document")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="edit one field of the document for this step alone; may repeat. No later run inherits it",
-    )
-    parser.add_argument(
-        "--parameter",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="parameter of the run, such as image=…, which later runs inherit once it is promoted; document: as in the "
-        "document; empty: as inherited; may repeat",
-    )
-    parser.add_argument(
-        "--overrides",
-        type=_overrides,
-        metavar="TEXT",
-        help="the overrides that resolve-model found in force; document: none. Default: those of the release record; "
-        "none for a transfer and for the exit handler",
-    )
-    parser.add_argument("--model-digest", type=_digest, metavar="sha256:…", help="the digest that resolve-model pinned")
-    parser.add_argument(
-        "--proved-release", default="", metavar="ID", help="promote-release: the release that smoke-test proved"
-    )
-    parser.add_argument(
-        "--scratch", type=Path, default=Path("/scratch"), metavar="DIR", help="scratch volume of a transfer"
-    )
-    parser.add_argument(
-        "--shard",
-        type=_shard,
-        metavar="NUMBER",
-        help="mirror-model: move only the files of this shard, from 0 to transfer.shards - 1; all (the default): move "
-        "what is left, and write the manifest",
-    )
-    parser.add_argument("--outputs", type=Path, metavar="DIR", help="write outputs here, one file each")
-    parser.add_argument(
-        "--run-name", default="", help="name of the run, in whose name the service is changed; default: this step alone"
-    )
-    parser.add_argument(
-        "--run-status", default="", help="roll-back, report-run: Succeeded, Failed or Error; default: started by hand"
-    )
-    parser.add_argument("--run-uid", default="", help="create-scratch: the uid of the Workflow that owns the claim")
-    parser.add_argument(
-        "--record-counter",
-        type=int,
-        metavar="NUMBER",
-        help="counter of the release record that resolve-model read: the step changes nothing once another run has "
-        "raised it; default: no matter which release was promoted last",
-    )
-    parser.add_argument("--check", action="store_true", help="say what would be done, and change nothing")
-    parser.add_argument("--diff", action="store_true", help="show each object before and after")
-    parser.add_argument("--verbose", action="store_true", help="log more to stderr")
-    return parser
-
-
-def _digest(text: str) -> ModelDigest:
-    try:
-        return ModelDigest(text)
-    except MalformedDigestError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _overrides(text: str) -> tuple[InForce, ...]:
-    try:
-        return of_text(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _shard(text: str) -> int | None:
-    return None if text == "all" else int(text)
-
-
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    _ignore_signals()  # Ctrl-C reaches the whole process group, and then the parent asks again
+    _ignore_signals()  # Ctrl-C reaches the whole process group, and the parent signals its steps as well
     raise Interrupted(f"stopped by {signal.Signals(number).name}. Next: run it again, it goes on from here")
 
 
@@ -190,10 +106,10 @@ def _ignore_signals() -> None:
 
 
 def _do_nothing(_number: int, _frame: FrameType | None) -> None:
-    """Somebody asks again; the step is ending already."""
+    """A second signal: the step is ending already."""
 
 
-def _tell_kubernetes(reason: str) -> None:
+def _write_termination_message(reason: str) -> None:
     """The termination message shows on the node in Argo, which pastes it into templates (`workflow.failures`)."""
     path = wiring.termination_log()
     if not path.exists():
@@ -205,5 +121,5 @@ def _tell_kubernetes(reason: str) -> None:
 
 
 if __name__ == "__main__":
-    make_streams_plain()  # for the whole process: an error that leaves `main` is printed after it
+    make_streams_plain()  # of the whole process: Python prints an error that leaves `main`
     sys.exit(run_command(main))

@@ -77,7 +77,7 @@ class CheckRelease:
                 plan, outputs[part.step] = self._ask(part)
             except StepError as error:
                 return Facts(f"{part.step}: {error}", kept=kept)
-            kept += plan.kept
+            kept += plan.ok
             if not plan.converged:
                 return self._found(part, plan, kept)
         try:
@@ -113,27 +113,27 @@ class CheckRelease:
 
     def _found(self, part: Part, plan: Plan, kept: tuple[str, ...]) -> Facts:
         self._looks[part.step] = self._looks.get(part.step, 0) + 1
-        only_waits = not (plan.changes or plan.faults)
+        only_waits = not (plan.changes or plan.failed)
         if only_waits and self._looks[part.step] < part.looks:
-            return Facts(waits=plan.waits, kept=kept)
+            return Facts(waits=plan.waiting, kept=kept)
         return Facts(f"{part.step} {first_reason(plan)}", kept=kept)
 
 
 def plan(release: Release, facts: Facts) -> Plan:
     if facts.waits:
-        return Plan(kept=facts.kept, waits=facts.waits)
+        return Plan(ok=facts.kept, waiting=facts.waits)
     verdict = f"{STALE}: {facts.stale}" if facts.stale else f"{CURRENT}: {whole_and_proved(release)}"
-    return Plan(kept=tuple(dict.fromkeys((*facts.kept, verdict))))  # two of the steps look at the group
+    return Plan(ok=tuple(dict.fromkeys((*facts.kept, verdict))))  # two of the steps look at the group
 
 
 def first_reason(plan: Plan) -> str:
     """Why a step is not at rest, in a few words behind its name; faults weigh most."""
-    if plan.faults:
-        return f"finds: {plan.faults[0]}"
+    if plan.failed:
+        return f"finds: {plan.failed[0]}"
     if plan.changes:
         more = f", and {len(plan.changes) - 1} more" if len(plan.changes) > 1 else ""
         return f"would {plan.changes[0]}{more}"
-    return f"waits for: {plan.waits[0]}"
+    return f"waits for: {plan.waiting[0]}"
 
 
 def whole_and_proved(release: Release) -> str:

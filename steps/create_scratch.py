@@ -59,7 +59,7 @@ def plan(service: ModelService, run: str, uid: str, live: Manifest | None) -> Pl
     if not owned_by(live, uid):
         delete = f"kubectl delete persistentvolumeclaim {ref.name} -n {ref.namespace}"
         fault = f"{ref} exists, and no owner of it has the uid of this run, {uid}"
-        return Plan(faults=(f"{fault}. Next: submit a new run, or {delete} if no run needs it",))
+        return Plan(failed=(f"{fault}. Next: submit a new run, or {delete} if no run needs it",))
     if being_deleted(live):
-        return Plan(waits=(f"{ref} to be gone: it is being deleted",))
-    return Plan(kept=(f"{ref} is there, with what an earlier attempt moved",))
+        return Plan(waiting=(f"{ref} to be gone: it is being deleted",))
+    return Plan(ok=(f"{ref} is there, with what an earlier attempt moved",))

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 
 from steps.kinds import Manifest
 from steps.objects import volume
-from steps.objects.converging import Look, apply_changes, deletion, foreign_objects, look, plan_objects
+from steps.objects.converging import (
+    ObjectObservation,
+    apply_changes,
+    deletion,
+    foreign_objects,
+    observe_object,
+    plan_objects,
+)
 from steps.ports.kubernetes import Cluster
 from steps.ports.oss import AccessKey
 from steps.reconcile.plan import Change, Plan
@@ -22,7 +29,9 @@ from steps.transfer.manifest import ModelManifest
 class Facts:
     volume: Manifest | None
     claim: Manifest | None
-    looks: tuple[Look, ...]  # empty if what is there contradicts the wish; the server would refuse a preview
+    looks: tuple[
+        ObjectObservation, ...
+    ]  # empty if what is there contradicts the wish; the server would refuse a preview
     stored: bool = True  # the bucket holds the revision; if not, nothing else was looked at
     foreign: tuple[str, ...] = ()  # objects of these names that belong to another owner
 
@@ -52,7 +61,9 @@ class CreateVolume:
         foreign = foreign_objects(self.cluster, self._wanted(live_claim))
         if foreign or volume.conflicts(self.release, live_claim) or volume.stale(self.release, live_volume):
             return Facts(live_volume, live_claim, (), foreign=foreign)
-        return Facts(live_volume, live_claim, tuple(look(self.cluster, wanted) for wanted in self._wanted(live_claim)))
+        return Facts(
+            live_volume, live_claim, tuple(observe_object(self.cluster, wanted) for wanted in self._wanted(live_claim))
+        )
 
     def plan(self, facts: Facts) -> Plan:
         return plan(self.release, facts)
@@ -77,8 +88,8 @@ def plan(release: Release, facts: Facts) -> Plan:
         return plans.not_stored(release)
     faults = facts.foreign or tuple(volume.conflicts(release, facts.claim))
     if faults:
-        return Plan(faults=faults)
+        return Plan(failed=faults)
     stale = volume.stale(release, facts.volume)
     if stale and facts.volume is not None:
-        return Plan((deletion(facts.volume, stale),), waits=("then volume and claim are made anew",))
+        return Plan((deletion(facts.volume, stale),), waiting=("then volume and claim are made anew",))
     return plan_objects(facts.looks) + volume.binding(release, facts.volume, facts.claim)

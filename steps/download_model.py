@@ -41,7 +41,7 @@ def plan(release: Release, scratch: Scratch, facts: Facts) -> Plan:
     if facts.manifest:
         return plans.stored(release, facts.manifest)
     mixed = plans.pinned(release, facts.listing, f"the hub ({release.service.model.revision})")
-    if mixed.faults:
+    if mixed.failed:
         return mixed
     needed = plans.decide(facts.listing, facts.inventory).moves
     return staging.into_scratch(scratch, facts.listing, needed, facts.staged)

@@ -12,6 +12,7 @@ The command line exits with 2; any other exception is a bug: 1. Argo's executor 
 https://argo-workflows.readthedocs.io/en/latest/workflow-executors/
 """
 
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import ClassVar
 
@@ -25,6 +26,19 @@ class Exit(IntEnum):
     NOT_CONVERGING = 12
     DEADLINE = 13
     NO_ANSWER = 75  # the only code that Argo retries
+
+
+# Of commands and of pods, as `slipway --help` and `python -m steps --help` show them.
+MEANINGS: Mapping[Exit, str] = {
+    Exit.DONE: "done",
+    Exit.BUG: "a bug",
+    Exit.USAGE: "wrong usage",
+    Exit.DOCUMENT: "the document is wrong",
+    Exit.BLOCKED: "blocked, refused or not proved",
+    Exit.NOT_CONVERGING: "not converging",
+    Exit.DEADLINE: "deadline exceeded",
+    Exit.NO_ANSWER: "no answer, or interrupted: run it again; the only code that Argo retries",
+}
 
 
 class DocumentError(Exception):
@@ -78,3 +92,8 @@ def exit_code(error: BaseException) -> Exit:
     if isinstance(error, (StepError, Interrupted)):
         return error.exit
     return Exit.DOCUMENT if isinstance(error, DocumentError) else Exit.BUG
+
+
+def exit_codes() -> str:
+    """The table of exit codes for the end of a help text."""
+    return "exit codes:\n" + "\n".join(f"  {code:>2}  {meaning}" for code, meaning in MEANINGS.items())

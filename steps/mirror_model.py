@@ -36,7 +36,7 @@ def plan(release: Release, facts: Facts, shard: Shard | None = None) -> Plan:
     if facts.manifest:
         return plans.stored(release, facts.manifest)
     mixed = plans.pinned(release, facts.listing, f"the hub ({release.service.model.revision})")
-    if mixed.faults:
+    if mixed.failed:
         return mixed
     if shard:
         return plans.of_shard(release, shard, shard.share(facts.listing), facts.inventory)

@@ -13,7 +13,7 @@ from steps.document.overrides import InForce
 from steps.document.schema import ModelService
 from steps.kinds import CONFIG_MAP, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, Manifest, Ref
 from steps.objects import group_operator, record, services
-from steps.objects.converging import Apply, Look, apply_changes, look, plan_objects
+from steps.objects.converging import Apply, ObjectObservation, apply_changes, observe_object, plan_objects
 from steps.objects.group_operator import GroupOperator
 from steps.objects.record import Entry, Record
 from steps.ports.kubernetes import Cluster
@@ -22,7 +22,7 @@ from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.release import Release
 from steps.rollout.garbage import NO_RELEASE, deletions, groups_and_services, owned, superseded, superseded_volumes
-from steps.rollout.observation import GroupLook, look_at_group, wanted_group
+from steps.rollout.observation import GroupObservation, observe_group, wanted_group
 from steps.rollout.readiness import gate
 
 DEADLINE = 600.0  # seconds; the release was proved a moment ago, so there is little to wait for
@@ -32,9 +32,9 @@ DEADLINE = 600.0  # seconds; the release was proved a moment ago, so there is li
 class Facts:
     operator: GroupOperator | None
     wanted: Manifest = field(default_factory=dict)  # the group that is promoted
-    group: GroupLook = field(default_factory=lambda: GroupLook(None))
+    group: GroupObservation = field(default_factory=lambda: GroupObservation(None))
     record: Record = field(default_factory=Record)
-    looks: tuple[Look, ...] = ()  # traffic Service and record as wanted
+    looks: tuple[ObjectObservation, ...] = ()  # traffic Service and record as wanted
     groups_and_services: tuple[Manifest, ...] = ()
     volumes: tuple[Manifest, ...] = ()
     proved: str = ""  # id of the release that smoke-test proved in this run
@@ -78,7 +78,7 @@ class PromoteRelease:
         return Facts(
             operator,
             wanted,
-            look_at_group(self.cluster, wanted),
+            observe_group(self.cluster, wanted),
             found,
             self._looks(wanted, found),
             groups_and_services(self.cluster, service, operator.kind),
@@ -106,26 +106,26 @@ class PromoteRelease:
             previous=previous.release if previous else "",
         )
 
-    def _looks(self, wanted: Manifest, found: Record) -> tuple[Look, ...]:
+    def _looks(self, wanted: Manifest, found: Record) -> tuple[ObjectObservation, ...]:
         traffic = services.traffic_service(self.release)
         entry = Entry.of(self.release, [wanted, services.release_service(self.release), traffic])
         after = record.promoted(found, entry, self.run, self.overrides, self.document)
         content = record.record(self.release.service, after)
-        return tuple(look(self.cluster, manifest) for manifest in (traffic, content))
+        return tuple(observe_object(self.cluster, manifest) for manifest in (traffic, content))
 
 
 def plan(release: Release, facts: Facts) -> Plan:
     if facts.operator is None:
-        return Plan(faults=(group_operator.ABSENT,))
+        return Plan(failed=(group_operator.ABSENT,))
     objects = plan_objects(facts.looks)
-    if objects.faults:
-        return Plan(faults=objects.faults)
+    if objects.failed:
+        return Plan(failed=objects.failed)
     if facts.group.group is None:
         fault = f"{Ref.of(facts.wanted)} does not exist, so it cannot be promoted; roll-out-service makes it"
-        return Plan(faults=(f"{fault}. Next: {NO_RELEASE}",))
+        return Plan(failed=(f"{fault}. Next: {NO_RELEASE}",))
     objects = plan_objects(facts.looks)
     if objects.changes and facts.proved != release.id:
-        return Plan(faults=(_unproved(release, facts.proved),))
+        return Plan(failed=(_unproved(release, facts.proved),))
     ready = gate(facts.wanted, facts.group)
     if not ready.converged:
         return ready

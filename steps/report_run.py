@@ -20,8 +20,9 @@ from steps.ports.kubernetes import Cluster
 from steps.ports.notify import Notifier
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
+from steps.report.recap import task_line
 from steps.report.run import ROLL_BACK, SUCCEEDED, TaskResult
-from steps.report.run_end import Account, ReadWorkflow, RunEnd, account
+from steps.report.run_end import ObservedRun, ReadWorkflow, RunEnd, observe_run
 
 DEADLINE = 300.0  # seconds
 # Argo starts the pod of this step just before it writes how roll-back ended; with the pauses of the loop, some 20 s.
@@ -34,7 +35,7 @@ ENDED = ("Succeeded", "Failed")  # phases of a pod
 
 @dataclass(frozen=True)
 class Facts:
-    account: Account = field(default_factory=Account)
+    observed: ObservedRun = field(default_factory=ObservedRun)
     release: str | None = ""  # id of the release that serves; empty: there is none; None: it is not known
     overrides: tuple[InForce, ...] = ()  # under which it was promoted
     last_look: bool = False  # what Argo has not written by now is not waited for
@@ -86,7 +87,7 @@ class ReportRun:
 
     def observe(self) -> Facts:
         self._seen.looks += 1
-        found = account(self.workflow)
+        found = observe_run(self.workflow)
         return Facts(
             found,
             *self._serving(),
@@ -145,19 +146,19 @@ class ReportRun:
 
 def plan(service: ModelService, run: RunEnd, facts: Facts, *, tells: bool) -> Plan:
     if not run.status:
-        return Plan(kept=("no status of a run was given, so no one is told",))
+        return Plan(ok=("no status of a run was given, so no one is told",))
     back = _roll_back(facts)
     if run.failed and back and not back.ended and not facts.last_look:
-        return Plan(waits=(f"Argo to write how {ROLL_BACK} ended",))
-    recap = Plan(kept=(f"{run}: {run.status}", *facts.account.recap(run), *map(str, _tasks(facts))))
+        return Plan(waiting=(f"Argo to write how {ROLL_BACK} ended",))
+    recap = Plan(ok=(f"{run}: {run.status}", *facts.observed.recap(run), *map(task_line, _tasks(facts))))
     if facts.spare:
         return recap + Plan(tuple(map(_giving_back, facts.spare)))
     if facts.refused:
-        return recap + Plan(faults=(facts.refused,))
+        return recap + Plan(failed=(facts.refused,))
     return recap if facts.told or not tells else recap + Plan((_telling(service, run, facts),))
 
 
-def no_retry_needs_scratch(run: RunEnd, found: Account) -> bool:
+def no_retry_needs_scratch(run: RunEnd, found: ObservedRun) -> bool:
     """Whether what was moved to the scratch volume of this run, if it has one, is of no use any more.
 
     A Retry of a run that failed runs neither create-scratch nor upload-model again once they succeeded.
@@ -190,9 +191,9 @@ def verdict(run: RunEnd, facts: Facts) -> str:
 
 def summary(service: ModelService, run: RunEnd, facts: Facts) -> str:
     """One sentence for people."""
-    ended = f"{run}: {run.status or 'no status'}{_in_brackets(run, facts.account)}"
-    if facts.account.run and facts.account.run.result:
-        ended += f"; {facts.account.run.result}"
+    ended = f"{run}: {run.status or 'no status'}{_in_brackets(run, facts.observed)}"
+    if facts.observed.run and facts.observed.run.result:
+        ended += f"; {facts.observed.run.result}"
     return f"{ended}; {_put_back(run, facts)}; {_serves(service, facts)}"
 
 
@@ -225,8 +226,8 @@ def _telling(service: ModelService, run: RunEnd, facts: Facts) -> Change:
         "verdict": verdict(run, facts),
         "release": facts.release or "",
         "overrides": [asdict(one) for one in facts.overrides],
-        "failures": [{"task": failure.task, "message": failure.message} for failure in facts.account.failures],
-        "result": facts.account.run.result if facts.account.run else "",
+        "failures": [{"task": failure.task, "message": failure.message} for failure in facts.observed.failures],
+        "result": facts.observed.run.result if facts.observed.run else "",
         "tasks": [
             {"task": task.name, "phase": task.phase, "seconds": task.seconds, "recap": task.recap}
             for task in _tasks(facts)
@@ -237,19 +238,19 @@ def _telling(service: ModelService, run: RunEnd, facts: Facts) -> Change:
 
 
 def _roll_back(facts: Facts) -> TaskResult | None:
-    tasks = facts.account.run.tasks if facts.account.run else ()
+    tasks = facts.observed.run.tasks if facts.observed.run else ()
     return next((task for task in tasks if task.at_exit and task.name == ROLL_BACK), None)
 
 
 def _tasks(facts: Facts) -> tuple[TaskResult, ...]:
     """Those that were at work and have ended: this one has not."""
-    found = facts.account.run.tasks if facts.account.run else ()
+    found = facts.observed.run.tasks if facts.observed.run else ()
     return tuple(task for task in found if task.ended and task.ran)
 
 
-def _in_brackets(run: RunEnd, account: Account) -> str:
+def _in_brackets(run: RunEnd, observed: ObservedRun) -> str:
     """A run that succeeded names attempts that failed on the way, so it must not read like a failure."""
-    if not account.failures:
+    if not observed.failures:
         return ""
-    failures = "; ".join(map(str, account.failures))
+    failures = "; ".join(map(str, observed.failures))
     return f" ({failures})" if run.failed else f" (tried again on the way: {failures})"

@@ -66,7 +66,7 @@ class ResolveModel:
         return Facts(self.source(service).listing(), found)  # the record first: what is promoted from now on is newer
 
     def plan(self, facts: Facts) -> Plan:
-        return plan(self._resolved(facts).service, facts) + Plan(kept=self._difference(facts))
+        return plan(self._resolved(facts).service, facts) + Plan(ok=self._difference(facts))
 
     def apply(self, changes: tuple[Change, ...], _report: Report) -> None:
         raise Blocked(f"resolve-model changes nothing, and was asked for {len(changes)} changes")
@@ -94,14 +94,14 @@ def plan(service: ModelService, facts: Facts) -> Plan:
     """Says what was found, or why it cannot be served."""
     listing, model = facts.listing, f"{service.model.id}@{service.model.revision}"
     if not listing.files:
-        return Plan(faults=(f"{model} has no files at the hub. Next: check model.id and model.revision",))
+        return Plan(failed=(f"{model} has no files at the hub. Next: check model.id and model.revision",))
     faults = (*_wrong_digest(service, listing, model), *_incomplete(listing, model))
     if faults:
-        return Plan(faults=faults)
+        return Plan(failed=faults)
     files = "1 file" if len(listing.files) == 1 else f"{len(listing.files)} files"
     broken = record.mending(service, facts.record)
     kept = (f"{model}: {files}, {size(listing.size)}", f"model digest {listing.digest}", broken)
-    return Plan(kept=tuple(filter(None, kept)))
+    return Plan(ok=tuple(filter(None, kept)))
 
 
 def _wrong_digest(service: ModelService, listing: Listing, model: str) -> tuple[str, ...]:

@@ -21,21 +21,21 @@ from dataclasses import dataclass, field, replace
 from steps.document.schema import ModelService
 from steps.kinds import RELEASE_LABEL, ROLE_BASED_GROUP, Manifest, Ref
 from steps.objects import group_operator, record, services
-from steps.objects.converging import Apply, Look, apply_changes, look, plan_objects
+from steps.objects.converging import Apply, ObjectObservation, apply_changes, observe_object, plan_objects
 from steps.objects.metadata import being_deleted, labels_of
 from steps.objects.ownership import foreign_owner, owner
 from steps.objects.record import Entry, Record
 from steps.ports.kubernetes import Cluster
-from steps.ports.sglang import Answer, Inference, NotServing, Question, Refusal, Server
+from steps.ports.sglang import ChatRequest, ChatResponse, EngineError, Inference, NotServing, Server
 from steps.proof.answers import flaws, shown
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.report.run import TOUCHING
-from steps.report.run_end import Account, ReadWorkflow, RunEnd, account
+from steps.report.run_end import ObservedRun, ReadWorkflow, RunEnd, observe_run
 from steps.rollout.garbage import deletions, groups_and_services, superseded
 from steps.rollout.intent import Intent
-from steps.rollout.observation import GroupLook, look_at_group
-from steps.rollout.readiness import Signature, settled, signature
+from steps.rollout.observation import GroupObservation, observe_group
+from steps.rollout.readiness import Fingerprint, fingerprint, stable
 
 KEPT, REMOVED, PUT_BACK = "kept", "removed", "put back"  # verdicts
 OBJECTS = 3  # that a record holds of a release: the group, its own Service, and the one that clients use
@@ -43,7 +43,7 @@ OBJECTS = 3  # that a record holds of a release: the group, its own Service, and
 
 @dataclass(frozen=True)
 class Facts:
-    account: Account = field(default_factory=Account)
+    observed: ObservedRun = field(default_factory=ObservedRun)
     wrote: bool = True  # whether the run changed anything, as the Lease says
     other_writer: str = ""  # which other run changes the service now
     overtaken: str = ""  # which newer run promoted since this one began
@@ -53,10 +53,10 @@ class Facts:
     foreign: str = ""  # whose the record is, if it is not ours
     traffic: Manifest | None = None
     found: tuple[Manifest, ...] = ()  # groups and Services of all releases of this service
-    looks: tuple[Look, ...] = ()  # recorded group and its own Service
-    moving: Look | None = None  # recorded traffic Service
-    group: GroupLook = field(default_factory=lambda: GroupLook(None))  # the recorded group
-    before: Signature | None = None  # of the look before this one
+    looks: tuple[ObjectObservation, ...] = ()  # recorded group and its own Service
+    moving: ObjectObservation | None = None  # recorded traffic Service
+    group: GroupObservation = field(default_factory=lambda: GroupObservation(None))  # the recorded group
+    before: Fingerprint | None = None  # of the look before this one
     proof: Plan = field(default_factory=Plan)  # what the recorded release says to a chat, where traffic is to move
     done: tuple[str, ...] = ()  # what this step did already: REMOVED, PUT_BACK
 
@@ -71,9 +71,9 @@ class Outputs:
 class _Seen:
     """What the looks of this step share: the end of a run does not change, and a chat is asked once."""
 
-    account: Account | None = None
+    observed: ObservedRun | None = None
     wrote: bool | None = None
-    signature: Signature | None = None
+    fingerprint: Fingerprint | None = None
     proof: Plan | None = None
     done: list[str] = field(default_factory=list)
 
@@ -116,12 +116,12 @@ class RollBack:
 
     def _about_the_run(self) -> Facts:
         seen = self._seen
-        if seen.account is None:
-            seen.account = account(self.workflow)
+        if seen.observed is None:
+            seen.observed = observe_run(self.workflow)
         if seen.wrote is None:
             seen.wrote = self.wrote()  # asked before the Lease is given back at the end
         return Facts(
-            account=seen.account,
+            observed=seen.observed,
             wrote=seen.wrote,
             other_writer=self.other_writer(),
             done=tuple(seen.done),
@@ -137,7 +137,7 @@ class RollBack:
             facts,
             record=Record() if broken else found,
             broken=broken,
-            overtaken=Intent(self.run.name, facts.account.record_counter).overtaken(found),
+            overtaken=Intent(self.run.name, facts.observed.record_counter).overtaken(found),
             foreign=foreign,
             operator=operator is not None,
             traffic=self.cluster.get(services.traffic_service_ref(self.service)),
@@ -146,16 +146,16 @@ class RollBack:
 
     def _look_at_recorded(self, facts: Facts, current: Entry) -> Facts:
         group, own, traffic = current.objects
-        found = look_at_group(self.cluster, group)
-        before, self._seen.signature = self._seen.signature, signature(found)
+        found = observe_group(self.cluster, group)
+        before, self._seen.fingerprint = self._seen.fingerprint, fingerprint(found)
         facts = replace(
             facts,
-            looks=(look(self.cluster, group), look(self.cluster, own)),
-            moving=look(self.cluster, traffic),
+            looks=(observe_object(self.cluster, group), observe_object(self.cluster, own)),
+            moving=observe_object(self.cluster, traffic),
             group=found,
             before=before,
         )
-        ready = astray(facts) and plan_objects(facts.looks).converged and settled(group, found, before).converged
+        ready = astray(facts) and plan_objects(facts.looks).converged and stable(group, found, before).converged
         return replace(facts, proof=self._proof(own)) if ready else facts
 
     def _proof(self, own: Manifest) -> Plan:
@@ -164,7 +164,7 @@ class RollBack:
             try:
                 self._seen.proof = self._ask(_server(own))
             except NotServing as error:
-                return Plan(waits=(error.reason,))
+                return Plan(waiting=(error.reason,))
         return self._seen.proof
 
     def _ask(self, router: Server) -> Plan:
@@ -173,21 +173,21 @@ class RollBack:
         if not models:
             raise NotServing(f"{router} knows no worker that is healthy")
         smoke, model = self.service.smoke, min(models)
-        reply = self.inference.chat(router, Question(model, smoke.prompt, smoke.max_tokens))
-        wrong = [str(reply)] if isinstance(reply, Refusal) else flaws(reply, model)
+        reply = self.inference.chat(router, ChatRequest(model, smoke.prompt, smoke.max_tokens))
+        wrong = [str(reply)] if isinstance(reply, EngineError) else flaws(reply, model)
         if wrong:
-            return Plan(faults=(_no_answer(router, wrong),))
-        assert isinstance(reply, Answer)
-        return Plan(kept=(f"{router} answered: {shown(reply.text or reply.reasoning)}",))
+            return Plan(failed=(_no_answer(router, wrong),))
+        assert isinstance(reply, ChatResponse)
+        return Plan(ok=(f"{router} answered: {shown(reply.text or reply.reasoning)}",))
 
 
 def plan(service: ModelService, run: RunEnd, facts: Facts) -> Plan:
-    recap = Plan(kept=_recap(run, facts))
+    recap = Plan(ok=_recap(run, facts))
     reason = stays_out(run, facts)
     if reason:
-        return recap + (Plan(faults=(reason,)) if run.by_hand else Plan(kept=(reason,)))
+        return recap + (Plan(failed=(reason,)) if run.by_hand else Plan(ok=(reason,)))
     if facts.foreign or not facts.operator:
-        return recap + Plan(faults=(facts.foreign or group_operator.ABSENT,))
+        return recap + Plan(failed=(facts.foreign or group_operator.ABSENT,))
     removals = Plan(
         deletions(
             superseded(facts.found, service, kept_releases(facts)),
@@ -195,15 +195,15 @@ def plan(service: ModelService, run: RunEnd, facts: Facts) -> Plan:
         )
     )
     back = restoration(run, facts)
-    if removals.changes and back.faults:
-        return recap + removals  # the fault stays, and ends the step at its next look
+    if removals.changes and back.failed:
+        return recap + removals  # the fault stays, and ends the step at its next observation
     return recap + removals + back
 
 
 def stays_out(run: RunEnd, facts: Facts) -> str:
     """Why this step leaves the service alone, in words for people; empty if it does not."""
     if run.by_hand:
-        found = facts.account.run
+        found = facts.observed.run
         at_work = f"{run} is {found.phase}: stop it first" if found and not found.ended else ""
         return at_work or facts.other_writer
     if not run.failed:
@@ -240,16 +240,16 @@ def restoration(run: RunEnd, facts: Facts) -> Plan:
     if not facts.looks or facts.moving is None:
         return Plan()
     put_back, moves = PUT_BACK in facts.done, astray(facts)
-    touched = run.by_hand or facts.account.ran(TOUCHING)
+    touched = run.by_hand or facts.observed.ran(TOUCHING)
     if not (touched or put_back or facts.group.group is None):
         return Plan()  # whatever differs, it was not this run
-    foreign = plan_objects((*facts.looks, *([facts.moving] if moves else []))).faults
+    foreign = plan_objects((*facts.looks, *([facts.moving] if moves else []))).failed
     if foreign:
-        return Plan(faults=tuple(f"the recorded release is not put back: {fault}" for fault in foreign))
+        return Plan(failed=tuple(f"the recorded release is not put back: {fault}" for fault in foreign))
     objects = plan_objects(facts.looks)
-    if objects.changes or objects.waits or not (put_back or moves):
+    if objects.changes or objects.waiting or not (put_back or moves):
         return objects
-    ready = objects + settled(facts.looks[0].wanted, facts.group, facts.before)
+    ready = objects + stable(facts.looks[0].wanted, facts.group, facts.before)
     return ready + _moved_traffic(facts) if moves and ready.converged else ready
 
 
@@ -257,7 +257,7 @@ def _moved_traffic(facts: Facts) -> Plan:
     """The recorded release is ready; the traffic follows once it is proved, too."""
     if facts.moving is None or not facts.proof.converged:
         return facts.proof
-    return facts.proof + plan_objects((facts.moving,)) if facts.proof.kept else Plan(waits=("the first answer",))
+    return facts.proof + plan_objects((facts.moving,)) if facts.proof.ok else Plan(waiting=("the first answer",))
 
 
 def verdict(facts: Facts) -> str:
@@ -279,7 +279,7 @@ def summary(run: RunEnd, facts: Facts) -> str:
 
 def _recap(run: RunEnd, facts: Facts) -> tuple[str, ...]:
     status = (f"{run}: {run.status}",) if run.status else ()
-    return (*status, *facts.account.recap(run), *_nothing_to_go_back_to(facts))
+    return (*status, *facts.observed.recap(run), *_nothing_to_go_back_to(facts))
 
 
 def _nothing_to_go_back_to(facts: Facts) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from steps.kinds import POD, RELEASE_LABEL, SERVICE_LABEL, Manifest, Ref
 from steps.objects import group_operator, record, services, volume
-from steps.objects.converging import Look, apply_changes, look, plan_objects
+from steps.objects.converging import ObjectObservation, apply_changes, observe_object, plan_objects
 from steps.objects.group_operator import GroupOperator
 from steps.objects.metadata import labels_of
 from steps.objects.ownership import foreign_owner, owner
@@ -20,8 +20,8 @@ from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.release import Release
 from steps.rollout.garbage import deletions, owned, superseded
-from steps.rollout.observation import GroupLook, look_at_group, wanted_group
-from steps.rollout.readiness import Signature, settled, signature
+from steps.rollout.observation import GroupObservation, observe_group, wanted_group
+from steps.rollout.readiness import Fingerprint, fingerprint, stable
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,11 @@ class Facts:
     recorded: str = ""  # id of the release that the record calls current
     unread: str = ""  # why that is not known, as a sentence for people; empty if it is
     claim: Manifest | None = None  # through which the pods read the model
-    looks: tuple[Look, ...] = ()  # group and Service as wanted, accepted by the server; empty if there is a fault
-    group: GroupLook = field(default_factory=lambda: GroupLook(None))
-    before: Signature | None = None  # of the look before this one
+    looks: tuple[
+        ObjectObservation, ...
+    ] = ()  # group and Service as wanted, accepted by the server; empty if there is a fault
+    group: GroupObservation = field(default_factory=lambda: GroupObservation(None))
+    before: Fingerprint | None = None  # of the look before this one
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Outputs:
 class RollOutService:
     release: Release
     cluster: Cluster
-    _seen: list[Signature] = field(default_factory=list, init=False, compare=False, repr=False)
+    _seen: list[Fingerprint] = field(default_factory=list, init=False, compare=False, repr=False)
 
     @property
     def deadline(self) -> float:
@@ -89,12 +91,15 @@ class RollOutService:
 
     def _look_closer(self, facts: Facts, operator: GroupOperator) -> Facts:
         wanted = wanted_group(self.cluster, self.release, operator)
-        looks = (look(self.cluster, wanted), look(self.cluster, services.release_service(self.release)))
+        looks = (
+            observe_object(self.cluster, wanted),
+            observe_object(self.cluster, services.release_service(self.release)),
+        )
         if in_the_way(self.release, facts):
             return replace(facts, looks=looks)
-        group = look_at_group(self.cluster, wanted)
+        group = observe_group(self.cluster, wanted)
         before = self._seen[-1] if self._seen else None
-        self._seen[:] = [signature(group)]
+        self._seen[:] = [fingerprint(group)]
         return replace(facts, looks=looks, group=group, before=before)
 
     def _older_pods(self) -> tuple[Manifest, ...]:
@@ -105,19 +110,19 @@ class RollOutService:
 
 def plan(release: Release, facts: Facts) -> Plan:
     if facts.operator is None:
-        return Plan(faults=(group_operator.ABSENT,))
+        return Plan(failed=(group_operator.ABSENT,))
     faults = obstacles(release, facts)
     if faults:
-        return Plan(faults=tuple(faults))
+        return Plan(failed=tuple(faults))
     removals = deletions(to_remove(release, facts), _why_removed(release))
     waits = in_the_way(release, facts)
     if waits:
-        return Plan(removals, waits=tuple(waits))
-    objects = Plan(removals, kept=(facts.unread,) if facts.unread else ()) + plan_objects(facts.looks)
-    if objects.changes or objects.waits:
+        return Plan(removals, waiting=tuple(waits))
+    objects = Plan(removals, ok=(facts.unread,) if facts.unread else ()) + plan_objects(facts.looks)
+    if objects.changes or objects.waiting:
         return objects
-    found = objects + settled(facts.looks[0].wanted, facts.group, facts.before)
-    return replace(found, waits=(*found.waits, *_no_room(release, facts))) if found.waits else found
+    found = objects + stable(facts.looks[0].wanted, facts.group, facts.before)
+    return replace(found, waiting=(*found.waiting, *_no_room(release, facts))) if found.waiting else found
 
 
 def foreign_objects(release: Release, facts: Facts) -> list[str]:

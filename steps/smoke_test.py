@@ -1,4 +1,4 @@
-"""smoke-test: real inference on this release alone. It changes nothing; it looks, asks, and reads what moved.
+"""smoke-test: real inference on this release alone. It changes nothing; it readings, asks, and reads what moved.
 
 A 200 proves nothing: a router answers without workers, a pair may be broken while another serves, a decode with other
 weights answers with garbage, and RDMA falls back to TCP silently. So workers are compared before the first request,
@@ -14,15 +14,15 @@ from typing import TypeVar
 from steps.kinds import POD, RELEASE_LABEL, SERVICE_LABEL
 from steps.objects.services import release_service_ref
 from steps.ports.kubernetes import Cluster
-from steps.ports.sglang import Answer, Inference, NotServing, Pairing, Question, Refusal, RoutedWorker
+from steps.ports.sglang import ChatRequest, ChatResponse, EngineError, Inference, NotServing, Pairing, RoutedWorker
 from steps.proof import probe_requests as proving
 from steps.proof import worker_endpoints, worker_state
 from steps.proof.answers import shown
 from steps.proof.counters import Counters, counters, kv_bytes_per_token
-from steps.proof.probe_requests import Exchange, Pair, ThroughRouter
+from steps.proof.probe_requests import Pair, ProbeRequest, ThroughRouter
 from steps.proof.transport import LOG_LINES, transport
-from steps.proof.worker_endpoints import Member
-from steps.proof.worker_state import Portrait
+from steps.proof.worker_endpoints import WorkerEndpoint
+from steps.proof.worker_state import WorkerState
 from steps.reconcile.outputs import Word
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
@@ -41,9 +41,9 @@ Found = TypeVar("Found")
 class Facts:
     absent: tuple[str, ...] = ()  # what an earlier step should have made
     waits: tuple[str, ...] = ()  # what does not serve yet
-    workers: tuple[Portrait, ...] = ()
+    workers: tuple[WorkerState, ...] = ()
     routed: tuple[RoutedWorker, ...] = ()  # as the router sees them
-    exchanges: tuple[Exchange, ...] = ()
+    requests: tuple[ProbeRequest, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class Outputs:
 
 @dataclass
 class _Seen:
-    """What the looks of one run share: nothing is asked twice of the same pod, and each request is sent once."""
+    """What the readings of one run share: nothing is asked twice of the same pod, and each request is sent once."""
 
-    portraits: dict[str, Portrait] = field(default_factory=dict)  # by uid of the pod
-    exchanges: list[Exchange] = field(default_factory=list)
+    states: dict[str, WorkerState] = field(default_factory=dict)  # by uid of the pod
+    requests: list[ProbeRequest] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -88,18 +88,18 @@ class SmokeTest:
         """Never called: a plan of this step has no changes."""
 
     def outputs(self, facts: Facts) -> Outputs:
-        first = facts.exchanges[0].reply
-        assert isinstance(first, Answer)
+        first = facts.requests[0].response
+        assert isinstance(first, ChatResponse)
         router = worker_endpoints.router(self.release)
-        proved = sorted({pair for exchange in facts.exchanges for pair in exchange.pairs})
-        hidden = proving.unattributable(proving.every_pair(facts.workers), facts.exchanges)
+        proved = sorted({pair for request in facts.requests for pair in request.pairs})
+        hidden = proving.unattributable(proving.every_pair(facts.workers), facts.requests)
         return Outputs(
             proved_release=self.release.id,
             answer=shown(first.text or first.reasoning, LONGEST_ANSWER),
             endpoint=f"http://{router.host}:{router.port}/v1",
             pairs=_listed(proved),
             pairs_not_attributable=_listed(hidden),
-            requests=len(facts.exchanges),
+            requests=len(facts.requests),
             prompt_tokens=first.prompt_tokens,
             completion_tokens=first.completion_tokens,
         )
@@ -113,70 +113,70 @@ class SmokeTest:
             return Facts(absent=(f"there is no {what}; roll-out-service makes it. Next: {NO_RELEASE}",))
         found = worker_endpoints.workers(release, pods)
         waits = worker_endpoints.missing(release, found)
-        workers = [_unless_starting(waits, partial(self._portrait, member)) for member in found]
+        workers = [_unless_starting(waits, partial(self._worker_state, endpoint)) for endpoint in found]
         router = worker_endpoints.router(release)
         routed = _unless_starting(waits, lambda: self.inference.routed_workers(router))
         return Facts(
             waits=tuple(waits),
             workers=tuple(worker for worker in workers if worker),
             routed=tuple(routed or ()),
-            exchanges=tuple(self._seen.exchanges),
+            requests=tuple(self._seen.requests),
         )
 
-    def _portrait(self, member: Member) -> Portrait:
+    def _worker_state(self, endpoint: WorkerEndpoint) -> WorkerState:
         """What the worker says of itself. Asked once: the checksum reads all of its weights."""
-        if member.uid not in self._seen.portraits:
+        if endpoint.uid not in self._seen.states:
             # Another pod than before: what was proved with the old one counts no more.
-            self._seen.exchanges.clear()
-            ask, question = self.inference, self._question(member.name)
-            log = self.cluster.pod_log(member.http.namespace, member.pod, member.container, lines=LOG_LINES)
-            info = ask.engine_info(member.http)
-            self._seen.portraits[member.uid] = Portrait(
-                member=member,
+            self._seen.requests.clear()
+            ask, chat_request = self.inference, self._chat_request(endpoint.name)
+            log = self.cluster.pod_log(endpoint.http.namespace, endpoint.pod, endpoint.container, lines=LOG_LINES)
+            info = ask.engine_info(endpoint.http)
+            self._seen.states[endpoint.uid] = WorkerState(
+                endpoint=endpoint,
                 info=info,
-                kv_bytes_per_token=kv_bytes_per_token(ask.metrics(member.http)),
-                route=ask.bootstrap_route(member.bootstrap) if info.disaggregation_mode == "prefill" else None,
-                direct=ask.chat(member.http, question),
-                checksum=ask.weights_checksum(member.http),
+                kv_bytes_per_token=kv_bytes_per_token(ask.metrics(endpoint.http)),
+                route=ask.bootstrap_route(endpoint.bootstrap) if info.disaggregation_mode == "prefill" else None,
+                direct=ask.chat(endpoint.http, chat_request),
+                checksum=ask.weights_checksum(endpoint.http),
                 transport=transport(log),
             )
-        return self._seen.portraits[member.uid]
+        return self._seen.states[endpoint.uid]
 
     def _prove(self, facts: Facts) -> Facts:
         """Send what is to be asked next, as long as the counters follow at once."""
         waits: list[str] = []
         _unless_starting(waits, lambda: self._go_on(facts.workers))
-        return replace(facts, waits=tuple(waits), exchanges=tuple(self._seen.exchanges))
+        return replace(facts, waits=tuple(waits), requests=tuple(self._seen.requests))
 
-    def _go_on(self, workers: tuple[Portrait, ...]) -> None:
-        done, wanted = self._seen.exchanges, proving.every_pair(workers)
-        if done and not done[-1].settled:
+    def _go_on(self, workers: tuple[WorkerState, ...]) -> None:
+        done, wanted = self._seen.requests, proving.every_pair(workers)
+        if done and not done[-1].stable:
             done[-1] = done[-1].again(self._counters(workers))
         while (chosen := proving.next_request(wanted, done)) is not None:
             before = self._counters(workers)
-            reply = self._ask(workers, chosen)
+            response = self._ask(workers, chosen)
             pair = None if isinstance(chosen, ThroughRouter) else chosen
-            done.append(Exchange(wanted, pair, reply, before, self._counters(workers)))
+            done.append(ProbeRequest(wanted, pair, response, before, self._counters(workers)))
 
-    def _ask(self, workers: tuple[Portrait, ...], chosen: ThroughRouter | Pair) -> Answer | Refusal:
+    def _ask(self, workers: tuple[WorkerState, ...], chosen: ThroughRouter | Pair) -> ChatResponse | EngineError:
         if isinstance(chosen, ThroughRouter):
-            question = self._question("" if not self._seen.exchanges else secrets.token_hex(4))
-            return self.inference.chat(worker_endpoints.router(self.release), question)
-        by_name = {worker.member.name: worker.member for worker in workers}
+            chat_request = self._chat_request("" if not self._seen.requests else secrets.token_hex(4))
+            return self.inference.chat(worker_endpoints.router(self.release), chat_request)
+        by_name = {worker.endpoint.name: worker.endpoint for worker in workers}
         prefill, decode = (by_name[name] for name in chosen)
         pairing = Pairing(prefill.http.host, prefill.bootstrap.port, secrets.randbits(63))
-        question = self._question(secrets.token_hex(4))
-        if any(exchange.pair == chosen for exchange in self._seen.exchanges):
-            question = replace(question, max_tokens=min(AGAIN, question.max_tokens))
-        return self.inference.chat_on_pair(prefill.http, decode.http, pairing, question)
+        chat_request = self._chat_request(secrets.token_hex(4))
+        if any(request.pair == chosen for request in self._seen.requests):
+            chat_request = replace(chat_request, max_tokens=min(AGAIN, chat_request.max_tokens))
+        return self.inference.chat_on_pair(prefill.http, decode.http, pairing, chat_request)
 
-    def _question(self, mark: str) -> Question:
+    def _chat_request(self, mark: str) -> ChatRequest:
         """The document's prompt. A mark at its start keeps a cached prefix from answering for the computation."""
         smoke = self.release.service.smoke
         prompt = f"({mark}) {smoke.prompt}" if mark else smoke.prompt
-        return Question(self.release.service.served_model_name, prompt, smoke.max_tokens)
+        return ChatRequest(self.release.service.served_model_name, prompt, smoke.max_tokens)
 
-    def _counters(self, workers: tuple[Portrait, ...]) -> dict[str, Counters]:
+    def _counters(self, workers: tuple[WorkerState, ...]) -> dict[str, Counters]:
         found = self._reading(workers)
         for _ in range(READINGS - 1):
             earlier, found = found, self._reading(workers)
@@ -184,38 +184,38 @@ class SmokeTest:
                 break
         return found
 
-    def _reading(self, workers: tuple[Portrait, ...]) -> dict[str, Counters]:
-        return {worker.member.name: counters(self.inference.metrics(worker.member.http)) for worker in workers}
+    def _reading(self, workers: tuple[WorkerState, ...]) -> dict[str, Counters]:
+        return {worker.endpoint.name: counters(self.inference.metrics(worker.endpoint.http)) for worker in workers}
 
 
 def plan(release: Release, facts: Facts) -> Plan:
     before = unfit(release, facts)
     if not before.converged:
         return before
-    if not facts.exchanges:
-        return Plan(waits=("the first answer",))
-    judged = proving.judge(facts.workers, facts.exchanges, release.service.served_model_name)
-    return Plan(kept=(*worker_state.kept(release, facts.workers), *_told(facts.exchanges))) + judged
+    if not facts.requests:
+        return Plan(waiting=("the first answer",))
+    judged = proving.evaluate(facts.workers, facts.requests, release.service.served_model_name)
+    return Plan(ok=(*worker_state.kept(release, facts.workers), *_told(facts.requests))) + judged
 
 
 def unfit(release: Release, facts: Facts) -> Plan:
     """Why a request would prove nothing now; a plan without faults and waits if it would."""
     if facts.absent:
-        return Plan(faults=facts.absent)
+        return Plan(failed=facts.absent)
     faults = worker_state.faults(release, facts.workers, facts.routed)
     return Plan(
-        waits=facts.waits or tuple(worker_state.router_waits(release, facts.routed)),
-        faults=tuple(faults),
+        waiting=facts.waits or tuple(worker_state.router_waits(release, facts.routed)),
+        failed=tuple(faults),
     )
 
 
 def _listed(pairs: Iterable[proving.Pair]) -> str:
-    return ", ".join(f"{giver} -> {taker}" for giver, taker in pairs)
+    return ", ".join(f"{prefill} -> {decode}" for prefill, decode in pairs)
 
 
-def _told(exchanges: tuple[Exchange, ...]) -> list[str]:
-    first = exchanges[0].reply
-    if isinstance(first, Refusal):
+def _told(requests: tuple[ProbeRequest, ...]) -> list[str]:
+    first = requests[0].response
+    if isinstance(first, EngineError):
         return []
     end = "a full stop" if first.finish_reason == "stop" else f"finish_reason {first.finish_reason}"
     return [f"answered with {first.completion_tokens} tokens, ended by {end}: {shown(first.text or first.reasoning)}"]

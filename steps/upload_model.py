@@ -36,9 +36,9 @@ def plan(release: Release, scratch: Scratch, facts: Facts) -> Plan:
     if listing is None or listing.digest != release.model_digest:
         found = "no listing" if listing is None else f"the listing of {listing.digest}"
         fault = f"{scratch.root} holds {found}, expected {release.model_digest}. Next: {NEEDS_NEW_RUN}"
-        return Plan(faults=(fault,))
+        return Plan(failed=(fault,))
     absent = staging.missing(scratch, plans.decide(listing, facts.inventory).moves, facts.staged)
-    return absent if absent.faults else plans.into_bucket(release, listing, facts.inventory)
+    return absent if absent.failed else plans.into_bucket(release, listing, facts.inventory)
 
 
 def _emptied(scratch: Scratch, staged: Staged) -> Plan:

@@ -49,7 +49,7 @@ def plan(release: Release, facts: Facts) -> Plan:
         f"{where}: {right} of {len(facts.manifest.files)} files as the manifest says, {size(facts.found.bytes_read)} "
         f"read; written {facts.manifest.created} by Slipway {facts.manifest.tool_version}"
     )
-    return Plan(kept=(kept,), faults=tuple(faults))
+    return Plan(ok=(kept,), failed=tuple(faults))
 
 
 @dataclass(frozen=True)

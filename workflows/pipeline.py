@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from steps.document.schema import ModelService
-from steps.report.run import REPORT_RUN, ROLL_BACK, SIGN
+from steps.report.argo_nodes import MARKER
+from steps.report.run import REPORT_RUN, ROLL_BACK
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ CHECK = Task(
 # What a task that is left out looks at. An output that is missing stops the run, so it never means "left out".
 STATE = Output("check-release", "state")
 NOTHING_CHANGED = Sign(
-    SIGN, "Nothing changed: the release of the document serves already, and was proved again", (CHECK.name,)
+    MARKER, "Nothing changed: the release of the document serves already, and was proved again", (CHECK.name,)
 )
 PREFLIGHT = Task(
     "preflight",
@@ -210,7 +211,7 @@ def arguments(
     options = (f"--{option}={values[option]}" for option in (*task.options, *shard, *task.about_run))
     given = (f"--parameter={parameter}" for parameter in parameters if task not in EXIT)
     edits = (f"--set={edit}" for edit in sets)
-    return (f"--service={places.document}", f"--outputs={places.outputs}", *scratch, *options, *given, *edits)
+    return (f"--document={places.document}", f"--outputs={places.outputs}", *scratch, *options, *given, *edits)
 
 
 def module_name(step: str) -> str:

@@ -270,7 +270,7 @@ def _value(run: _Run, source: Output) -> str:
 
 def _services_arguments(options: Options) -> list[str]:
     sets = [f"--set={override}" for override in options.overrides]
-    return [f"--service={options.service.absolute()}", f"--port={options.port}", *sets]
+    return [f"--document={options.service.absolute()}", f"--port={options.port}", *sets]
 
 
 def _environment(addresses: Addresses, state: Path) -> dict[str, str]:
@@ -342,7 +342,7 @@ def _keep_serving(run: _Run, addresses: Addresses) -> None:
         f"\nServing until Ctrl-C. Ask it:\n  curl {addresses.endpoint}/v1/chat/completions "
         f"-H 'Content-Type: application/json' -d '{body}'\n"
         f"Run one step by hand:\n  export {exports}\n"
-        f"  python -m steps check-platform --service {run.options.service} --check --diff",
+        f"  python -m steps check-platform --document {run.options.service} --check --diff",
         markup=False,
     )
     signal.pause()

@@ -36,9 +36,9 @@ class Refusal:
 def as_plan(code: str, title: str, hint: str, findings: tuple[Finding, ...]) -> Plan:
     """The findings of one check as lines for people; every line begins with the code of the check."""
     return Plan(
-        kept=tuple(f"{code} {finding.text}" for finding in findings if isinstance(finding, Well)),
-        waits=tuple(f"{code} {title}: {finding.text}" for finding in findings if isinstance(finding, NotYet)),
-        faults=tuple(
+        ok=tuple(f"{code} {finding.text}" for finding in findings if isinstance(finding, Well)),
+        waiting=tuple(f"{code} {title}: {finding.text}" for finding in findings if isinstance(finding, NotYet)),
+        failed=tuple(
             f"{code} {title}: found {finding.found}; needed {finding.needed}. Next: {hint}"
             for finding in findings
             if isinstance(finding, Wrong)

@@ -12,11 +12,11 @@ from steps.ports.kubernetes import Cluster
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 
-LOOKS_AGAIN = 3  # at an object that is being written all the time; then it is taken as it came
+REREADS = 3  # at an object that is being written all the time; then it is taken as it came
 
 
 @dataclass(frozen=True)
-class Look:
+class ObjectObservation:
     """One wanted object, as it is and as an apply would leave it."""
 
     wanted: Manifest
@@ -52,28 +52,28 @@ class Delete:
     owner: Owner
 
 
-def look(cluster: Cluster, wanted: Manifest) -> Look:
+def observe_object(cluster: Cluster, wanted: Manifest) -> ObjectObservation:
     """Read one object and preview it. An object on its way out, or of another owner, is not previewed: the server may
     refuse that.
 
     A controller may write between the two (a binder fills claimRef.uid), and its write would look like a difference.
     A dry run names the revision that it started from, so a pair of two revisions is read again.
     """
-    found = _look_once(cluster, wanted)
-    for _ in range(LOOKS_AGAIN):
+    found = _observe_once(cluster, wanted)
+    for _ in range(REREADS):
         if found.preview is None or _revision(found.live) == _revision(found.preview):
             break
-        found = _look_once(cluster, wanted)
+        found = _observe_once(cluster, wanted)
     return found
 
 
-def plan_objects(looks: Iterable[Look]) -> Plan:
+def plan_objects(observed: Iterable[ObjectObservation]) -> Plan:
     """Create what is absent, update what differs, wait for what is being deleted, keep the rest; in this order.
 
     An object of another owner is a fault, so that nothing of the plan is done.
     """
     plan = Plan()
-    for item in looks:
+    for item in observed:
         plan += _plan_one(item)
     return plan
 
@@ -111,29 +111,29 @@ def apply_changes(cluster: Cluster, changes: Iterable[Change], report: Report) -
         report.changed(change)
 
 
-def _look_once(cluster: Cluster, wanted: Manifest) -> Look:
+def _observe_once(cluster: Cluster, wanted: Manifest) -> ObjectObservation:
     live = cluster.get(Ref.of(wanted))
     untouchable = live is not None and (being_deleted(live) or not Owner.of(wanted).owns(live))
-    return Look(wanted, live, None if untouchable else cluster.preview(wanted))
+    return ObjectObservation(wanted, live, None if untouchable else cluster.preview(wanted))
 
 
 def _revision(manifest: Manifest | None) -> str:
     return str((manifest or {}).get("metadata", {}).get("resourceVersion", ""))
 
 
-def _plan_one(item: Look) -> Plan:
+def _plan_one(item: ObjectObservation) -> Plan:
     target = str(item.ref)
     if item.live is not None and being_deleted(item.live):
-        return Plan(waits=(f"{target} to be gone: {_held_by(item.live)}",))
+        return Plan(waiting=(f"{target} to be gone: {_held_by(item.live)}",))
     foreign = foreign_owner(Owner.of(item.wanted), item.live)
     if foreign or item.preview is None:
-        return Plan(faults=(foreign,))
+        return Plan(failed=(foreign,))
     if item.live is None:
         after = presentable(item.preview)
         return Plan((Change("create", target, "absent", Apply(item.wanted), after=after),))
     found = differences(item.live, item.preview)
     if not found:
-        return Plan(kept=(target,))
+        return Plan(ok=(target,))
     change = Change(
         "update",
         target,

@@ -140,8 +140,8 @@ def binding(release: Release, volume: Manifest | None, claim: Manifest | None) -
     taken_by = volume["spec"].get("claimRef", {}).get("uid", "")
     volume_phase = volume.get("status", {}).get("phase", "Pending")
     if phase == "Bound" and volume_phase == "Bound" and taken_by == claim["metadata"]["uid"]:
-        return Plan(kept=(f"{claim_ref(release)} is Bound to {volume_ref(release)}",))
-    return Plan(waits=(f"{claim_ref(release)} is {phase}, its volume is {volume_phase}, both must be Bound",))
+        return Plan(ok=(f"{claim_ref(release)} is Bound to {volume_ref(release)}",))
+    return Plan(waiting=(f"{claim_ref(release)} is {phase}, its volume is {volume_phase}, both must be Bound",))
 
 
 def unready(release: Release, claim: Manifest | None) -> str:

@@ -92,7 +92,7 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class Question:
+class ChatRequest:
     """A chat of one message, answered greedily and without thinking aloud."""
 
     model: str
@@ -101,7 +101,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ChatResponse:
     model: str
     text: str
     reasoning: str  # what a reasoning parser split off; empty without one
@@ -111,7 +111,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class EngineError:
     """The engine answered with an error, also one inside a 200."""
 
     status: int  # 0: no answer in time
@@ -145,8 +145,10 @@ class Inference(Protocol):
 
     def routed_workers(self, router: Server) -> list[RoutedWorker]: ...
 
-    def chat(self, server: Server, question: Question) -> Answer | Refusal: ...
+    def chat(self, server: Server, chat_request: ChatRequest) -> ChatResponse | EngineError: ...
 
-    def chat_on_pair(self, prefill: Server, decode: Server, pairing: Pairing, question: Question) -> Answer | Refusal:
+    def chat_on_pair(
+        self, prefill: Server, decode: Server, pairing: Pairing, chat_request: ChatRequest
+    ) -> ChatResponse | EngineError:
         """Ask one chosen pair, as a router would: the same request to both at the same time."""
         ...

@@ -1,13 +1,13 @@
 """What is wrong with an answer, although its status was 200."""
 
-from steps.ports.sglang import Answer
+from steps.ports.sglang import ChatResponse
 
 GOOD_ENDS = ("stop", "length", "tool_calls")  # "abort" comes with 200, too, and with half an answer
 UNREADABLE = "\ufffd"
 FEW = 4  # words; fewer may well be one word, several times
 
 
-def flaws(answer: Answer, model: str) -> list[str]:
+def flaws(answer: ChatResponse, model: str) -> list[str]:
     """Empty for an answer that a language model could have given."""
     text = (answer.text or answer.reasoning).strip()
     found = []

@@ -13,7 +13,7 @@ from steps.release import Release
 
 
 @dataclass(frozen=True)
-class Member:
+class WorkerEndpoint:
     """One worker."""
 
     name: str  # short: `prefill-0`
@@ -25,15 +25,15 @@ class Member:
     bootstrap: Server
 
 
-def workers(release: Release, pods: Iterable[Manifest]) -> tuple[Member, ...]:
+def workers(release: Release, pods: Iterable[Manifest]) -> tuple[WorkerEndpoint, ...]:
     """Workers that have an address and are here to stay, by name."""
     there = (pod for pod in pods if role_of(pod) in WORKERS and not being_deleted(pod) and _address(pod))
-    return tuple(sorted((_member(release, pod) for pod in there), key=lambda member: member.name))
+    return tuple(sorted((_endpoint(release, pod) for pod in there), key=lambda endpoint: endpoint.name))
 
 
-def missing(release: Release, members: Iterable[Member]) -> list[str]:
+def missing(release: Release, endpoints: Iterable[WorkerEndpoint]) -> list[str]:
     """What to wait for, one line a role."""
-    roles = [member.role for member in members]
+    roles = [endpoint.role for endpoint in endpoints]
     return [
         f"{role} pods with an address: {roles.count(role)} of {release.replicas[role]}"
         for role in WORKERS
@@ -48,10 +48,10 @@ def router(release: Release) -> Server:
     return Server("services", ref.namespace, ref.name, release.service.serving.port, host)
 
 
-def _member(release: Release, pod: Manifest) -> Member:
+def _endpoint(release: Release, pod: Manifest) -> WorkerEndpoint:
     serving, name = release.service.serving, name_of(pod)
     namespace = pod["metadata"]["namespace"]
-    return Member(
+    return WorkerEndpoint(
         name=name.removeprefix(f"{release.group}-"),
         role=role_of(pod),
         uid=pod["metadata"]["uid"],

@@ -64,17 +64,17 @@ def converge(step: Step[Facts], report: Report, clock: Clock, *, patience: float
     while True:
         facts, plan = _patiently(partial(_turn, step, done, report), report, clock, patience)
         if plan.converged:
-            report.kept(plan.kept)
+            report.ok(plan.ok)
             return Outcome(tuple(done), step.outputs(facts))
         if plan.changes:
             pause = FIRST_LOOK_AGAIN
             continue
         if clock.now() >= until:
             raise DeadlineExceeded(
-                f"gave up after {step.deadline / 60:g} minutes, still waiting for: {'; '.join(plan.waits)}",
+                f"gave up after {step.deadline / 60:g} minutes, still waiting for: {'; '.join(plan.waiting)}",
                 "look at what it waits for; if it only needs longer, raise deadlineMinutes in the document",
             )
-        report.waiting(plan.waits)
+        report.waiting(plan.waiting)
         clock.sleep(pause)
         pause = min(pause * 2, LAST_LOOK_AGAIN)
 
@@ -83,8 +83,8 @@ def _turn(step: Step[Facts], done: list[Change], report: Report) -> tuple[Facts,
     """Look, plan, and do what is to be done."""
     facts = step.observe()
     plan = step.plan(facts)
-    if plan.faults:
-        report.kept(plan.kept)
+    if plan.failed:
+        report.ok(plan.ok)
     _stop_at_faults(plan, report)
     if plan.changes:
         _refuse_to_repeat(plan.changes, done)
@@ -109,20 +109,20 @@ def _patiently(ask: Callable[[], Found], report: Report, clock: Clock, patience:
 def check(step: Step[Any], report: Report) -> None:
     """The whole of check mode: print the plan, change nothing. Raises Blocked if the plan has faults."""
     plan = step.plan(step.observe())
-    report.kept(plan.kept)
+    report.ok(plan.ok)
     for change in plan.changes:
         report.changed(change)
-    report.waiting(plan.waits)
+    report.waiting(plan.waiting)
     _stop_at_faults(plan, report)
 
 
 def _stop_at_faults(plan: Plan, report: Report) -> None:
-    if not plan.faults:
+    if not plan.failed:
         return
-    for fault in plan.faults:
+    for fault in plan.failed:
         report.failed(fault)
-    count = "1 fault" if len(plan.faults) == 1 else f"{len(plan.faults)} faults"
-    raise Blocked(f"{count}: {'; '.join(plan.faults)}")
+    count = "1 fault" if len(plan.failed) == 1 else f"{len(plan.failed)} faults"
+    raise Blocked(f"{count}: {'; '.join(plan.failed)}")
 
 
 def _refuse_to_repeat(changes: Iterable[Change], done: list[Change]) -> None:

@@ -1,4 +1,4 @@
-"""A plan is data: what a step will do, what is already right, what it waits for, and what it cannot mend."""
+"""A plan is data: the actions of a step, and the objects that are ok, waiting or failed."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,13 +10,13 @@ Action = Literal["create", "update", "delete"]
 class Change:
     action: Action
     target: str  # "PersistentVolumeClaim/default/llm-model-1a2b3c4d5e", "oss://bucket/key"
-    # Why: "absent at OSS", "spec.replicas: 2 -> 3". No part of what the change is: who undoes it in ever new ways is
-    # still undoing the same change.
+    # "absent at OSS", "spec.replicas: 2 -> 3". Not compared: a writer that undoes the same change in ever new ways is
+    # still found by the loop.
     reason: str = field(default="", compare=False)
     payload: Any = None  # what apply() needs
-    before: Any = field(default=None, compare=False)  # for people, in diff mode
+    before: Any = field(default=None, compare=False)  # for people, with --diff
     after: Any = field(default=None, compare=False)
-    last_writer: str = field(default="", compare=False)  # who touched the target last, if the world can tell
+    last_writer: str = field(default="", compare=False)  # field manager of the last write, where it is known
 
     def __str__(self) -> str:
         return f"{self.action} {self.target}" + (f" ({self.reason})" if self.reason else "")
@@ -25,15 +25,18 @@ class Change:
 @dataclass(frozen=True)
 class Plan:
     changes: tuple[Change, ...] = ()
-    kept: tuple[str, ...] = ()  # already as wanted
-    waits: tuple[str, ...] = ()  # somebody else is still working; look again later
-    faults: tuple[str, ...] = ()  # what neither we nor time will mend
+    ok: tuple[str, ...] = ()  # as declared
+    waiting: tuple[str, ...] = ()  # another controller is still working; observe again
+    failed: tuple[str, ...] = ()  # neither the step nor time can repair it
 
     @property
     def converged(self) -> bool:
-        return not (self.changes or self.waits or self.faults)
+        return not (self.changes or self.waiting or self.failed)
 
     def __add__(self, other: "Plan") -> "Plan":
         return Plan(
-            self.changes + other.changes, self.kept + other.kept, self.waits + other.waits, self.faults + other.faults
+            self.changes + other.changes,
+            self.ok + other.ok,
+            self.waiting + other.waiting,
+            self.failed + other.failed,
         )

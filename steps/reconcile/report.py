@@ -49,7 +49,7 @@ class Progress:
 
     def __str__(self) -> str:
         eta = self.eta
-        left = f", {_duration(eta)} left" if eta is not None else ""
+        left = f", {duration(eta)} left" if eta is not None else ""
         percent = 100 * self.done // self.total if self.total else 100
         return (
             f"{percent}%  {size(self.done)} of {size(self.total)}, {self.files_done} of {self.files_total} files, "
@@ -62,7 +62,7 @@ class Report(Protocol):
 
     def changed(self, change: Change) -> None: ...
 
-    def kept(self, reasons: Iterable[str]) -> None: ...
+    def ok(self, reasons: Iterable[str]) -> None: ...
 
     def waiting(self, reasons: Iterable[str]) -> None: ...
 
@@ -96,7 +96,7 @@ class StreamReport:
         if self._diff:
             self._print_diff(change)
 
-    def kept(self, reasons: Iterable[str]) -> None:
+    def ok(self, reasons: Iterable[str]) -> None:
         for reason in reasons:
             self._line("ok", reason)
 
@@ -189,8 +189,9 @@ def stdout_report(clock: Clock, *, diff: bool, progress_file: Path | None) -> St
     return StreamReport(sys.stdout, clock, diff=diff, progress_file=progress_file)
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
+def duration(seconds: float) -> str:
+    """Hours and minutes, minutes and seconds, or seconds: 1h05m, 3m20s, 7s. Two clocks may differ: never below 0s."""
+    minutes, rest = divmod(max(0, int(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
 

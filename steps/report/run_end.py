@@ -11,6 +11,7 @@ from steps.document.schema import ModelService
 from steps.errors import Blocked, StepError
 from steps.kinds import WORKFLOW, Manifest, Ref
 from steps.ports.kubernetes import Cluster
+from steps.report.argo_nodes import read_run
 from steps.report.run import FAILED, SUCCEEDED, Run
 
 ReadWorkflow = Callable[[], Manifest | None]
@@ -49,7 +50,7 @@ class RunEnd:
 
 
 @dataclass(frozen=True)
-class Account:
+class ObservedRun:
     """What the Workflow object says of the run."""
 
     run: Run | None = None  # None outside of Argo, and if it cannot be read
@@ -81,14 +82,14 @@ class Account:
         return (*(f"{failure}{again}" for failure in self.failures), *unread)
 
 
-def account(read: ReadWorkflow) -> Account:
+def observe_run(read: ReadWorkflow) -> ObservedRun:
     """Never raises: without its own Workflow an exit handler still puts back and still tells people."""
     try:
         found = read()
     except StepError as error:
-        return Account(unread=error.reason)
-    run = Run.of(found) if found else None
-    return Account(run, run.unread if run else "")
+        return ObservedRun(unread=error.reason)
+    run = read_run(found) if found else None
+    return ObservedRun(run, run.unread if run else "")
 
 
 def workflow_of(cluster: Cluster, service: ModelService, name: str) -> Manifest | None:

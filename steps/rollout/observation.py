@@ -42,7 +42,7 @@ class ExpectedRole:
 
 
 @dataclass(frozen=True)
-class GroupLook:
+class GroupObservation:
     group: Manifest | None
     workloads: Mapping[str, Manifest | None] = field(default_factory=dict)  # by role
     pods: tuple[Manifest, ...] = ()
@@ -73,7 +73,7 @@ def wanted_group(cluster: Cluster, release: Release, operator: GroupOperator) ->
     return role_based_group(release, operator, adopted_services(release.group, found), labels_of_pods(live))
 
 
-def look_at_group(cluster: Cluster, wanted: Manifest) -> GroupLook:
+def observe_group(cluster: Cluster, wanted: Manifest) -> GroupObservation:
     """Read everything that says whether the group of this manifest serves."""
     live = cluster.get(Ref.of(wanted))
     roles = expected_roles(wanted, live)
@@ -83,8 +83,10 @@ def look_at_group(cluster: Cluster, wanted: Manifest) -> GroupLook:
     pods = tuple(cluster.select(POD, namespace, selector))
     amiss = [pod for pod in pods if not is_ready(pod)]
     if live is not None and not amiss and len(pods) == sum(role.replicas for role in roles):
-        return GroupLook(live, workloads, pods)
-    return GroupLook(live, workloads, pods, _warnings(cluster, live, pods, namespace), _logs(cluster, amiss, namespace))
+        return GroupObservation(live, workloads, pods)
+    return GroupObservation(
+        live, workloads, pods, _warnings(cluster, live, pods, namespace), _logs(cluster, amiss, namespace)
+    )
 
 
 def labels_of_pods(live: Manifest | None) -> dict[str, dict[str, str]]:

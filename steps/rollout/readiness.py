@@ -14,97 +14,97 @@ from steps.objects.metadata import being_deleted
 from steps.objects.pod_status import condition, hash_of, is_ready, name_of, restarts, role_of, state
 from steps.reconcile.plan import Plan
 from steps.rollout.causes import mount_trouble, pod_faults
-from steps.rollout.observation import ExpectedRole, GroupLook, expected_roles
+from steps.rollout.observation import ExpectedRole, GroupObservation, expected_roles
 from steps.rollout.workload_status import workload_remarks
 
-Signature = frozenset[tuple[str, int, bool]]
+Fingerprint = frozenset[tuple[str, int, bool]]
 
 
-def signature(look: GroupLook) -> Signature:
+def fingerprint(observed: GroupObservation) -> Fingerprint:
     """Which pods there are, how often they were restarted, and whether they are ready.
 
-    Two ready looks with the same signature saw no flapping in between.
+    Two ready looks with the same fingerprint saw no flapping in between.
     """
-    return frozenset((pod["metadata"]["uid"], restarts(pod), is_ready(pod)) for pod in look.pods)
+    return frozenset((pod["metadata"]["uid"], restarts(pod), is_ready(pod)) for pod in observed.pods)
 
 
-def settled(wanted: Manifest, look: GroupLook, before: Signature | None) -> Plan:
+def stable(wanted: Manifest, observed: GroupObservation, before: Fingerprint | None) -> Plan:
     """The gate, and the same pods ready in the look before. `before` is None in the first look of a step.
 
     A group that is ready at the first look was not seen to change, so there is nothing to flap from.
     """
-    plan = gate(wanted, look)
-    if not plan.converged or before is None or before == signature(look):
+    plan = gate(wanted, observed)
+    if not plan.converged or before is None or before == fingerprint(observed):
         return plan
-    return Plan(waits=(f"{Ref.of(wanted)} to stay ready: a group that was just started may fall back once",))
+    return Plan(waiting=(f"{Ref.of(wanted)} to stay ready: a group that was just started may fall back once",))
 
 
-def gate(wanted: Manifest, look: GroupLook) -> Plan:
+def gate(wanted: Manifest, observed: GroupObservation) -> Plan:
     """Faults that end the wait, waits that are left, or one kept line that says what serves."""
-    roles = expected_roles(wanted, look.group)
-    faults = faults_of(roles, look)
+    roles = expected_roles(wanted, observed.group)
+    faults = faults_of(roles, observed)
     if faults:
-        return Plan(faults=tuple(faults))
-    missing = _missing(wanted, roles, look)
+        return Plan(failed=tuple(faults))
+    missing = _missing(wanted, roles, observed)
     if missing:
-        return Plan(waits=tuple(missing))
+        return Plan(waiting=tuple(missing))
     counts = ", ".join(f"{role.name} {role.replicas}/{role.replicas}" for role in roles)
-    return Plan(kept=(f"{Ref.of(wanted)} serves: {counts} ready, all of the wanted template",))
+    return Plan(ok=(f"{Ref.of(wanted)} serves: {counts} ready, all of the wanted template",))
 
 
-def faults_of(roles: Iterable[ExpectedRole], look: GroupLook) -> list[str]:
+def faults_of(roles: Iterable[ExpectedRole], observed: GroupObservation) -> list[str]:
     """What keeps pods of the wanted template from ever coming up. Older pods are on their way out anyway."""
     wanted = {(role.name, role.spec_hash) for role in roles}
-    pods = [pod for pod in look.pods if (role_of(pod), hash_of(pod)) in wanted and not being_deleted(pod)]
-    return pod_faults(pods, look.events, look.logs)
+    pods = [pod for pod in observed.pods if (role_of(pod), hash_of(pod)) in wanted and not being_deleted(pod)]
+    return pod_faults(pods, observed.events, observed.logs)
 
 
-def _missing(wanted: Manifest, roles: tuple[ExpectedRole, ...], look: GroupLook) -> list[str]:
+def _missing(wanted: Manifest, roles: tuple[ExpectedRole, ...], observed: GroupObservation) -> list[str]:
     """What is not there yet: pods first, since they are what people look for."""
-    if look.group is None:
+    if observed.group is None:
         return [f"{Ref.of(wanted)} to exist"]
-    if being_deleted(look.group):
+    if being_deleted(observed.group):
         return [f"{Ref.of(wanted)} to be gone: it is being deleted"]
-    lines = [_role_line(role, look) for role in roles]
+    lines = [_role_line(role, observed) for role in roles]
     if any(remark for _, remark in lines):
         return [", ".join(count + (f": {remark}" if remark else "") for count, remark in lines)]
-    remarks = [remark for role in roles for remark in workload_remarks(role, look.workloads.get(role.name))]
-    return remarks or _group_remarks(roles, look.group)
+    remarks = [remark for role in roles for remark in workload_remarks(role, observed.workloads.get(role.name))]
+    return remarks or _group_remarks(roles, observed.group)
 
 
-def _role_line(role: ExpectedRole, look: GroupLook) -> tuple[str, str]:
+def _role_line(role: ExpectedRole, observed: GroupObservation) -> tuple[str, str]:
     """`prefill 1/2 ready` and why it is not 2; the reason is empty if exactly the right pods are ready."""
-    pods = [pod for pod in look.pods if role_of(pod) == role.name]
+    pods = [pod for pod in observed.pods if role_of(pod) == role.name]
     new = [pod for pod in pods if hash_of(pod) == role.spec_hash]
     old = [pod for pod in pods if hash_of(pod) != role.spec_hash]
     ready = sum(is_ready(pod) for pod in new)
-    return f"{role.name} {ready}/{role.replicas} ready", _why_not(role, new, old, look)
+    return f"{role.name} {ready}/{role.replicas} ready", _why_not(role, new, old, observed)
 
 
-def _why_not(role: ExpectedRole, new: list[Manifest], old: list[Manifest], look: GroupLook) -> str:
+def _why_not(role: ExpectedRole, new: list[Manifest], old: list[Manifest], observed: GroupObservation) -> str:
     unready = [pod for pod in new if not is_ready(pod)]
     if unready:
-        return f"{name_of(unready[0])} is {_explained(unready[0], look)}"
+        return f"{name_of(unready[0])} is {_explained(unready[0], observed)}"
     if old:
         return f"{name_of(old[0])} of an older template is still there"
     if len(new) < role.replicas:
-        return _why_no_pod(role, look)
+        return _why_no_pod(role, observed)
     if len(new) > role.replicas:
         return f"{len(new) - role.replicas} too many"
     return ""
 
 
-def _why_no_pod(role: ExpectedRole, look: GroupLook) -> str:
-    group_uid = (look.group or {}).get("metadata", {}).get("uid")
-    about_group = [event for event in look.events if (event.get("involvedObject") or {}).get("uid") == group_uid]
-    if look.workloads.get(role.name) is not None or not about_group:
+def _why_no_pod(role: ExpectedRole, observed: GroupObservation) -> str:
+    group_uid = (observed.group or {}).get("metadata", {}).get("uid")
+    about_group = [event for event in observed.events if (event.get("involvedObject") or {}).get("uid") == group_uid]
+    if observed.workloads.get(role.name) is not None or not about_group:
         return "not all pods are created"
     newest = max(about_group, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
     return f"not created yet, the operator says {newest.get('reason')}: {newest.get('message', '')}".rstrip(": ")
 
 
-def _explained(pod: Manifest, look: GroupLook) -> str:
-    trouble = mount_trouble(pod, look.events)
+def _explained(pod: Manifest, observed: GroupObservation) -> str:
+    trouble = mount_trouble(pod, observed.events)
     return f"{state(pod)} ({trouble[0]})" if trouble else state(pod)
 
 

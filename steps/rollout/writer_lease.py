@@ -63,26 +63,26 @@ class WriterLease:
     def ref(self) -> Ref:
         return Ref(LEASE, writer_lease_name(self.service), self.service.namespace)
 
-    def look(self) -> "LeaseLook":
-        found = LeaseLook(self.locks.get(self.ref), self.clock.time(), self.does, self._own_workflow())
+    def observe(self) -> "LeaseObservation":
+        found = LeaseObservation(self.locks.get(self.ref), self.clock.time(), self.does, self._own_workflow())
         if found.holder in ("", self.writer.name):
             return found
         return replace(found, over=lease_holder.over(self.locks, found.live, self.service.workflow.namespace))
 
     def other_writer(self) -> str:
         """Who else writes now, in words for people; empty if nobody does."""
-        return self.look().taken_from(self.writer)
+        return self.observe().taken_from(self.writer)
 
     def wrote(self) -> bool:
         """Whether our writer was the last one to take the Lease and has not given it back, also if its time is over."""
-        return self.look().last_holder == self.writer.name
+        return self.observe().last_holder == self.writer.name
 
-    def taken(self, look: "LeaseLook") -> Manifest:
+    def taken(self, observed: "LeaseObservation") -> Manifest:
         """The Lease in our hands, from now on."""
-        spec, now = look.spec, _moment(look.now)
-        again = look.last_holder == self.writer.name
+        spec, now = observed.spec, _moment(observed.now)
+        again = observed.last_holder == self.writer.name
         return self._with(
-            look,
+            observed,
             {
                 "holderIdentity": self.writer.name,
                 "leaseDurationSeconds": self.writer.seconds,
@@ -90,15 +90,15 @@ class WriterLease:
                 "renewTime": now,
                 "leaseTransitions": int(spec.get("leaseTransitions") or 0) + (not again),
             },
-            look.own,
+            observed.own,
         )
 
-    def given_back(self, look: "LeaseLook") -> Manifest:
-        return self._with(look, {"leaseTransitions": look.spec.get("leaseTransitions", 0)}, {})
+    def given_back(self, observed: "LeaseObservation") -> Manifest:
+        return self._with(observed, {"leaseTransitions": observed.spec.get("leaseTransitions", 0)}, {})
 
-    def foreign(self, look: "LeaseLook") -> str:
+    def foreign(self, observed: "LeaseObservation") -> str:
         """Why a Lease of this name may not be taken by a run of this service; empty if it may."""
-        return foreign_owner(owner(self.service), look.live)
+        return foreign_owner(owner(self.service), observed.live)
 
     def metadata(self) -> dict[str, Any]:
         return owned_metadata(self.service, self.ref.name, self.ref.namespace)
@@ -109,12 +109,12 @@ class WriterLease:
             self._own.append(lease_holder.workflow_note(self.locks, self.writer.name, self.service.workflow.namespace))
         return self._own[0]
 
-    def _with(self, look: "LeaseLook", spec: dict[str, Any], note: dict[str, str]) -> Manifest:
+    def _with(self, observed: "LeaseObservation", spec: dict[str, Any], note: dict[str, str]) -> Manifest:
         metadata = self.metadata()
         metadata |= {"annotations": {**metadata.get("annotations", {}), **note}} if note else {}
-        if look.live is not None:
+        if observed.live is not None:
             # Replaces this very version and no later one. With the uid, a PUT of a deleted Lease does not make it anew.
-            metadata |= {key: look.live["metadata"][key] for key in ("uid", "resourceVersion")}
+            metadata |= {key: observed.live["metadata"][key] for key in ("uid", "resourceVersion")}
         return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": spec}
 
 
@@ -131,7 +131,7 @@ class GpuLease(WriterLease):
     def ref(self) -> Ref:
         return Ref(LEASE, GPU_LEASE, self.service.workflow.namespace)
 
-    def foreign(self, look: "LeaseLook") -> str:  # noqa: ARG002  # it belongs to no service alone
+    def foreign(self, observed: "LeaseObservation") -> str:  # noqa: ARG002  # it belongs to no service alone
         return ""
 
     def metadata(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class GpuLease(WriterLease):
 
 
 @dataclass(frozen=True)
-class LeaseLook:
+class LeaseObservation:
     """The Lease as it was at a moment."""
 
     live: Manifest | None
@@ -164,7 +164,7 @@ class LeaseLook:
         return self.last_holder if self.now < self._renewed + self._seconds and not self.over else ""
 
     @property
-    def worn(self) -> bool:
+    def renewal_due(self) -> bool:
         """Half of its time is over. Renewed then, it never ends under its holder, although clocks differ by minutes."""
         return self.now >= self._renewed + self._seconds / 2
 
@@ -192,7 +192,7 @@ class LeaseLook:
 
 @dataclass(frozen=True)
 class GuardedFacts(Generic[Facts]):
-    lease: LeaseLook
+    lease: LeaseObservation
     overtaken: str  # which other run promoted a release after this one began; empty if none did
     inner: Facts
 
@@ -213,25 +213,25 @@ class Guarded(Generic[Facts]):
         return self.step.deadline
 
     def observe(self) -> GuardedFacts[Facts]:
-        lease = self.lease.look()  # first, so that what the step saw was seen while the Lease was held
+        lease = self.lease.observe()  # first, so that what the step saw was seen while the Lease was held
         return GuardedFacts(lease, self._overtaken(), self.step.observe())
 
     def plan(self, facts: GuardedFacts[Facts]) -> Plan:
         inner = self.step.plan(facts.inner)
-        if facts.overtaken and (inner.changes or inner.faults):
+        if facts.overtaken and (inner.changes or inner.failed):
             return self._refused(facts, inner)
         foreign = self.lease.foreign(facts.lease)
         if foreign:
-            return Plan(kept=inner.kept, faults=(foreign,)) if inner.changes else inner
+            return Plan(ok=inner.ok, failed=(foreign,)) if inner.changes else inner
         if facts.lease.last_holder == self.lease.writer.name:  # out of time, it is renewed before anything else
             return self._as_holder(facts.lease, inner)
-        if not inner.changes and not (inner.waits and self.lease.for_waits):
+        if not inner.changes and not (inner.waiting and self.lease.for_waits):
             return inner  # a run that finds everything as wanted leaves no trace, and waits for nobody
         other = facts.lease.taken_from(self.lease.writer)
         if not other:
             # The step looks and plans again before it acts: until now, somebody else may have written.
             return Plan((self._swap(facts.lease, self.lease.taken(facts.lease)),))
-        return Plan(kept=inner.kept, waits=(other,))
+        return Plan(ok=inner.ok, waiting=(other,))
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
         if not isinstance(changes[0].payload, Swap):
@@ -254,18 +254,18 @@ class Guarded(Generic[Facts]):
     def _refused(self, facts: GuardedFacts[Facts], inner: Plan) -> Plan:
         if facts.lease.holder == self.lease.writer.name:
             return Plan((self._swap(facts.lease, self.lease.given_back(facts.lease)),))
-        return Plan(kept=inner.kept, faults=(facts.overtaken, *inner.faults))
+        return Plan(ok=inner.ok, failed=(facts.overtaken, *inner.failed))
 
-    def _as_holder(self, lease: LeaseLook, inner: Plan) -> Plan:
-        over = not inner.changes and not inner.waits
-        stays = self.lease.writer.stays or (inner.faults and self.lease.writer.stays_with_faults)
+    def _as_holder(self, lease: LeaseObservation, inner: Plan) -> Plan:
+        over = not inner.changes and not inner.waiting
+        stays = self.lease.writer.stays or (inner.failed and self.lease.writer.stays_with_faults)
         if over and not stays:
             return Plan((self._swap(lease, self.lease.given_back(lease)),))
-        if not over and lease.worn:
+        if not over and lease.renewal_due:
             return Plan((self._swap(lease, self.lease.taken(lease)),))
         return inner
 
-    def _swap(self, lease: LeaseLook, manifest: Manifest) -> Change:
+    def _swap(self, lease: LeaseObservation, manifest: Manifest) -> Change:
         reason = f"held by {manifest['spec'].get('holderIdentity', 'nobody')}"
         reason += f", taken over from {lease.last_holder}: {lease.over}" if lease.over else ""
         action: Action = "create" if lease.live is None else "update"

@@ -104,13 +104,13 @@ def pinned(release: Release, listing: Listing, origin: str) -> Plan:
         f"{origin} now lists {listing.digest}, but this run is pinned to {release.model_digest}, which is not whole in "
         "the bucket; two revisions are never mixed. Next: submit a new run, it pins what is there now"
     )
-    return Plan(faults=(fault,))
+    return Plan(failed=(fault,))
 
 
 def stored(release: Release, manifest: ModelManifest) -> Plan:
     """Nothing to do: the manifest vouches for every file."""
     count, total = _files(len(manifest.files)), size(manifest.total_bytes)
-    return Plan(kept=(f"{location(release)}: {count}, {total}, verified {manifest.created}",))
+    return Plan(ok=(f"{location(release)}: {count}, {total}, verified {manifest.created}",))
 
 
 def not_stored(release: Release) -> Plan:
@@ -121,13 +121,13 @@ def not_stored(release: Release) -> Plan:
         f"{location(release)} has no manifest of {release.model_digest}, so this revision does not exist for any "
         f"reader; {writer} writes it last. Next: submit a new run"
     )
-    return Plan(faults=(fault,))
+    return Plan(failed=(fault,))
 
 
 def into_bucket(release: Release, listing: Listing, inventory: Inventory) -> Plan:
     """The changes that make the bucket hold the revision; the manifest only once nothing else is left."""
     if inventory.strangers:
-        return Plan(faults=tuple(_stranger(release, key) for key in inventory.strangers[:MOST_LINES]))
+        return Plan(failed=tuple(_stranger(release, key) for key in inventory.strangers[:MOST_LINES]))
     decision = decide(listing, inventory)
     if decision.nothing:
         return _publish(release, listing, inventory)
@@ -140,12 +140,12 @@ def of_shard(release: Release, shard: Shard, share: Listing, inventory: Inventor
     `inventory` was taken of `share`.
     """
     if inventory.strangers:
-        return Plan(faults=tuple(_stranger(release, key) for key in inventory.strangers[:MOST_LINES]))
+        return Plan(failed=tuple(_stranger(release, key) for key in inventory.strangers[:MOST_LINES]))
     decision = decide(share, inventory)
     if not decision.nothing:
         return _work(release, share, decision, inventory)
     total = f"{_files(len(share.files))}, {size(share.size)}"
-    return Plan(kept=(f"{location(release)}: {shard} is there and verified: {total}; the manifest comes last",))
+    return Plan(ok=(f"{location(release)}: {shard} is there and verified: {total}; the manifest comes last",))
 
 
 def _work(release: Release, listing: Listing, decision: Decision, inventory: Inventory) -> Plan:
@@ -153,7 +153,7 @@ def _work(release: Release, listing: Listing, decision: Decision, inventory: Inv
     leftovers += [_forget(release, key) for key in decision.forgets]
     return Plan(
         changes=(*leftovers, *_copies(release, decision), *_moves(release, decision, inventory)),
-        kept=(summary(listing, decision, inventory),),
+        ok=(summary(listing, decision, inventory),),
     )
 
 
@@ -244,12 +244,12 @@ def _publish(release: Release, listing: Listing, inventory: Inventory) -> Plan:
     for file in listing.files:
         found = inventory.stored[file.path]
         if found.crc64 is None:
-            return Plan(faults=(f"{location(release, found.key)} has no CRC-64, which OSS computes for every object",))
+            return Plan(failed=(f"{location(release, found.key)} has no CRC-64, which OSS computes for every object",))
         files.append(ManifestFile(file.path, file.size, file.sha256, found.crc64))
     reason = f"all {_files(len(files))} are there and verified"
     return Plan(
         changes=(Change("create", location(release, release.manifest_key), reason, Publish(tuple(files))),),
-        kept=(f"{location(release)}: {_files(len(files))}, {size(listing.size)}",),
+        ok=(f"{location(release)}: {_files(len(files))}, {size(listing.size)}",),
     )
 
 

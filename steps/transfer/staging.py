@@ -61,7 +61,7 @@ def into_scratch(scratch: Scratch, listing: Listing, moves: tuple[Move, ...], st
             f"{scratch.root} has {size(staged.free)} free, but {size(needed)} more are needed. Next: raise "
             "transfer.scratch.size, or use transfer.mode: streamed, which needs no disk; then run again"
         )
-        return Plan(faults=(fault,))
+        return Plan(failed=(fault,))
     changes = []
     if staged.listing != listing:
         reason = f"{len(listing.files)} files, {size(listing.size)}"
@@ -70,7 +70,7 @@ def into_scratch(scratch: Scratch, listing: Listing, moves: tuple[Move, ...], st
         group = [move for move in wanted if move.resume is resume]
         for some, name, total in grouped(group, lambda move: str(scratch.path(move.file)), lambda move: move.file.size):
             changes.append(Change("create", name, f"{why}{total or f', {size(some[0].file.size)}'}", Moves(some)))
-    return Plan(changes=tuple(changes), kept=(_summary(scratch, listing, moves, wanted),))
+    return Plan(changes=tuple(changes), ok=(_summary(scratch, listing, moves, wanted),))
 
 
 def missing(scratch: Scratch, moves: tuple[Move, ...], staged: Staged) -> Plan:
@@ -82,7 +82,7 @@ def missing(scratch: Scratch, moves: tuple[Move, ...], staged: Staged) -> Plan:
     fault = (
         f"{scratch.root} does not hold {absent[0]}{more}, verified, and neither does the bucket. Next: {NEEDS_NEW_RUN}"
     )
-    return Plan(faults=(fault,))
+    return Plan(failed=(fault,))
 
 
 def _summary(scratch: Scratch, listing: Listing, needed: tuple[Move, ...], wanted: list[Move]) -> str:

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from steps.check_release import CURRENT, STALE
 from steps.reconcile.outputs import file_name
-from steps.report.run import EXIT_TASKS, REPORT_RUN, ROLL_BACK, SIGN
+from steps.report.argo_nodes import MARKER
+from steps.report.run import EXIT_TASKS, REPORT_RUN, ROLL_BACK
 from tests.support.rendered import LINES, VARIANTS, dag_tasks, exit_steps, sample, templates, workflow_spec
 from tests.support.samples import DIGEST, SERVICES
 from workflows import pipeline, rehearsal
@@ -102,7 +103,7 @@ def _ordered(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
         names = {task["name"] for task in done}
         ready = [task for task in tasks if task["name"] not in names and set(_needed(task)) <= names]
         # A line: there is always one that may begin, beside the node that only says that nothing changed.
-        assert len([task for task in ready if task["name"] != SIGN]) <= 1
+        assert len([task for task in ready if task["name"] != MARKER]) <= 1
         done += ready
     return done
 

@@ -70,7 +70,7 @@ MUTANTS: dict[str, tuple[str, Change]] = {
     "output parameter": ("WorkflowTemplate", lambda spec: _output(spec).update(path="/tmp/a")),
     "value of an output": ("WorkflowTemplate", lambda spec: _output(spec)["valueFrom"].update(file="/tmp/a")),
     "container": ("WorkflowTemplate", lambda spec: _template(spec)["container"].update(arguments=["a"])),
-    "container args": ("WorkflowTemplate", lambda spec: _template(spec)["container"].update(args="--service=a")),
+    "container args": ("WorkflowTemplate", lambda spec: _template(spec)["container"].update(args="--document=a")),
     "environment": ("WorkflowTemplate", lambda spec: _template(spec)["container"]["env"][0].update(secret="a")),
     "key of a Secret": (
         "WorkflowTemplate",

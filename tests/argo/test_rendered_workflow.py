@@ -13,8 +13,8 @@ import pytest
 from celpy.adapter import json_to_cel
 
 from steps import wiring
-from steps.__main__ import _parser
 from steps.check_release import CURRENT, CheckRelease
+from steps.command_line import parser
 from steps.document.overrides import OVERRIDES
 from steps.document.schema import ModelService
 from steps.errors import Exit
@@ -163,8 +163,9 @@ def test_a_pod_runs_a_step_that_the_command_line_knows() -> None:
         filled |= {"{{inputs.parameters.record-counter}}": "1", "{{inputs.parameters.overrides}}": "document"}
         filled |= {f"{{{{workflow.parameters.{override.parameter}}}}}": "" for override in OVERRIDES}
         words = [_with(filled, word) for word in container["args"]]
-        options = _parser().parse_args([template["name"], *words])
-        assert str(options.service) == template["inputs"]["artifacts"][0]["path"], name
+        arguments = [template["name"], *words]
+        options = parser(arguments).parse_args(arguments)
+        assert str(options.document) == template["inputs"]["artifacts"][0]["path"], name
         assert str(options.outputs) == "/tmp/outputs"
         names = [] if template["name"] in EXIT_TASKS else [override.parameter for override in OVERRIDES]
         assert ([item.partition("=")[0] for item in options.parameter], options.set) == (names, [])

@@ -20,12 +20,12 @@ from steps.kinds import Manifest
 from steps.model import ModelDigest
 from steps.objects import volume
 from steps.objects.services import release_service
-from steps.ports.sglang import Refusal
+from steps.ports.sglang import EngineError
 from steps.reconcile.outputs import Word
 from steps.reconcile.plain_text import plain_text
 from steps.reconcile.plan import Plan
 from tests.plan.test_objects_pod_failures import crash, pod
-from tests.plan.test_smoke_test import ANSWER, exchange, facts
+from tests.plan.test_smoke_test import ANSWER, facts, request
 from tests.support.argo_substitution import LONGEST, VERSIONS, SubstitutionError, Version, passes
 from tests.support.fakes import HoldingOne
 from tests.support.group_world import OPERATOR, as_wanted, group_of, live, ready_group
@@ -34,10 +34,10 @@ from tests.support.rendered import LINES, VARIANTS, objects
 from tests.support.samples import DIGEST, SERVICES, release, service
 from workflows import pipeline
 from workflows.argo.templates import consumed_outputs
-from workflows.simulator.cluster.api import ApiServer
-from workflows.simulator.cluster.store import Store
-from workflows.simulator.hub import Hub
-from workflows.simulator.server import Handler, LoopbackServer
+from workflows.simulator.core.cluster.store import ClusterStore
+from workflows.simulator.http.api_server import ApiServer
+from workflows.simulator.http.hub import Hub
+from workflows.simulator.http.server import Handler, LoopbackServer
 from workflows.simulator.tiny_model import SMALL, write_tiny_model
 
 DOCUMENT = str(SERVICES / "qwen3-32b.yaml")
@@ -122,7 +122,8 @@ def run(left: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         if planned:
             monkeypatch.setitem(wiring.STEPS, step, lambda _invocation: planned)
         sets = ("--set", f"model.id={model}")
-        return main([step, "--service", DOCUMENT, *sets, "--model-digest", DIGEST, "--outputs", str(left)])
+        pinned = () if step == "resolve-model" else ("--model-digest", DIGEST)
+        return main([step, "--document", DOCUMENT, *sets, *pinned, "--outputs", str(left)])
 
     return run
 
@@ -130,7 +131,7 @@ def run(left: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 @contextmanager
 def empty_cluster(folder: Path) -> Iterator[str]:
     """The kubeconfig of a cluster in which nothing was promoted yet."""
-    api = ApiServer(Store())
+    api = ApiServer(ClusterStore())
     api.write_kubeconfig(folder / "kubeconfig")
     api.start()
     try:
@@ -207,12 +208,12 @@ def engine_log(run: Run, text: str, _folder: Path) -> int:
 
 
 def engine_refusal(run: Run, text: str, _folder: Path) -> int:
-    world = facts(replace(exchange("prefill-0"), reply=Refusal(500, text)))
+    world = facts(replace(request("prefill-0"), response=EngineError(500, text)))
     return run("smoke-test", Planned(lambda: smoke_test.plan(RELEASE, world)))
 
 
 def engine_answer(run: Run, text: str, _folder: Path) -> int:
-    world = facts(replace(exchange("prefill-0"), reply=replace(ANSWER, text=text)), exchange("prefill-1"))
+    world = facts(replace(request("prefill-0"), response=replace(ANSWER, text=text)), request("prefill-1"))
     step: Any = smoke_test.SmokeTest(RELEASE, cluster=None, inference=None)  # type: ignore[arg-type]  # asked for outputs
     return run("smoke-test", Planned(Plan, lambda: step.outputs(world)))
 

@@ -71,7 +71,7 @@ class Bench:
         return self.python(
             "steps",
             name,
-            f"--service={SERVICES / 'demo.yaml'}",
+            f"--document={SERVICES / 'demo.yaml'}",
             f"--model-digest={self.listing.digest}",
             f"--scratch={self.disk / 'scratch'}",
             *(f"--set={field}={value}" for field, value in sets.items()),

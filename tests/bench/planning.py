@@ -204,7 +204,7 @@ class _Step:
     def __init__(self, hub: str, bucket: str, digest: str) -> None:
         sets = ("model.id=" + MODEL, "transfer.mode=streamed")
         self._words = [
-            *(sys.executable, "-m", "steps", "mirror-model", f"--service={SERVICES / 'demo.yaml'}"),
+            *(sys.executable, "-m", "steps", "mirror-model", f"--document={SERVICES / 'demo.yaml'}"),
             *(f"--set={field}" for field in sets),
             f"--model-digest={digest}",
         ]

@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from workflows.simulator.bucket import Bucket
-from workflows.simulator.hub import Hub
+from workflows.simulator.http.bucket import Bucket
+from workflows.simulator.http.hub import Hub
 
 KEY_ID, KEY_SECRET = "bench-id", "bench-secret"
 BUCKET = "demo-models"

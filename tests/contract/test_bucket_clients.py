@@ -16,7 +16,7 @@ import requests
 from oss2.models import PartInfo
 
 from tests.support.buckets import KEY_ID, KEY_SECRET, NAME, REGION, running
-from workflows.simulator.bucket import Bucket
+from workflows.simulator.http.bucket import Bucket
 
 PART = 100 << 10  # bytes: the smallest part that OSS allows
 

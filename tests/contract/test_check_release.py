@@ -34,10 +34,11 @@ from tests.support.pd_group import FAST as FAST_ENGINE
 from tests.support.pd_group import write_model
 from tests.support.samples import release, service
 from workflows.pipeline import tasks
-from workflows.simulator.bucket import Bucket
-from workflows.simulator.cluster.controllers.pace import FAST
-from workflows.simulator.cluster.embedded import EmbeddedCluster
-from workflows.simulator.engine import Script, SglangRuntime
+from workflows.simulator.core.cluster.controllers.timing import FAST
+from workflows.simulator.faults.engine_faults import EngineFaults
+from workflows.simulator.http.bucket import Bucket
+from workflows.simulator.http.cluster import EmbeddedCluster
+from workflows.simulator.http.engine import SglangRuntime
 
 DECIDED = ("metadata.annotations={owner: search}",)
 # In the order of the line; without the transfer, whose files are there.
@@ -58,7 +59,7 @@ class Pinned:
 @dataclass
 class World:
     live: LiveCluster
-    script: Script
+    script: EngineFaults
     store: OssStore
     release: Release
     environment: dict[str, str]
@@ -120,11 +121,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("served")
     listing = listing_of(write_model(folder / "model"))
     made = release(*DECIDED, name="demo", digest=listing.digest)
-    script = Script()
+    script = EngineFaults()
     runtime = SglangRuntime(script, FAST_ENGINE)
     # A group that is ready stays ready: what is found does not depend on the moment of the question.
-    pace = replace(FAST, probe_scale=0.01, flap=0.0)
-    cluster = EmbeddedCluster(folder / "cluster", runtime, folder / "bucket", pace=pace)
+    timing = replace(FAST, probe_scale=0.01, flap=0.0)
+    cluster = EmbeddedCluster(folder / "cluster", runtime, folder / "bucket", timing=timing)
     name = made.service.store.bucket
     bucket = Bucket(folder / "bucket", access_key_id=KEY_ID, access_key_secret=KEY_SECRET, buckets=(name,))
     patch = pytest.MonkeyPatch()

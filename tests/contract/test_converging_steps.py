@@ -15,7 +15,7 @@ from steps.ports.kubernetes import Cluster
 from steps.reconcile.converge import Step
 from tests.support.live_cluster import SABOTEUR, LiveCluster, live_cluster
 from tests.support.samples import release
-from workflows.simulator.cluster.controllers.pace import FAST
+from workflows.simulator.core.cluster.controllers.timing import FAST
 
 RELEASE = release()
 IMPATIENT = release("rollout.deadlineMinutes=1", "volume.deadlineMinutes=1")  # the same release, given less time
@@ -73,7 +73,7 @@ CASES = {
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[LiveCluster]:
     # A group that is ready stays ready: what a step finds does not depend on the moment in which it looks.
-    with live_cluster(tmp_path, pace=replace(FAST, flap=0.0)) as found:
+    with live_cluster(tmp_path, timing=replace(FAST, flap=0.0)) as found:
         yield found
 
 

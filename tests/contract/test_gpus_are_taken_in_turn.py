@@ -16,7 +16,7 @@ from steps.rollout.writer_lease import GpuLease, Guarded, Writer, WriterLease
 from tests.support.fakes import RecordingReport
 from tests.support.live_cluster import LiveCluster, live_cluster
 from tests.support.samples import release
-from workflows.simulator.cluster.seed import Seed
+from workflows.simulator.core.cluster.seed import Seed
 
 PATIENT = "rollout.deadlineMinutes=10000"  # of virtual time, which passes while the cluster is at rest
 ONE = release("metadata.name=one", "serving.serviceName=one", PATIENT)

@@ -24,10 +24,10 @@ from tests.support.argo_world import argo_world, definition
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.live_cluster import LiveCluster, live_cluster
 from tests.support.samples import release, service
-from workflows.simulator import faults
-from workflows.simulator.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES
-from workflows.simulator.cluster.store import Store
-from workflows.simulator.faults import Faults
+from workflows.simulator.core.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES
+from workflows.simulator.core.cluster.store import ClusterStore
+from workflows.simulator.faults import request_faults
+from workflows.simulator.faults.request_faults import RequestFaults
 
 IMPATIENT = "rollout.deadlineMinutes=1"
 SERVING = release(IMPATIENT)
@@ -41,10 +41,10 @@ KINDS = (WriterLease, GpuLease)
 class World:
     """Leases, and Argo as a test moves it."""
 
-    store: Store
+    store: ClusterStore
     kubeconfig: Path
     clock: FakeClock
-    faults: Faults
+    faults: RequestFaults
 
     @property
     def locks(self) -> KubernetesCluster:
@@ -76,7 +76,7 @@ class World:
 
 
 def take(one: WriterLease) -> None:
-    assert one.locks.swap(one.taken(one.look()))
+    assert one.locks.swap(one.taken(one.observe()))
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[LiveCluster]:
-    with live_cluster(tmp_path, faults=Faults()) as found:
+    with live_cluster(tmp_path, faults=RequestFaults()) as found:
         found.embedded.store.create(CUSTOM_RESOURCE_DEFINITIONS, definition("Workflow"))
         yield found
 
@@ -125,14 +125,14 @@ def test_a_run_that_argo_has_not_ended_is_waited_for_by_name(
     assert world.lease(NEXT, kind).other_writer().startswith(f"{HOLDER} {kind.does} since ")
 
 
-@pytest.mark.parametrize("answer", [faults.FORBIDDEN, faults.UNAVAILABLE])
+@pytest.mark.parametrize("answer", [request_faults.FORBIDDEN, request_faults.UNAVAILABLE])
 def test_without_an_answer_of_argo_the_holder_is_judged_by_time(
     world: World, answer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 1)
     world.taken()
     world.tell(HOLDER, "Failed")
-    world.faults.script(f"/workflows/{HOLDER}", answer, 100)
+    world.faults.plan(f"/workflows/{HOLDER}", answer, 100)
     assert world.lease(NEXT).other_writer().startswith(HOLDER)
     world.clock.seconds += 3601
     assert world.lease(NEXT).other_writer() == ""
@@ -172,7 +172,7 @@ def test_the_workflow_is_noted_beside_the_annotations_of_the_document_and_goes_w
     uid = world.workflow(HOLDER)["metadata"]["uid"]
     notes = {"team": "search", WORKFLOW_NAMESPACE: SLIPWAY, WORKFLOW_UID: uid}
     assert noted(world)["metadata"]["annotations"] == notes
-    assert one.locks.swap(one.given_back(one.look()))
+    assert one.locks.swap(one.given_back(one.observe()))
     assert noted(world)["metadata"]["annotations"] == {"team": "search"}
 
 
@@ -186,7 +186,7 @@ def test_of_two_that_see_the_holder_gone_one_gets_the_lease(world: World) -> Non
     world.taken()
     world.delete(HOLDER)
     rivals = [world.lease(run) for run in (NEXT, "qwen3-32b-ci")]
-    looks = [rival.look() for rival in rivals]
+    looks = [rival.observe() for rival in rivals]
     assert [one.locks.swap(one.taken(look)) for one, look in zip(rivals, looks, strict=True)] == [True, False]
 
 
@@ -205,7 +205,7 @@ def guarded(live: LiveCluster, made: Release, run: str) -> Any:
 @pytest.mark.parametrize("end", ["terminated", "deleted"])
 def test_the_next_run_removes_the_candidate_of_a_run_whose_exit_handler_never_ran(live: LiveCluster, end: str) -> None:
     """Also if it has nothing else to do: what is left behind is a reason to walk the line."""
-    argo = World(live.embedded.store, live.embedded.kubeconfig, live.clock, Faults())
+    argo = World(live.embedded.store, live.embedded.kubeconfig, live.clock, RequestFaults())
     live.serve(SERVING)
     live.run(live.volume(CANDIDATE))
     argo.tell(HOLDER, "Running")

@@ -12,8 +12,8 @@ from modelscope_hub import HubApi, NotExistError
 from modelscope_hub.errors import AuthenticationError, PermissionDeniedError
 
 from tests.support.hubs import MODEL, SHARD, get, serving
-from workflows.simulator.hub import Hub
-from workflows.simulator.server import PortInUseError
+from workflows.simulator.http.hub import Hub
+from workflows.simulator.http.server import PortInUseError
 
 TOKEN = "ms-not-a-secret"
 PRIVATE = "slipway/private"

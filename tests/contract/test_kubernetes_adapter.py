@@ -17,20 +17,22 @@ from steps.adapters.kubernetes.errors import Attempt, refusal
 from steps.errors import Blocked, TransientError
 from steps.kinds import Kind, Ref
 from tests.support.api_servers import config_map
-from workflows.simulator import faults
-from workflows.simulator.cluster.api import ApiServer
-from workflows.simulator.cluster.resources import CONFIG_MAPS, NAMESPACES
-from workflows.simulator.cluster.store import Store
-from workflows.simulator.faults import Faults
-from workflows.simulator.server import Handler, LoopbackServer
+from workflows.simulator.core.cluster.resources import CONFIG_MAPS, NAMESPACES
+from workflows.simulator.core.cluster.store import ClusterStore
+from workflows.simulator.faults import request_faults
+from workflows.simulator.faults.request_faults import RequestFaults
+from workflows.simulator.http.api_server import ApiServer
+from workflows.simulator.http.server import Handler, LoopbackServer
 
 REF = Ref(Kind("v1", "ConfigMap"), "a", "default")
 WANTED = {**config_map("a", {"n": "1"}), "metadata": {"name": "a", "namespace": "default"}}
 
 
 @contextmanager
-def stumbling(folder: Path, *script: tuple[str, str]) -> Iterator[tuple[KubernetesCluster, Faults, Store]]:
-    store, plan = Store(), Faults(script=script)
+def stumbling(
+    folder: Path, *script: tuple[str, str]
+) -> Iterator[tuple[KubernetesCluster, RequestFaults, ClusterStore]]:
+    store, plan = ClusterStore(), RequestFaults(planned=script)
     server = ApiServer(store, faults=plan)
     server.start()
     server.write_kubeconfig(folder / "kubeconfig")
@@ -38,7 +40,9 @@ def stumbling(folder: Path, *script: tuple[str, str]) -> Iterator[tuple[Kubernet
     server.stop()
 
 
-@pytest.mark.parametrize("kind", [faults.SERVER_ERROR, faults.UNAVAILABLE, faults.THROTTLED, faults.DROP])
+@pytest.mark.parametrize(
+    "kind", [request_faults.SERVER_ERROR, request_faults.UNAVAILABLE, request_faults.THROTTLED, request_faults.DROP]
+)
 def test_a_read_outlives_answers_that_do_not_come(tmp_path: Path, kind: str) -> None:
     with stumbling(tmp_path, *[("GET /api/v1/namespaces", kind)] * 2) as (cluster, plan, store):
         store.create(CONFIG_MAPS, WANTED)
@@ -49,7 +53,7 @@ def test_a_read_outlives_answers_that_do_not_come(tmp_path: Path, kind: str) -> 
 
 
 def test_an_apply_whose_answer_is_lost_is_done_once(tmp_path: Path) -> None:
-    with stumbling(tmp_path, ("PATCH", faults.LOST_ANSWER)) as (cluster, plan, store):
+    with stumbling(tmp_path, ("PATCH", request_faults.LOST_ANSWER)) as (cluster, plan, store):
         cluster.apply(WANTED)
         assert len(plan.injected) == 1
         # One change, although it was asked for twice.
@@ -57,7 +61,7 @@ def test_an_apply_whose_answer_is_lost_is_done_once(tmp_path: Path) -> None:
 
 
 def test_a_delete_whose_answer_is_lost_is_done(tmp_path: Path) -> None:
-    with stumbling(tmp_path, ("DELETE", faults.LOST_ANSWER)) as (cluster, plan, store):
+    with stumbling(tmp_path, ("DELETE", request_faults.LOST_ANSWER)) as (cluster, plan, store):
         uid = store.create(CONFIG_MAPS, WANTED)["metadata"]["uid"]
         cluster.delete(REF, uid)
         assert cluster.get(REF) is None
@@ -68,7 +72,7 @@ def test_a_server_that_never_answers_is_no_answer_after_some_attempts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 3)
-    always = [("/configmaps", faults.UNAVAILABLE)] * 50
+    always = [("/configmaps", request_faults.UNAVAILABLE)] * 50
     with stumbling(tmp_path, *always) as (cluster, plan, _):
         with pytest.raises(TransientError, match="no answer from the API server when asked to get configmaps a in"):
             cluster.get(REF)
@@ -76,7 +80,7 @@ def test_a_server_that_never_answers_is_no_answer_after_some_attempts(
 
 
 def test_a_refusal_is_not_asked_again(tmp_path: Path) -> None:
-    with stumbling(tmp_path, ("/configmaps", faults.FORBIDDEN)) as (cluster, plan, _):
+    with stumbling(tmp_path, ("/configmaps", request_faults.FORBIDDEN)) as (cluster, plan, _):
         with pytest.raises(Blocked, match="not allowed to get configmaps a in namespace default"):
             cluster.get(REF)
         assert len(plan.injected) == 1

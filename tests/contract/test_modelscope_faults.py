@@ -14,10 +14,10 @@ from steps.adapters.modelscope.failures import TooSlow
 from steps.adapters.modelscope.http import PIECE, Pace, Web, read_into, small_body
 from steps.errors import Blocked, StepError, TransientError
 from tests.support.hubs import HASTY, QUICK_TO_JUDGE, SHARD, content, is_right, named, serving, source_of
-from workflows.simulator import faults as kinds
-from workflows.simulator.faults import Faults
-from workflows.simulator.hub import Hub
-from workflows.simulator.server import Handler, LoopbackServer
+from workflows.simulator.faults import request_faults as kinds
+from workflows.simulator.faults.request_faults import RequestFaults
+from workflows.simulator.http.hub import Hub
+from workflows.simulator.http.server import Handler, LoopbackServer
 
 API, GATEWAY, CDN = "repo/files", "FilePath=", "GET /cdn"
 BRIEF = replace(HASTY, budget=0.4)
@@ -25,12 +25,12 @@ ALWAYS = 10_000
 
 
 @pytest.fixture
-def faults() -> Faults:
-    return Faults(retry_after=0)
+def faults() -> RequestFaults:
+    return RequestFaults(retry_after=0)
 
 
 @pytest.fixture
-def hub(tmp_path: Path, faults: Faults) -> Iterator[Hub]:
+def hub(tmp_path: Path, faults: RequestFaults) -> Iterator[Hub]:
     with serving(tmp_path / "hub", faults=faults) as hub:
         yield hub
 
@@ -46,26 +46,26 @@ MENDED = [
 
 
 @pytest.mark.parametrize(("where", "kind"), MENDED)
-def test_a_passing_fault_is_mended_without_a_word(hub: Hub, faults: Faults, where: str, kind: str) -> None:
+def test_a_passing_fault_is_mended_without_a_word(hub: Hub, faults: RequestFaults, where: str, kind: str) -> None:
     source = source_of(hub)
     file = named(source.listing(), SHARD)
-    faults.script(where, kind)
+    faults.plan(where, kind)
     assert is_right(source, file)
     assert [injected for _, injected in faults.injected] == [kind]
 
 
 @pytest.mark.parametrize("kind", [kinds.DROP, kinds.SHORT_BODY, kinds.SERVER_ERROR, kinds.THROTTLED, kinds.JSON_200])
-def test_a_passing_fault_at_a_small_file_is_mended_without_a_word(hub: Hub, faults: Faults, kind: str) -> None:
+def test_a_passing_fault_at_a_small_file_is_mended_without_a_word(hub: Hub, faults: RequestFaults, kind: str) -> None:
     source = source_of(hub)
     file = named(source.listing(), "tokenizer.json")
-    faults.script(GATEWAY, kind)
+    faults.plan(GATEWAY, kind)
     assert is_right(source, file)
     assert [injected for _, injected in faults.injected] == [kind]
 
 
 @pytest.mark.parametrize("kind", [kinds.SERVER_ERROR, kinds.UNAVAILABLE, kinds.THROTTLED, kinds.JSON_200])
-def test_a_passing_fault_of_the_listing_is_mended_without_a_word(hub: Hub, faults: Faults, kind: str) -> None:
-    faults.script(API, kind)
+def test_a_passing_fault_of_the_listing_is_mended_without_a_word(hub: Hub, faults: RequestFaults, kind: str) -> None:
+    faults.plan(API, kind)
     assert len(source_of(hub).listing().files) == 12
     assert [injected for _, injected in faults.injected] == [kind]
 
@@ -84,12 +84,12 @@ def test_a_passing_fault_of_the_listing_is_mended_without_a_word(hub: Hub, fault
     ],
 )
 def test_a_fault_that_stays_ends_with_the_right_word(
-    hub: Hub, faults: Faults, where: str, kind: str, raised: type[StepError]
+    hub: Hub, faults: RequestFaults, where: str, kind: str, raised: type[StepError]
 ) -> None:
     source = source_of(hub, patience=BRIEF)
     file = named(source.listing(), SHARD)
     # One byte: a reset in the middle of a body of one byte is one without progress.
-    faults.script(where, kind, ALWAYS)
+    faults.plan(where, kind, ALWAYS)
     with pytest.raises(raised) as failed:
         source.read(file, 0, memoryview(bytearray(1)))
     assert SHARD in failed.value.reason
@@ -100,9 +100,9 @@ def test_a_fault_that_stays_ends_with_the_right_word(
     ("kind", "raised"), [(kinds.SERVER_ERROR, TransientError), (kinds.JSON_200, Blocked), (kinds.FORBIDDEN, Blocked)]
 )
 def test_a_listing_that_never_comes_ends_with_the_right_word(
-    hub: Hub, faults: Faults, kind: str, raised: type[StepError]
+    hub: Hub, faults: RequestFaults, kind: str, raised: type[StepError]
 ) -> None:
-    faults.script(API, kind, ALWAYS)
+    faults.plan(API, kind, ALWAYS)
     with pytest.raises(raised) as failed:
         source_of(hub, patience=BRIEF).listing()
     assert "Qwen3-small@master" in failed.value.reason
@@ -110,60 +110,60 @@ def test_a_listing_that_never_comes_ends_with_the_right_word(
 
 
 @pytest.mark.parametrize("kind", [kinds.JSON_200, kinds.FORBIDDEN])
-def test_an_answer_that_rarely_gets_better_is_asked_for_three_times(hub: Hub, faults: Faults, kind: str) -> None:
+def test_an_answer_that_rarely_gets_better_is_asked_for_three_times(hub: Hub, faults: RequestFaults, kind: str) -> None:
     source = source_of(hub)
     file = named(source.listing(), SHARD)
-    faults.script(GATEWAY, kind, ALWAYS)
+    faults.plan(GATEWAY, kind, ALWAYS)
     with pytest.raises(Blocked):
         content(source, file)
     assert len(hub.received(GATEWAY)) == 3
 
 
-def test_a_retry_goes_on_behind_the_bytes_that_came(hub: Hub, faults: Faults) -> None:
+def test_a_retry_goes_on_behind_the_bytes_that_came(hub: Hub, faults: RequestFaults) -> None:
     source = source_of(hub)
     file = named(source.listing(), SHARD)
-    faults.script(CDN, kinds.SHORT_BODY)
+    faults.plan(CDN, kinds.SHORT_BODY)
     assert is_right(source, file)
     ranges = [request.headers["range"] for request in hub.received(CDN)]
     assert ranges == [f"bytes=0-{file.size - 1}", f"bytes={file.size // 2}-{file.size - 1}"]
 
 
-def test_progress_renews_the_budget(hub: Hub, faults: Faults) -> None:
+def test_progress_renews_the_budget(hub: Hub, faults: RequestFaults) -> None:
     """Half of what is left comes each time, so 15 failures in a row are 15 steps forward, not 15 strikes."""
     source = source_of(hub, patience=replace(HASTY, attempts=2))
     file = named(source.listing(), SHARD)
-    faults.script(CDN, kinds.SHORT_BODY, times=15)
+    faults.plan(CDN, kinds.SHORT_BODY, times=15)
     assert is_right(source, file)
 
 
 def test_a_pause_that_the_hub_asks_for_is_not_shortened(tmp_path: Path) -> None:
     """A pause beyond the budget is not waited for at all: the step ends with 75, and Argo waits instead."""
-    faults = Faults(retry_after=600)
+    faults = RequestFaults(retry_after=600)
     with serving(tmp_path / "hub", faults=faults) as hub:
         source = source_of(hub)
         file = named(source.listing(), SHARD)
-        faults.script(CDN, kinds.THROTTLED)
+        faults.plan(CDN, kinds.THROTTLED)
         with pytest.raises(TransientError, match="status 429"):
             content(source, file)
         assert len(hub.received(CDN)) == 1
 
 
-def test_wrong_bytes_come_through_once_and_the_callers_sha256_tells(hub: Hub, faults: Faults) -> None:
+def test_wrong_bytes_come_through_once_and_the_callers_sha256_tells(hub: Hub, faults: RequestFaults) -> None:
     """The adapter cannot know; whoever reads again gets other bytes."""
     source = source_of(hub)
     file = named(source.listing(), SHARD)
-    faults.script(CDN, kinds.WRONG_BYTES)
+    faults.plan(CDN, kinds.WRONG_BYTES)
     assert not is_right(source, file)
     assert is_right(source, file)
 
 
 def test_a_drip_is_noticed_long_before_the_budget_ends(
-    hub: Hub, faults: Faults, caplog: pytest.LogCaptureFixture
+    hub: Hub, faults: RequestFaults, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     source = source_of(hub, patience=replace(QUICK_TO_JUDGE, budget=600.0, silence=600.0))
     file = named(source.listing(), SHARD)
-    faults.script(CDN, kinds.SLOW)
+    faults.plan(CDN, kinds.SLOW)
     assert is_right(source, file)  # at the pace of the drip this would take half a minute
     assert len(hub.received(CDN)) == 2
     assert "kB/s, less than 16 kB/s" in caplog.text
@@ -208,16 +208,16 @@ def test_an_answer_that_is_here_as_a_whole_is_taken_however_long_it_took() -> No
         server.stop()
 
 
-def test_a_slow_but_steady_connection_is_left_alone(hub: Hub, faults: Faults) -> None:
+def test_a_slow_but_steady_connection_is_left_alone(hub: Hub, faults: RequestFaults) -> None:
     source = source_of(hub, patience=replace(QUICK_TO_JUDGE, floor=1))
     file = named(source.listing(), "model.safetensors.index.json")
-    faults.script(GATEWAY, kinds.SLOW)
+    faults.plan(GATEWAY, kinds.SLOW)
     assert is_right(source, file)
     assert len(hub.received(GATEWAY)) == 1
 
 
 def test_many_threads_come_through_a_storm(tmp_path: Path) -> None:
-    storm = Faults(
+    storm = RequestFaults(
         0.15,
         seed=7,
         kinds=(

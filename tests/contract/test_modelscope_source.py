@@ -28,9 +28,9 @@ from tests.support.hubs import (
     serving,
     source_of,
 )
-from workflows.simulator.faults import DROP, EXPIRED_LINK, FORBIDDEN, SERVER_ERROR, Faults
-from workflows.simulator.hub import Hub, InternalLink
-from workflows.simulator.server import LOOPBACK
+from workflows.simulator.faults.request_faults import DROP, EXPIRED_LINK, FORBIDDEN, SERVER_ERROR, RequestFaults
+from workflows.simulator.http.hub import Hub, InternalLink
+from workflows.simulator.http.server import LOOPBACK
 
 TOKEN = "ms-0123456789-not-a-secret"
 REGION = "cn-hangzhou"
@@ -142,11 +142,11 @@ def test_a_token_that_may_not_read_the_model_is_refused_at_once(folder: Path) ->
 
 
 def test_a_403_after_the_hub_has_let_us_in_is_a_hiccup(folder: Path) -> None:
-    faults = Faults()
+    faults = RequestFaults()
     with serving(folder, faults=faults) as hub:
         source = source_of(hub)
         listing = source.listing()
-        faults.script("repo/files", FORBIDDEN)
+        faults.plan("repo/files", FORBIDDEN)
         assert source.listing() == listing
 
 
@@ -275,7 +275,7 @@ def test_an_internal_link_that_comes_once_the_region_was_left_is_not_kept() -> N
 
 
 def test_one_dropped_connection_does_not_cost_the_internal_link(folder: Path) -> None:
-    with serving(folder, faults=Faults(script=[("GET /internal", DROP)])) as hub:
+    with serving(folder, faults=RequestFaults(planned=[("GET /internal", DROP)])) as hub:
         source = source_of(hub, region=REGION)
         assert is_right(source, named(source.listing(), SHARD))
         assert len(hub.received("GET /internal")) == 2
@@ -315,15 +315,15 @@ def test_a_hub_that_is_not_there_is_no_answer(folder: Path) -> None:
 
 def test_tokens_and_signed_links_reach_no_log_and_no_message(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    faults, texts = Faults(), []
+    faults, texts = RequestFaults(), []
     with serving(folder, private={MODEL: TOKEN}, faults=faults, internal_link="refuses") as hub:
         source = source_of(hub, token=TOKEN, region=REGION)
         listing: Listing = source.listing()
-        faults.script("GET /cdn", DROP, times=2)
+        faults.plan("GET /cdn", DROP, times=2)
         content(source, named(listing, SHARD))
         brief = source_of(hub, token=TOKEN, patience=BRIEF)
         for kind, times, raised in ((EXPIRED_LINK, BRIEF.attempts, Blocked), (SERVER_ERROR, 10_000, TransientError)):
-            faults.script("GET /cdn", kind, times)
+            faults.plan("GET /cdn", kind, times)
             with pytest.raises(raised) as failed:
                 content(brief, named(listing, "model-00002-of-00003.safetensors"))
             texts.append("".join(traceback.format_exception(failed.value)))

@@ -13,7 +13,7 @@ from steps.create_volume import CreateVolume
 from steps.document.schema import Serving
 from steps.kinds import Manifest, Ref
 from steps.objects import record, services, volume
-from steps.objects.converging import look, plan_objects
+from steps.objects.converging import observe_object, plan_objects
 from steps.objects.group import role_based_group
 from steps.objects.group_operator import GroupOperator, ask
 from steps.objects.record import Entry, Record
@@ -42,7 +42,7 @@ def here(server: Server, cluster: KubernetesCluster) -> Iterator[Release]:
 
 @pytest.fixture(scope="module")
 def operator(server: Server) -> Iterator[GroupOperator]:
-    path = ROOT / "workflows" / "simulator" / "cluster" / "crds" / "rbg-v0.6.0" / GROUPS
+    path = ROOT / "workflows" / "simulator" / "core" / "cluster" / "crds" / "rbg-v0.6.0" / GROUPS
     definition = yaml.safe_load(path.read_text(encoding="utf-8"))
     with custom_kinds(server, definition):
         until(lambda: ask(server.cluster()) is not None)
@@ -58,7 +58,7 @@ def run(step: CreateVolume) -> list[str]:
 
 
 def at_rest(cluster: KubernetesCluster, *manifests: Manifest) -> bool:
-    return plan_objects([look(cluster, manifest) for manifest in manifests]).converged
+    return plan_objects([observe_object(cluster, manifest) for manifest in manifests]).converged
 
 
 def test_a_volume_is_bound_and_stays_as_it_is(cluster: KubernetesCluster, here: Release) -> None:
@@ -105,7 +105,7 @@ def test_a_scaled_group_differs_in_its_replicas_and_its_router(
 ) -> None:
     cluster.apply(role_based_group(here, operator))
     scaled = Release(here.service.model_copy(update={"serving": three_prefills()}), here.model_digest)
-    (change,) = plan_objects([look(cluster, role_based_group(scaled, operator))]).changes
+    (change,) = plan_objects([observe_object(cluster, role_based_group(scaled, operator))]).changes
     router = "spec.roles[router].template.spec.containers[router].args differs"
     assert change.reason == f"spec.roles[prefill].replicas: 2 -> 3; {router}"
     assert change.target == str(Ref.of(role_based_group(here, operator)))

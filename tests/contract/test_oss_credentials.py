@@ -15,10 +15,10 @@ from steps.errors import Blocked, TransientError
 from steps.ports.oss import AccessKey
 from tests.support.buckets import running, store
 from tests.support.hubs import refusing
-from workflows.simulator import faults as kinds
-from workflows.simulator.bucket import Bucket
-from workflows.simulator.faults import Faults
-from workflows.simulator.sts import Sts
+from workflows.simulator.faults import request_faults as kinds
+from workflows.simulator.faults.request_faults import RequestFaults
+from workflows.simulator.http.bucket import Bucket
+from workflows.simulator.http.sts import Sts
 
 ROLE, PROVIDER, TOKEN = "acs:ram::1:role/slipway", "acs:ram::1:oidc-provider/ack", "dummy-service-account-token"
 
@@ -39,12 +39,12 @@ def now() -> Now:
 
 
 @pytest.fixture
-def faults() -> Faults:
-    return Faults()
+def faults() -> RequestFaults:
+    return RequestFaults()
 
 
 @pytest.fixture
-def bucket(tmp_path: Path, faults: Faults, now: Now) -> Iterator[Bucket]:
+def bucket(tmp_path: Path, faults: RequestFaults, now: Now) -> Iterator[Bucket]:
     with running(tmp_path / "bucket", faults=faults, clock=now) as found:
         yield found
 
@@ -101,15 +101,15 @@ def test_a_key_that_is_refused_in_the_middle_of_a_transfer_is_replaced_however_n
     assert len(sts.asked) == 2
 
 
-def test_a_new_key_that_is_refused_too_ends_it(bucket: Bucket, role: RoleCredentials, faults: Faults) -> None:
-    faults.script("PUT /models/a", kinds.EXPIRED_TOKEN, times=3)
+def test_a_new_key_that_is_refused_too_ends_it(bucket: Bucket, role: RoleCredentials, faults: RequestFaults) -> None:
+    faults.plan("PUT /models/a", kinds.EXPIRED_TOKEN, times=3)
     with pytest.raises(Blocked, match="SecurityTokenExpired") as refusal:
         store(bucket, role).put("a", b"x")
     assert len(faults.injected) == 2
     assert "STS gave a new key of acs:ram::1:role/slipway, and OSS refuses that one, too" in refusal.value.hint
 
 
-def test_a_static_key_that_is_over_is_not_tried_again(bucket: Bucket, faults: Faults) -> None:
+def test_a_static_key_that_is_over_is_not_tried_again(bucket: Bucket, faults: RequestFaults) -> None:
     key = bucket.issue(3600)
     oss = store(bucket, static_credentials(AccessKey(key.id, key.secret, key.token)))
     oss.put("a", b"x")

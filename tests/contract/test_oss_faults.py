@@ -16,21 +16,22 @@ from steps.errors import Blocked, StepError, TransientError
 from steps.ports.oss import AccessKey, StoredPart, Upload
 from tests.support.buckets import HASTE, KEY_ID, KEY_SECRET, NAME, REGION, running, store
 from tests.support.hubs import refusing
-from workflows.simulator import faults as kinds
-from workflows.simulator.bucket import WRONG_CRC, Bucket
-from workflows.simulator.faults import Faults
+from workflows.simulator.core.bucket.possible_faults import WRONG_CRC
+from workflows.simulator.faults import request_faults as kinds
+from workflows.simulator.faults.request_faults import RequestFaults
+from workflows.simulator.http.bucket import Bucket
 
 BODY = os.urandom(300_000)
 CRC = fastcrc.crc64.xz(BODY)
 
 
 @pytest.fixture
-def faults() -> Faults:
-    return Faults(retry_after=0)
+def faults() -> RequestFaults:
+    return RequestFaults(retry_after=0)
 
 
 @pytest.fixture
-def bucket(tmp_path: Path, faults: Faults) -> Iterator[Bucket]:
+def bucket(tmp_path: Path, faults: RequestFaults) -> Iterator[Bucket]:
     with running(tmp_path, faults=faults) as found:
         yield found
 
@@ -110,10 +111,10 @@ MENDED = [
     ("operation", "request_part", "kind"), MENDED, ids=lambda value: getattr(value, "__name__", value)
 )
 def test_a_passing_fault_is_mended_by_trying_again(
-    oss: OssStore, faults: Faults, operation: Callable[[OssStore], None], request_part: str, kind: str
+    oss: OssStore, faults: RequestFaults, operation: Callable[[OssStore], None], request_part: str, kind: str
 ) -> None:
     oss.put("a", BODY)
-    faults.script(request_part, kind, times=2)
+    faults.plan(request_part, kind, times=2)
     operation(oss)
     assert [kind for _, kind in faults.injected] == [kind, kind]
 
@@ -123,7 +124,7 @@ def test_a_bucket_that_fails_one_request_in_five_loses_nothing(tmp_path: Path, s
     # Without the slow answers, which this test would have to wait for, and with keys that do not end.
     passing = set(kinds.KINDS) - {kinds.SLOW, kinds.EXPIRED_TOKEN}
     bodies = [os.urandom(110_000) for _ in range(3)]
-    with running(tmp_path, faults=Faults(0.2, seed=seed, kinds=sorted(passing), retry_after=0)) as bucket:
+    with running(tmp_path, faults=RequestFaults(0.2, seed=seed, kinds=sorted(passing), retry_after=0)) as bucket:
         oss = store(bucket, patience=replace(HASTE, budget=60, checksum_errors=20))
 
         def move(key: str) -> None:
@@ -141,27 +142,27 @@ def test_a_bucket_that_fails_one_request_in_five_loses_nothing(tmp_path: Path, s
         assert {oss.get(found.key) for found in oss.scan("k/")} == {b"".join(bodies)}
 
 
-def test_a_slow_answer_is_given_up_for_another_one(oss: OssStore, faults: Faults) -> None:
+def test_a_slow_answer_is_given_up_for_another_one(oss: OssStore, faults: RequestFaults) -> None:
     oss.put("a", BODY)
-    faults.script("GET /models/a", kinds.SLOW)
+    faults.plan("GET /models/a", kinds.SLOW)
     quick_to_judge = replace(HASTE, window=0.1, floor=10_000_000, chunk=8192)
     read(OssStore(oss._endpoint, REGION, NAME, credentials(), quick_to_judge))
     assert len(faults.injected) == 1
 
 
 def test_the_delay_that_the_bucket_asks_for_is_waited(
-    bucket: Bucket, faults: Faults, caplog: pytest.LogCaptureFixture
+    bucket: Bucket, faults: RequestFaults, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="steps")
-    faults.script("PUT /models/new", kinds.UNAVAILABLE)
+    faults.plan("PUT /models/new", kinds.UNAVAILABLE)
     put(store(bucket))
     assert "503 UploadTrafficRateLimitExceeded" in caplog.text
     assert "next attempt in 0.1 s" in caplog.text  # 50 ms, far more than this test's own pause
 
 
-def test_a_bit_that_flips_every_time_is_no_accident(oss: OssStore, faults: Faults) -> None:
+def test_a_bit_that_flips_every_time_is_no_accident(oss: OssStore, faults: RequestFaults) -> None:
     started = oss.start_upload("new")
-    faults.script("partNumber=1", kinds.WRONG_BYTES, times=9)
+    faults.plan("partNumber=1", kinds.WRONG_BYTES, times=9)
     with pytest.raises(
         Blocked, match=r"cannot upload part 1 of oss://models/new: OSS computed CRC-64 \d+, expected"
     ) as error:
@@ -179,8 +180,8 @@ def test_memory_that_changed_after_the_bytes_came_in_is_no_part(oss: OssStore) -
     assert "run it on another" in error.value.hint
 
 
-def test_an_object_that_was_put_wrong_every_time_does_not_stay(oss: OssStore, faults: Faults) -> None:
-    faults.script("PUT /models/new", kinds.WRONG_BYTES, times=9)
+def test_an_object_that_was_put_wrong_every_time_does_not_stay(oss: OssStore, faults: RequestFaults) -> None:
+    faults.plan("PUT /models/new", kinds.WRONG_BYTES, times=9)
     with pytest.raises(Blocked):
         oss.put("new", BODY)
     assert oss.head("new") is None
@@ -218,8 +219,8 @@ def test_nothing_listens() -> None:
     assert "store.region" in error.value.hint
 
 
-def test_the_budget_ends_what_no_retry_mends(bucket: Bucket, faults: Faults) -> None:
-    faults.script("", kinds.SERVER_ERROR, times=10_000)
+def test_the_budget_ends_what_no_retry_mends(bucket: Bucket, faults: RequestFaults) -> None:
+    faults.plan("", kinds.SERVER_ERROR, times=10_000)
     with pytest.raises(TransientError, match="500 InternalError") as error:
         store(bucket, patience=replace(HASTE, budget=0.2)).head("a")
     assert "request " in error.value.reason
@@ -306,7 +307,7 @@ def test_an_impossible_address_is_refused_before_anything_is_sent(endpoint: str,
 
 
 def test_no_secret_reaches_a_log_at_any_level(
-    bucket: Bucket, faults: Faults, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    bucket: Bucket, faults: RequestFaults, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     key = bucket.issue(3600)
     caplog.set_level(logging.DEBUG)
@@ -314,7 +315,7 @@ def test_no_secret_reaches_a_log_at_any_level(
         caplog.set_level(logging.DEBUG, logger=name)
     with caplog.at_level(logging.DEBUG):
         oss = store(bucket, StaticCredentials(AccessKey(key.id, key.secret, key.token)))
-        faults.script("PUT", kinds.SERVER_ERROR)
+        faults.plan("PUT", kinds.SERVER_ERROR)
         upload(oss)
         wrong = store(bucket, StaticCredentials(AccessKey(key.id, "wrong-secret", key.token)))
         with pytest.raises(StepError) as error:

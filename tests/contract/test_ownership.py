@@ -21,7 +21,7 @@ from tests.support.fakes import RecordingReport
 from tests.support.group_world import group_of
 from tests.support.live_cluster import LiveCluster, live_cluster
 from tests.support.samples import release
-from workflows.simulator.cluster.controllers.pace import FAST
+from workflows.simulator.core.cluster.controllers.timing import FAST
 
 OLD, NEW = (release("serving.prefill.replicas=1", digest="sha256:" + digit * 64) for digit in "12")
 RECREATE = release("serving.prefill.replicas=1", "rollout.strategy=Recreate", digest=NEW.model_digest)
@@ -39,7 +39,7 @@ def group(of: Release) -> Ref:
 
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[LiveCluster]:
-    with live_cluster(tmp_path, pace=replace(FAST, flap=0.0)) as found:
+    with live_cluster(tmp_path, timing=replace(FAST, flap=0.0)) as found:
         yield found
 
 

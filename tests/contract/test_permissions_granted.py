@@ -55,7 +55,7 @@ pytestmark = [
 
 NOTIFY = "notify={webhook: {secret: webhook, key: url}}"
 KEY = AccessKey("dummy-id", "dummy-secret")
-CRDS = ROOT / "workflows" / "simulator" / "cluster" / "crds"
+CRDS = ROOT / "workflows" / "simulator" / "core" / "cluster" / "crds"
 NEEDED = (
     "rbg-v0.6.0/workloads.x-k8s.io_rolebasedgroups.yaml",
     "rbg-v0.8.0-alpha.5/workloads.x-k8s.io_roleinstancesets.yaml",
@@ -334,10 +334,10 @@ def _swap(installed: Installed, cluster: KubernetesCluster, right: Right) -> Non
         return
     live = installed.server.cluster().get(admin.ref)
     if right.verb == "update" and live is None:
-        admin.locks.swap(admin.given_back(admin.look()))
+        admin.locks.swap(admin.given_back(admin.observe()))
     if right.verb == "create" and live is not None:
         installed.server.cluster().delete(admin.ref, live["metadata"]["uid"])
-    cluster.swap(admin.given_back(admin.look()))  # nobody holds it, so no other test waits for it
+    cluster.swap(admin.given_back(admin.observe()))  # nobody holds it, so no other test waits for it
 
 
 def _manifest(made: Release, right: Right) -> Manifest:

@@ -45,9 +45,9 @@ from tests.support.fakes import FakeClock, ListedSource, RecordingReport, stored
 from tests.support.live_cluster import KEY, LiveCluster, live_cluster
 from tests.support.samples import release, wanted
 from workflows.pipeline import WRITING
-from workflows.simulator.cluster.api import ApiServer
-from workflows.simulator.cluster.controllers.operator_style import V08
-from workflows.simulator.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS
+from workflows.simulator.core.cluster.controllers.operator_style import V08
+from workflows.simulator.core.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS
+from workflows.simulator.http.api_server import ApiServer
 
 pytestmark = pytest.mark.exhaustive
 
@@ -205,7 +205,7 @@ def world(folder: Path, step: str) -> Iterator[World]:
     gate = Gate(found)
     with live_cluster(folder, V08) as live:
         live.embedded.store.create(CUSTOM_RESOURCE_DEFINITIONS, definition("Workflow"))
-        plane = live.embedded._plane
+        plane = live.embedded._control_plane
         api = ApiServer(
             live.embedded.store, denied=gate.denied, pod_log=plane.pod_log, reviewed=lambda *_: False, token="account"
         )

@@ -26,10 +26,10 @@ from tests.support.toy_cluster import ToyRuntime
 from tests.transfer.test_end_to_end import OVERRIDES, Services
 from tests.transfer.test_end_to_end import services as started
 from workflows.pipeline import tasks
-from workflows.simulator.cluster.controllers.operator_style import V06
-from workflows.simulator.cluster.controllers.pace import FAST
-from workflows.simulator.cluster.embedded import EmbeddedCluster
-from workflows.simulator.cluster.seed import Seed
+from workflows.simulator.core.cluster.controllers.operator_style import V06
+from workflows.simulator.core.cluster.controllers.timing import FAST
+from workflows.simulator.core.cluster.seed import Seed
+from workflows.simulator.http.cluster import EmbeddedCluster
 
 SMALL = ("serving.prefill.replicas=1", *OVERRIDES)
 ABSENT = ModelDigest("sha256:" + "0" * 64)  # nothing was ever stored under it
@@ -84,7 +84,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("served")
     found = started(folder)
     seed = Seed(V06, 8, ("slipway",))  # with GPUs for the groups that rows start
-    cluster = EmbeddedCluster(folder / "cluster", ToyRuntime(), folder / "bucket", pace=FAST, seed=seed)
+    cluster = EmbeddedCluster(folder / "cluster", ToyRuntime(), folder / "bucket", timing=FAST, seed=seed)
     cluster.start()
     live = LiveCluster(cluster, connect(cluster.kubeconfig), folder / "bucket" / "objects")
     try:

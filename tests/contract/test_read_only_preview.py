@@ -16,7 +16,7 @@ from steps.create_volume import CreateVolume
 from steps.errors import Blocked
 from steps.kinds import Manifest, Ref
 from steps.objects import record, services, volume
-from steps.objects.converging import Look, look, plan_objects
+from steps.objects.converging import ObjectObservation, observe_object, plan_objects
 from steps.objects.difference import differences
 from steps.objects.group import role_based_group
 from steps.objects.group_operator import GroupOperator, ask
@@ -33,7 +33,7 @@ from tests.support.samples import ROOT, release
 
 pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # of a test server
 
-CRDS = ROOT / "workflows" / "simulator" / "cluster" / "crds"
+CRDS = ROOT / "workflows" / "simulator" / "core" / "cluster" / "crds"
 KEY = AccessKey("dummy-id", "dummy-secret", "dummy-token")
 # Among them every field that only some documents have, and quantities as Kubernetes writes them.
 DOCUMENTS = {
@@ -94,7 +94,7 @@ def objects_of(made: Release, operator: GroupOperator) -> list[Manifest]:
     ]
 
 
-def said(found: Look) -> list[str]:
+def said(found: ObjectObservation) -> list[str]:
     assert found.live is not None
     assert found.preview is not None
     return [str(difference) for difference in differences(found.live, found.preview)]
@@ -108,7 +108,7 @@ def test_what_was_applied_is_found_as_wanted_with_the_defaults_of_the_server_in_
     for manifest in wanted:
         cluster.apply(manifest)
     for manifest in wanted:
-        assert said(look(ReadOnlyCluster(cluster), manifest)) == [], str(Ref.of(manifest))
+        assert said(observe_object(ReadOnlyCluster(cluster), manifest)) == [], str(Ref.of(manifest))
 
 
 def test_a_whole_step_that_has_nothing_to_do_is_at_rest_without_the_right_to_write(
@@ -154,7 +154,7 @@ def test_a_drift_is_foreseen_as_the_server_previews_it(
     with server.api() as api:
         path = f"/api/v1/namespaces/{ref.namespace}/{ref.kind.kind.lower()}s/{ref.name}"
         assert api("PATCH", path, change, kind=STRATEGIC).status == 200
-    assert said(look(ReadOnlyCluster(cluster), wanted)) == said(look(cluster, wanted))
+    assert said(observe_object(ReadOnlyCluster(cluster), wanted)) == said(observe_object(cluster, wanted))
 
 
 WITHOUT: dict[str, tuple[Manifest, Manifest]] = {
@@ -183,8 +183,8 @@ def test_what_we_declared_before_and_declare_no_more_is_foreseen_to_go(
         {**one, "metadata": {**one["metadata"], "namespace": server.namespace}} for one in WITHOUT[given_up]
     )
     cluster.apply(before)
-    foreseen = said(look(ReadOnlyCluster(cluster), wanted))
-    assert foreseen == said(look(cluster, wanted))
+    foreseen = said(observe_object(ReadOnlyCluster(cluster), wanted))
+    assert foreseen == said(observe_object(cluster, wanted))
     assert bool(foreseen) == (given_up != "nothing")
 
 
@@ -194,7 +194,9 @@ def test_a_key_that_a_secret_must_not_have_any_more_is_foreseen_to_go(
     made = here()
     cluster.apply(volume.secret(made, KEY))
     permanent = volume.secret(made, AccessKey(KEY.id, KEY.secret))
-    assert said(look(ReadOnlyCluster(cluster), permanent)) == ["data.securityToken: (hidden) -> another value"]
+    assert said(observe_object(ReadOnlyCluster(cluster), permanent)) == [
+        "data.securityToken: (hidden) -> another value"
+    ]
 
 
 def test_items_that_others_put_beside_ours_stay(cluster: KubernetesCluster, server: Server) -> None:
@@ -205,8 +207,8 @@ def test_items_that_others_put_beside_ours_stay(cluster: KubernetesCluster, serv
         path = f"/apis/{GROUP}/v1/namespaces/{server.namespace}/widgets/six"
         mixed = {"spec": {"parts": [{"name": "z"}, {"name": "a", "weight": 1, "colour": "red"}]}}
         assert api("PATCH", path, mixed, kind=MERGE).status == 200
-    assert said(look(cluster, wanted)) == []
-    assert said(look(ReadOnlyCluster(cluster), wanted)) == []
+    assert said(observe_object(cluster, wanted)) == []
+    assert said(observe_object(ReadOnlyCluster(cluster), wanted)) == []
 
 
 def test_a_field_that_the_server_does_not_keep_is_no_change_and_one_that_somebody_removed_is() -> None:
@@ -237,7 +239,7 @@ def test_an_absent_object_would_be_created_and_one_that_is_hidden_is_not_absent(
     cluster: KubernetesCluster, server: Server, here: Callable[..., Release]
 ) -> None:
     wanted = services.traffic_service(here())
-    (change,) = plan_objects([look(ReadOnlyCluster(cluster), wanted)]).changes
+    (change,) = plan_objects([observe_object(ReadOnlyCluster(cluster), wanted)]).changes
     assert (change.action, change.reason) == ("create", "absent")
     with pytest.raises(Blocked, match="not allowed to get"):
         ReadOnlyCluster(connect(server.powerless)).preview(wanted)
@@ -314,11 +316,11 @@ def test_what_is_taken_for_as_wanted_is_never_something_that_the_server_would_ch
     with server.api() as api:
         try:
             cluster.apply(before)
-            assert said(look(ReadOnlyCluster(cluster), before)) == said(look(cluster, before)) == []
+            assert said(observe_object(ReadOnlyCluster(cluster), before)) == said(observe_object(cluster, before)) == []
             assert api("PATCH", path, {"metadata": labels, "spec": foreign["spec"]}, kind=MERGE).status == 200
             for wanted in (before, other):
-                if not said(look(ReadOnlyCluster(cluster), wanted)):
-                    assert said(look(cluster, wanted)) == []
+                if not said(observe_object(ReadOnlyCluster(cluster), wanted)):
+                    assert said(observe_object(cluster, wanted)) == []
         finally:
             assert api("DELETE", path).status == 200
             until(lambda: api("GET", path).status == 404)

@@ -12,7 +12,7 @@ import pytest
 from steps.adapters.registry import LARGEST, OciRegistry
 from steps.document.image_name import ImageName
 from steps.errors import TransientError
-from workflows.simulator.server import Handler, LoopbackServer
+from workflows.simulator.http.server import Handler, LoopbackServer
 
 CONFIG = {"config": {"Env": ["SGLANG_VERSION=v0.5.24"]}, "history": []}
 BODY = json.dumps(CONFIG).encode()

@@ -13,14 +13,14 @@ from steps.objects import record, services, volume
 from steps.objects.pod_status import condition, is_ready
 from steps.ports.kubernetes import Cluster
 from steps.ports.oss import AccessKey
-from steps.ports.sglang import Answer, Refusal
+from steps.ports.sglang import ChatResponse, EngineError
 from steps.release import Release
 from steps.report.run_end import ReadWorkflow
 from tests.support.live_cluster import LiveCluster, live_cluster
 from tests.support.samples import release
 from tests.support.toy_cluster import ABSENT_IMAGE, CRASHING_IMAGE
-from workflows.simulator.cluster.controllers.operator_style import OPERATOR_STYLES
-from workflows.simulator.cluster.resources import PERSISTENT_VOLUMES
+from workflows.simulator.core.cluster.controllers.operator_style import OPERATOR_STYLES
+from workflows.simulator.core.cluster.resources import PERSISTENT_VOLUMES
 
 OLD = release(digest="sha256:" + "2" * 64)
 NEW = release(digest="sha256:" + "3" * 64)
@@ -332,10 +332,10 @@ def test_traffic_comes_back_to_a_release_that_serves_and_has_answered(live: Live
     assert witness.ready == [("RoleBasedGroup", 0), ("Service", 4)]  # all of them, when the traffic moved
 
 
-GARBAGE = Answer("qwen3-32b", "\ufffd" * 9, "", "stop", 4, 3)
+GARBAGE = ChatResponse("qwen3-32b", "\ufffd" * 9, "", "stop", 4, 3)
 
 
-@pytest.mark.parametrize("reply", [Refusal(500, "out of memory"), GARBAGE], ids=["500", "garbage"])
+@pytest.mark.parametrize("reply", [EngineError(500, "out of memory"), GARBAGE], ids=["500", "garbage"])
 def test_traffic_stays_if_the_recorded_release_gives_no_good_answer(live: LiveCluster, reply: Any) -> None:
     lead_astray(live)
     live.engine.reply = reply

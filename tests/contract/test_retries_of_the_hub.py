@@ -17,10 +17,10 @@ from steps.errors import StepError
 from steps.model import ModelFile
 from tests.support.hubs import HASTY, MODEL, QUICK_TO_JUDGE, SHARD, is_right, serving, source_of
 from tests.support.samples import ROOT
-from workflows.simulator import faults as kinds
-from workflows.simulator.faults import Faults
-from workflows.simulator.hub import Hub
-from workflows.simulator.server import Handler, LoopbackServer
+from workflows.simulator.faults import request_faults as kinds
+from workflows.simulator.faults.request_faults import RequestFaults
+from workflows.simulator.http.hub import Hub
+from workflows.simulator.http.server import Handler, LoopbackServer
 
 API, GATEWAY, CDN = "repo/files", "FilePath=", "GET /cdn"
 ALWAYS = 10_000
@@ -32,7 +32,7 @@ class Stage:
     """A hub, and a source that has listed its model already."""
 
     hub: Hub
-    faults: Faults
+    faults: RequestFaults
     folder: Path
     source: ModelScopeSource
     files: dict[str, ModelFile]
@@ -50,7 +50,7 @@ class Stage:
         self.read()
 
     def inject(self, where: str, kind: str, times: int) -> None:
-        self.faults.script(where, kind, times)
+        self.faults.plan(where, kind, times)
 
     def other_bytes(self, path: str, size: int) -> None:
         (self.folder / MODEL / path).write_bytes(bytes(size))
@@ -58,7 +58,7 @@ class Stage:
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
-    faults, folder = Faults(retry_after=0), tmp_path / "hub"
+    faults, folder = RequestFaults(retry_after=0), tmp_path / "hub"
     with serving(folder, faults=faults) as hub:
         source = source_of(hub, patience=BRIEF)
         files = {file.path: file for file in source.listing().files}

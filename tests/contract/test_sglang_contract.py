@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from steps.adapters.sglang import answers, metrics
-from steps.ports.sglang import Answer, EngineInfo, Refusal
+from steps.ports.sglang import ChatResponse, EngineError, EngineInfo
 from steps.proof.counters import Counters, Handovers, counters, kv_bytes_per_token
 from tests.support import samples
 from tests.support.pd_group import PdGroup, eventually, pd_group
@@ -277,13 +277,13 @@ def test_the_adapter_reads_recorded_facts() -> None:
 def test_the_adapter_sees_an_error_in_whatever_status_it_comes(record: str, says: str) -> None:
     found = recorded(record)
     refusal = answers.chat(found.status, found.body)
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, EngineError)
     assert says in refusal.message
 
 
 def test_the_adapter_reads_a_recorded_chat() -> None:
     answer = answers.chat(200, recorded("chat").body)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, ChatResponse)
     assert (answer.model, answer.finish_reason, answer.text) == ("qwen3-32b", "length", "")
     assert (answer.prompt_tokens, answer.completion_tokens) == (32, 24)
     assert answer.reasoning.startswith(" fox")

@@ -12,11 +12,11 @@ from steps.adapters.sglang import metrics
 from steps.adapters.sglang.client import SglangInference, connect
 from steps.adapters.sglang.routes import DirectRoute
 from steps.errors import Blocked, StepError, TransientError
-from steps.ports.sglang import Answer, NotServing, Pairing, Question, Refusal, Server
-from workflows.simulator.server import Handler, LoopbackServer
+from steps.ports.sglang import ChatRequest, ChatResponse, EngineError, NotServing, Pairing, Server
+from workflows.simulator.http.server import Handler, LoopbackServer
 
 WORKER = Server("pods", "default", "demo-prefill-0", 8000, "127.0.0.1")
-QUESTION = Question("m", "What is a keel?", 8)
+QUESTION = ChatRequest("m", "What is a keel?", 8)
 CHAT = {
     "model": "m",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "Wood."}, "finish_reason": "stop"}],
@@ -164,14 +164,16 @@ def test_a_connection_that_breaks_once_is_tried_again() -> None:
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (text(200, json.dumps(CHAT)), Answer("m", "Wood.", "", "stop", 5, 2)),
-        (text(200, '{"error":{"code":"x","message":"boom"}}'), Refusal(200, "x: boom")),
-        (text(200, 'data: {"error":{"message":"boom","code":400}}\n\ndata: [DONE]\n\n'), Refusal(200, "boom")),
-        (text(500, "Internal Server Error"), Refusal(500, "Internal Server Error")),
-        (text(200, json.dumps({**CHAT, "choices": []})), Refusal(200, "found 0 choices, expected 1")),
+        (text(200, json.dumps(CHAT)), ChatResponse("m", "Wood.", "", "stop", 5, 2)),
+        (text(200, '{"error":{"code":"x","message":"boom"}}'), EngineError(200, "x: boom")),
+        (text(200, 'data: {"error":{"message":"boom","code":400}}\n\ndata: [DONE]\n\n'), EngineError(200, "boom")),
+        (text(500, "Internal Server Error"), EngineError(500, "Internal Server Error")),
+        (text(200, json.dumps({**CHAT, "choices": []})), EngineError(200, "found 0 choices, expected 1")),
     ],
 )
-def test_a_chat_is_an_answer_or_a_refusal_never_half_of_both(reply: Replies, expected: Answer | Refusal) -> None:
+def test_a_chat_is_an_answer_or_a_refusal_never_half_of_both(
+    reply: Replies, expected: ChatResponse | EngineError
+) -> None:
     with serving(reply) as server:
         inference, worker = direct(server)
         assert inference.chat(worker, QUESTION) == expected
@@ -181,7 +183,7 @@ def test_a_chat_with_an_unreadable_body_is_a_refusal_that_names_the_field() -> N
     with serving(text(200, json.dumps({**CHAT, "usage": {"prompt_tokens": "5"}}))) as server:
         inference, worker = direct(server)
         found = inference.chat(worker, QUESTION)
-    assert isinstance(found, Refusal)
+    assert isinstance(found, EngineError)
     assert "usage.prompt_tokens" in found.message
 
 
@@ -200,7 +202,7 @@ def test_a_chat_that_hangs_is_a_refusal_and_a_fact_that_hangs_is_no_answer() -> 
     with serving(hang) as server:
         inference, worker = direct(server, chat_timeout=0.2)
         found = inference.chat(worker, QUESTION)
-    assert isinstance(found, Refusal)
+    assert isinstance(found, EngineError)
     assert (found.status, "did not answer /v1/chat/completions within 0.2 s" in found.message) == (0, True)
 
 
@@ -213,7 +215,7 @@ def test_both_halves_of_a_pair_get_the_same_room() -> None:
 
     with serving(reply) as server:
         inference, worker = direct(server)
-        assert inference.chat_on_pair(worker, worker, Pairing("10.0.0.7", 34000, 99), QUESTION) == Answer(
+        assert inference.chat_on_pair(worker, worker, Pairing("10.0.0.7", 34000, 99), QUESTION) == ChatResponse(
             "m", "Wood.", "", "stop", 5, 2
         )
     told = {"bootstrap_host": "10.0.0.7", "bootstrap_port": 34000, "bootstrap_room": 99}
@@ -225,7 +227,7 @@ def test_a_prefill_half_that_fails_is_a_refusal_of_the_pair() -> None:
         inference, prefill = direct(broken)
         decode = Server("pods", "default", "d", whole.port, "127.0.0.1")
         found = inference.chat_on_pair(prefill, decode, Pairing("h", 1, 2), QUESTION)
-    assert found == Refusal(500, "prefill: no room")
+    assert found == EngineError(500, "prefill: no room")
 
 
 def test_weights_that_an_older_version_cannot_check_are_absent() -> None:

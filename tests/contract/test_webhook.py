@@ -10,7 +10,7 @@ import pytest
 
 from steps.adapters.notify.webhook import ATTEMPTS, WebhookNotifier
 from steps.errors import Blocked, TransientError
-from workflows.simulator.server import Handler, LoopbackServer
+from workflows.simulator.http.server import Handler, LoopbackServer
 
 SECRET = "/services/T00000000/B00000000/not-a-secret-0123456789"
 MESSAGE = {"run": "demo-1", "status": "Succeeded", "reason": "", "text": "fertig ✓"}

@@ -44,7 +44,7 @@ class Step:
 
     def plan(self, missing: tuple[str, ...]) -> Plan:
         changes = tuple(Change("create", name) for name in missing[:1])
-        return Plan(changes, waits=() if missing else self.waits, faults=self.faults)
+        return Plan(changes, waiting=() if missing else self.waits, failed=self.faults)
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
         for change in changes:
@@ -174,7 +174,7 @@ def test_a_writer_that_waits_long_renews_in_time_and_nobody_takes_over(world: Wo
     step = Step(["group"], waits=("pods",), deadline=1_000.0)
     rival = world.lease(LAPTOP)
     free: list[bool] = []
-    world.clock = FakeClock(lambda _: free.append(not rival.look().taken_from(LAPTOP)))
+    world.clock = FakeClock(lambda _: free.append(not rival.observe().taken_from(LAPTOP)))
     rival = world.lease(LAPTOP)
     with pytest.raises(DeadlineExceeded):
         world.run(step, Writer("nightly-7", 120, stays=True))
@@ -186,7 +186,7 @@ def test_who_lost_the_lease_meanwhile_waits_before_it_writes_again(world: World)
     def away(_: float = 0.0) -> None:
         """The process was held up for longer than its Lease lasts, and a laptop took over."""
         world.clock.seconds += 2 * HOUR
-        world.cluster.swap(world.lease(rival).taken(world.lease(rival).look()))
+        world.cluster.swap(world.lease(rival).taken(world.lease(rival).observe()))
 
     rival = Writer("laptop", 9 * HOUR, stays=True)
     step = Step(["first", "second"], deadline=3 * HOUR)
@@ -200,21 +200,21 @@ def test_of_two_that_see_it_free_one_gets_it(world: World) -> None:
     """Absent, given back, and ended: each time both look before either writes."""
     rivals = [world.lease(NIGHTLY), world.lease(LAPTOP)]
     for _ in range(3):
-        looks = [rival.look() for rival in rivals]
+        looks = [rival.observe() for rival in rivals]
         assert not any(look.taken_from(rival.writer) for look, rival in zip(looks, rivals, strict=True))
         got = [world.cluster.swap(rival.taken(look)) for rival, look in zip(rivals, looks, strict=True)]
         assert got == [True, False]
         assert world.holder == "nightly-7"
         world.clock.seconds += 2 * HOUR
-    assert world.cluster.swap(rivals[0].given_back(rivals[0].look()))
+    assert world.cluster.swap(rivals[0].given_back(rivals[0].observe()))
     assert world.holder == ""
 
 
 def test_a_lease_that_somebody_deletes_is_taken_anew(world: World, api: Any) -> None:
     path = "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/qwen3-32b-writer"
-    look = world.lease(NIGHTLY).look()
+    look = world.lease(NIGHTLY).observe()
     world.run(Step(["group"]), NIGHTLY)
-    stale = world.lease(NIGHTLY).look()
+    stale = world.lease(NIGHTLY).observe()
     assert api("DELETE", path).status == 200
     assert not world.cluster.swap(world.lease(NIGHTLY).taken(stale))
     assert world.cluster.swap(world.lease(NIGHTLY).taken(look))

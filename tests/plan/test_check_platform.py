@@ -88,7 +88,7 @@ def labels_of(wanted: Release, role: str) -> dict[str, str]:
 def test_a_healthy_platform_has_nothing_to_wait_for_and_every_check_says_what_it_saw() -> None:
     found = plan(release(), healthy())
     assert found.converged
-    assert {line.split()[0] for line in found.kept} == {check.code for check in CHECKS}
+    assert {line.split()[0] for line in found.ok} == {check.code for check in CHECKS}
 
 
 def quota(namespace: str, used: dict[str, str], **hard: str) -> Manifest:
@@ -160,21 +160,21 @@ def test_what_is_missing_is_named_with_code_finding_need_and_remedy(
     code: str, broken: dict[str, Any], says: str
 ) -> None:
     found = plan(release(), healthy(**broken))
-    fault = next(fault for fault in found.faults if fault.startswith(code))
+    fault = next(fault for fault in found.failed if fault.startswith(code))
     assert says in fault
     assert "; needed " in fault
     assert ". Next: " in fault
 
 
 def test_an_image_of_another_engine_is_refused_and_one_that_does_not_say_is_not_checked() -> None:
-    (fault,) = plan(release(), healthy(engine="0.5.22")).faults
+    (fault,) = plan(release(), healthy(engine="0.5.22")).failed
     assert fault.startswith("ENG01 Version of the engine: found SGLang 0.5.22 in registry.example.com/llm/sglang-erdma")
     assert "needed SGLang 0.5.23" in fault
     for silent, says in (("", "the image does not say it"), (Refusal("no answer"), "no answer")):
         found = plan(release(), healthy(engine=silent))
         assert found.converged
-        assert any(line.startswith("ENG01") and line.endswith(f"is not checked: {says}") for line in found.kept)
-    assert any("says that it holds SGLang 0.5.23" in line for line in plan(release(), healthy(engine="0.5.23")).kept)
+        assert any(line.startswith("ENG01") and line.endswith(f"is not checked: {says}") for line in found.ok)
+    assert any("says that it holds SGLang 0.5.23" in line for line in plan(release(), healthy(engine="0.5.23")).ok)
 
 
 @pytest.mark.parametrize(
@@ -201,12 +201,12 @@ def test_the_version_that_an_image_says_is_not_that_of_its_base(config: dict[str
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
     found = plan(release(), healthy(rbg_versions=(), csi_driver=None, nodes=()))
-    assert {fault.split()[0] for fault in found.faults} >= {"RBG01", "CSI01", "GPU01", "FAB02"}
+    assert {fault.split()[0] for fault in found.failed} >= {"RBG01", "CSI01", "GPU01", "FAB02"}
 
 
 def test_the_memory_fault_says_how_much_the_weights_of_the_reference_model_need() -> None:
     fault = next(
-        f for f in plan(release(), healthy(nodes=(node("gpu-a", card_mib=32 * GIB_MIB),))).faults if "GPU02" in f
+        f for f in plan(release(), healthy(nodes=(node("gpu-a", card_mib=32 * GIB_MIB),))).failed if "GPU02" in f
     )
     assert "32.8 GB of weights on each of 2 GPUs" in fault
     assert "needed 37.2 GB" in fault
@@ -220,10 +220,10 @@ def test_a_card_of_48_gib_is_enough_and_an_unlabelled_one_gets_the_benefit_of_th
 def test_a_component_that_is_still_starting_is_waited_for() -> None:
     starting = (deployment("rbgs-controller-manager", 0), deployment("alibabacloud-erdma-controller"))
     found = plan(release(), healthy(deployments=starting))
-    assert found.waits == (
+    assert found.waiting == (
         "RBG02 RoleBasedGroup operator: Deployment kube-system/rbgs-controller-manager has 0 of 2 replicas available",
     )
-    assert not found.faults
+    assert not found.failed
 
 
 def test_tcp_needs_no_erdma() -> None:
@@ -248,7 +248,7 @@ def test_gpus_of_a_node_with_a_broken_fabric_do_not_count() -> None:
 def test_a_node_that_takes_no_pods_or_is_not_selected_does_not_count() -> None:
     assert _faults(healthy(nodes=(node("gpu-a", gpus=2), node("gpu-b", unschedulable=True)))) == ["GPU01"]
     chosen = release("serving.nodeSelector={kubernetes.io/hostname: gpu-a}")
-    assert plan(chosen, healthy(pods=(pod("gpu-a", 8),))).faults
+    assert plan(chosen, healthy(pods=(pod("gpu-a", 8),))).failed
 
 
 def test_pods_that_ended_hold_no_gpus() -> None:
@@ -287,19 +287,19 @@ def test_a_service_of_that_name_in_another_namespace_gives_no_gpus() -> None:
     pods = [pod(on, 6, **labels_of(old, "prefill")) for on in ("gpu-a", "gpu-b")]
     for found in pods:
         found["metadata"]["namespace"] = "elsewhere"
-    assert plan(release("rollout.strategy=Recreate"), healthy(pods=tuple(pods))).faults
+    assert plan(release("rollout.strategy=Recreate"), healthy(pods=tuple(pods))).failed
 
 
 def test_every_denied_permission_is_named() -> None:
     rights = {right: right.resource != "rolebasedgroups" for right in rights_of_one(release().service)}
-    faults = plan(release(), healthy(rights=rights)).faults
+    faults = plan(release(), healthy(rights=rights)).failed
     assert len(faults) == 5
     assert "permission to patch rolebasedgroups.workloads.x-k8s.io in namespace default" in "".join(faults)
 
 
 def test_a_permission_that_the_account_of_another_step_lacks_is_named_before_any_byte_moves() -> None:
     rights = {right: right.resource != "persistentvolumes" for right in rights_of_accounts(release().service)}
-    faults = plan(release(), healthy(rights=rights)).faults
+    faults = plan(release(), healthy(rights=rights)).failed
     assert (
         "permission to delete persistentvolumes for system:serviceaccount:slipway:slipway-create-volume. Next: "
         in faults[5]
@@ -310,7 +310,7 @@ def test_a_permission_that_the_account_of_another_step_lacks_is_named_before_any
 def test_a_secret_that_this_account_may_not_read_is_not_taken_for_absent() -> None:
     found = plan(release(), healthy(secret=Refusal("may not get secrets")))
     assert found.converged
-    assert any("is not looked at: may not get secrets" in line for line in found.kept)
+    assert any("is not looked at: may not get secrets" in line for line in found.ok)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_recreate_gives_back_what_the_other_release_holds_under_a_quota() -> Non
     pods = tuple(pod("gpu-a", 2, **other) for _ in range(3))
     facts = healthy(pods=pods, quotas=(quota("default", {GPUS: "6"}, **{GPUS: "6"}),))
     assert "QUO02" in _faults(facts)
-    assert [fault for fault in plan(release("rollout.strategy=Recreate"), facts).faults if "QUO02" in fault] == []
+    assert [fault for fault in plan(release("rollout.strategy=Recreate"), facts).failed if "QUO02" in fault] == []
 
 
 def test_every_check_has_its_paragraph_in_the_catalogue() -> None:
@@ -350,4 +350,4 @@ def test_every_check_has_its_paragraph_in_the_catalogue() -> None:
 
 def _faults(facts: PlatformFacts) -> list[str]:
     found: Plan = plan(release(), facts)
-    return [fault.split()[0] for fault in found.faults]
+    return [fault.split()[0] for fault in found.failed]

@@ -15,8 +15,8 @@ from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.samples import release
 
 RELEASE = release()
-AT_REST = Plan(kept=("as wanted",))
-WAITING = Plan(waits=("the counters to move",))
+AT_REST = Plan(ok=("as wanted",))
+WAITING = Plan(waiting=("the counters to move",))
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ FOUND: dict[str, tuple[Plan | Exception, str]] = {
         "would update RoleBasedGroup/default/a (spec.roles[prefill].replicas: 1 -> 2)",
     ),
     "changes": (Plan((SCALED, Change("delete", "Service/default/b"))), f"would {SCALED}, and 1 more"),
-    "a wait": (Plan(waits=("prefill 1/2 ready",)), "waits for: prefill 1/2 ready"),
-    "a fault": (Plan((SCALED,), waits=("x",), faults=("it is foreign",)), "finds: it is foreign"),
+    "a wait": (Plan(waiting=("prefill 1/2 ready",)), "waits for: prefill 1/2 ready"),
+    "a fault": (Plan((SCALED,), waiting=("x",), failed=("it is foreign",)), "finds: it is foreign"),
 }
 ERRORS: dict[str, StepError] = {
     "a refusal": Blocked("not allowed to get services", "grant it"),

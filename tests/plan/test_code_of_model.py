@@ -85,7 +85,7 @@ def found(
         source or MemorySource(dict(files)),
     )
     plan = step.plan(step.observe())
-    return tuple([line for line in lines if line.startswith("MOD01")] for lines in (plan.faults, plan.kept))  # type: ignore[return-value]  # two
+    return tuple([line for line in lines if line.startswith("MOD01")] for lines in (plan.failed, plan.ok))  # type: ignore[return-value]  # two
 
 
 @pytest.mark.parametrize(

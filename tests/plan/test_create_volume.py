@@ -52,7 +52,7 @@ def test_secret_then_volume_then_claim_are_made() -> None:
 def test_bound_to_each_other_is_done() -> None:
     found = plan(RELEASE, Facts(bound_volume(), bound_claim(), looks(VOLUME, CLAIM)))
     assert found.converged
-    assert found.kept[-1] == f"PersistentVolumeClaim/default/{NAME} is Bound to PersistentVolume/{NAME}"
+    assert found.ok[-1] == f"PersistentVolumeClaim/default/{NAME} is Bound to PersistentVolume/{NAME}"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_bound_to_each_other_is_done() -> None:
 def test_half_bound_is_waited_for(found_volume: Manifest, found_claim: Manifest) -> None:
     found = plan(RELEASE, Facts(found_volume, found_claim, looks(VOLUME, CLAIM)))
     assert not found.changes
-    assert "both must be Bound" in found.waits[0]
+    assert "both must be Bound" in found.waiting[0]
 
 
 @pytest.mark.parametrize(
@@ -82,16 +82,16 @@ def test_what_an_apply_cannot_mend_is_a_fault_with_its_command(
 ) -> None:
     found = plan(RELEASE, Facts(found_volume, found_claim, ()))
     assert not found.changes
-    assert len(found.faults) == 1
-    assert words in found.faults[0]
-    assert "Next: " in found.faults[0]
+    assert len(found.failed) == 1
+    assert words in found.failed[0]
+    assert "Next: " in found.failed[0]
 
 
 def test_an_object_of_another_owner_is_a_fault_also_beside_a_volume_that_would_be_made_anew() -> None:
     found = plan(
         RELEASE, Facts(bound_volume("Released", uid="gone"), None, (), foreign=("Secret/default/x belongs to chat",))
     )
-    assert found == Plan(faults=("Secret/default/x belongs to chat",))
+    assert found == Plan(failed=("Secret/default/x belongs to chat",))
 
 
 def test_our_released_volume_is_made_anew() -> None:

@@ -32,8 +32,8 @@ def seen(*nodes: Manifest, in_pods: bool = True) -> PlatformFacts:
 
 def said(found: PlatformFacts, *overrides: str) -> tuple[list[str], list[str]]:
     made = plan(release(*overrides), found)
-    return [line for line in made.kept if line.startswith("NOD01")], [
-        line for line in made.faults if line.startswith("NOD01")
+    return [line for line in made.ok if line.startswith("NOD01")], [
+        line for line in made.failed if line.startswith("NOD01")
     ]
 
 

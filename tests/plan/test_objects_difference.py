@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from steps.kinds import FIELD_MANAGER, Manifest
-from steps.objects.converging import Apply, Delete, Look, deletion, look, plan_objects
+from steps.objects.converging import Apply, Delete, ObjectObservation, deletion, observe_object, plan_objects
 from steps.objects.difference import differences, reason
 from steps.objects.field_managers import last_writer, owns
 from steps.objects.volume import secret
@@ -73,7 +73,7 @@ def test_a_changed_secret_shows_no_value_anywhere() -> None:
         "kubectl.kubernetes.io/last-applied-configuration": str(before["data"]),
     }
     wanted = secret(release(), KEY)
-    (change,) = plan_objects([Look(wanted, before, live(wanted))]).changes
+    (change,) = plan_objects([ObjectObservation(wanted, before, live(wanted))]).changes
     shown = f"{change} {change.reason} {change.before} {change.after} {change!r}"
     for values in (before["data"], wanted["data"]):
         assert not any(value in shown for value in values.values())
@@ -87,10 +87,12 @@ def test_absent_wanted_and_leaving_objects_are_planned_as_such() -> None:
     )
     leaving = deleted(live(three))
     leaving["metadata"]["finalizers"] = ["kubernetes.io/pvc-protection"]
-    plan = plan_objects([absent(one), as_wanted(two), Look(three, leaving, None)])
+    plan = plan_objects([absent(one), as_wanted(two), ObjectObservation(three, leaving, None)])
     assert [str(change) for change in plan.changes] == ["create ConfigMap/default/a (absent)"]
-    assert plan.kept == ("ConfigMap/default/b",)
-    assert plan.waits == ("ConfigMap/default/c to be gone: it is being deleted, held by kubernetes.io/pvc-protection",)
+    assert plan.ok == ("ConfigMap/default/b",)
+    assert plan.waiting == (
+        "ConfigMap/default/c to be gone: it is being deleted, held by kubernetes.io/pvc-protection",
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ def test_a_change_stays_the_same_change_however_it_is_undone() -> None:
     """Two controllers that fight would else go on for ever, with another value each time."""
     wanted = group_of(release())
     drifts = [live(changed(wanted, "spec", "roles", 1, "replicas", to=count)) for count in (4, 5)]
-    first, second = (plan_objects([Look(wanted, drift, live(wanted))]).changes[0] for drift in drifts)
+    first, second = (plan_objects([ObjectObservation(wanted, drift, live(wanted))]).changes[0] for drift in drifts)
     assert first == second
     assert first.reason != second.reason
     assert deletion(live(wanted, uid="1"), "") == deletion(live(wanted, uid="2"), "")
@@ -186,4 +188,4 @@ class Busy:
 def test_what_a_controller_writes_between_two_reads_is_no_difference(writes: int, differs: bool) -> None:
     wanted = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}
     cluster: Any = Busy(writes)
-    assert bool(plan_objects([look(cluster, wanted)]).changes) is differs
+    assert bool(plan_objects([observe_object(cluster, wanted)]).changes) is differs

@@ -9,79 +9,79 @@ import pytest
 
 from steps.kinds import HASH_LABEL, V1ALPHA2, Manifest
 from steps.objects.group_operator import GroupOperator
-from steps.rollout.observation import GroupLook
-from steps.rollout.readiness import gate, settled, signature
+from steps.rollout.observation import GroupObservation
+from steps.rollout.readiness import fingerprint, gate, stable
 from tests.support.group_world import OPERATOR, deleted, event, group_of, ready_group
 from tests.support.samples import release
 
 WANTED = group_of(release())
 NEW_API = GroupOperator(V1ALPHA2, "s-")
 GROUP = release().group
-Spoil = Callable[[GroupLook], GroupLook]
+Spoil = Callable[[GroupObservation], GroupObservation]
 
 
-def spoiled(look: GroupLook) -> GroupLook:
-    return copy.deepcopy(look)
+def spoiled(observed: GroupObservation) -> GroupObservation:
+    return copy.deepcopy(observed)
 
 
 def group_status(**status: Any) -> Spoil:
-    def spoil(look: GroupLook) -> GroupLook:
-        assert look.group is not None
-        look.group["status"].update(status)
-        return look
+    def spoil(observed: GroupObservation) -> GroupObservation:
+        assert observed.group is not None
+        observed.group["status"].update(status)
+        return observed
 
     return spoil
 
 
 def generation(number: int) -> Spoil:
-    def spoil(look: GroupLook) -> GroupLook:
-        assert look.group is not None
-        look.group["metadata"]["generation"] = number
-        look.group["status"]["roleStatuses"] = []
-        return look
+    def spoil(observed: GroupObservation) -> GroupObservation:
+        assert observed.group is not None
+        observed.group["metadata"]["generation"] = number
+        observed.group["status"]["roleStatuses"] = []
+        return observed
 
     return spoil
 
 
 def workload(role: str, section: str, **values: Any) -> Spoil:
-    def spoil(look: GroupLook) -> GroupLook:
-        found = look.workloads[role]
+    def spoil(observed: GroupObservation) -> GroupObservation:
+        found = observed.workloads[role]
         assert found is not None
         found[section].update(values)
-        return look
+        return observed
 
     return spoil
 
 
 def without_workload(role: str) -> Spoil:
-    return lambda look: replace(look, workloads={**look.workloads, role: None})
+    return lambda observed: replace(observed, workloads={**observed.workloads, role: None})
 
 
 def old_template(role: str) -> Spoil:
-    def spoil(look: GroupLook) -> GroupLook:
-        found = look.workloads[role]
+    def spoil(observed: GroupObservation) -> GroupObservation:
+        found = observed.workloads[role]
         assert found is not None
         found["spec"]["template"]["metadata"]["labels"][HASH_LABEL] = "older"
-        return look
+        return observed
 
     return spoil
 
 
 def partition(role: str, number: int) -> Spoil:
-    def spoil(look: GroupLook) -> GroupLook:
-        found = look.workloads[role]
+    def spoil(observed: GroupObservation) -> GroupObservation:
+        found = observed.workloads[role]
         assert found is not None
         found["spec"]["updateStrategy"]["rollingUpdate"]["partition"] = number
-        return look
+        return observed
 
     return spoil
 
 
 def pod(index: int, change: Callable[[Manifest], Any]) -> Spoil:
-    def spoil(look: GroupLook) -> GroupLook:
-        pods = list(look.pods)
+    def spoil(observed: GroupObservation) -> GroupObservation:
+        pods = list(observed.pods)
         pods[index] = change(pods[index]) or pods[index]
-        return replace(look, pods=tuple(pods))
+        return replace(observed, pods=tuple(pods))
 
     return spoil
 
@@ -95,14 +95,14 @@ def unready(found: Manifest) -> None:
 
 
 def without_pod(index: int) -> Spoil:
-    return lambda look: replace(look, pods=look.pods[:index] + look.pods[index + 1 :])
+    return lambda observed: replace(observed, pods=observed.pods[:index] + observed.pods[index + 1 :])
 
 
 def with_pod_again(index: int) -> Spoil:
-    def spoil(look: GroupLook) -> GroupLook:
-        extra = copy.deepcopy(look.pods[index])
+    def spoil(observed: GroupObservation) -> GroupObservation:
+        extra = copy.deepcopy(observed.pods[index])
         extra["metadata"] |= {"name": "one-more", "uid": "one-more"}
-        return replace(look, pods=(*look.pods, extra))
+        return replace(observed, pods=(*observed.pods, extra))
 
     return spoil
 
@@ -113,7 +113,7 @@ def test_a_group_that_serves_passes() -> None:
     words = (
         f"RoleBasedGroup/default/{GROUP} serves: prefill 2/2, decode 1/1, router 1/1 ready, all of the wanted template"
     )
-    assert plan.kept == (words,)
+    assert plan.ok == (words,)
 
 
 def test_a_group_of_the_newer_api_passes() -> None:
@@ -122,8 +122,8 @@ def test_a_group_of_the_newer_api_passes() -> None:
 
 
 LIES: dict[str, tuple[Spoil, str]] = {
-    "no group": (lambda look: replace(look, group=None), "to exist"),
-    "group is leaving": (lambda look: replace(look, group=deleted(look.group or {})), "is being deleted"),
+    "no group": (lambda observed: replace(observed, group=None), "to exist"),
+    "group is leaving": (lambda observed: replace(observed, group=deleted(observed.group or {})), "is being deleted"),
     "generation not seen": (generation(4), "generation 4, observed 1"),
     "not Ready": (
         group_status(conditions=[{"type": "Ready", "status": "False", "reason": "RoleNotReady"}]),
@@ -152,45 +152,45 @@ LIES: dict[str, tuple[Spoil, str]] = {
 def test_the_gate_stays_shut(lie: str) -> None:
     spoil, words = LIES[lie]
     plan = gate(WANTED, spoil(spoiled(ready_group(WANTED))))
-    assert len(plan.waits) == 1
-    assert not plan.faults
-    assert words in plan.waits[0]
+    assert len(plan.waiting) == 1
+    assert not plan.failed
+    assert words in plan.waiting[0]
 
 
 def test_the_newer_api_counts_pods_that_are_updated_and_ready() -> None:
     wanted = group_of(release(), NEW_API)
-    look = workload("prefill", "status", updatedReadyReplicas=1)(spoiled(ready_group(wanted)))
-    assert "to count 2: updatedReadyReplicas 1" in gate(wanted, look).waits[0]
+    observed = workload("prefill", "status", updatedReadyReplicas=1)(spoiled(ready_group(wanted)))
+    assert "to count 2: updatedReadyReplicas 1" in gate(wanted, observed).waiting[0]
 
 
 def test_a_group_kept_as_stateful_sets_is_looked_up_as_such_under_the_newer_api() -> None:
     wanted = group_of(release(), NEW_API)
-    look = spoiled(ready_group(wanted))
-    assert look.group is not None
-    for role in look.group["spec"]["roles"]:
+    observed = spoiled(ready_group(wanted))
+    assert observed.group is not None
+    for role in observed.group["spec"]["roles"]:
         role["annotations"] = {"rbg.workloads.x-k8s.io/role-workload-type": "apps/v1/StatefulSet"}
-    assert gate(wanted, replace(look, workloads=ready_group(WANTED).workloads)).converged
+    assert gate(wanted, replace(observed, workloads=ready_group(WANTED).workloads)).converged
 
 
 def test_an_old_operator_that_leaves_its_generation_behind_is_believed_by_its_counts() -> None:
-    look = spoiled(ready_group(WANTED))
-    assert look.group is not None
-    look.group["metadata"]["generation"] = 5
-    assert gate(WANTED, look).converged
+    observed = spoiled(ready_group(WANTED))
+    assert observed.group is not None
+    observed.group["metadata"]["generation"] = 5
+    assert gate(WANTED, observed).converged
 
 
 def test_one_line_says_how_far_each_role_is() -> None:
-    look = without_pod(3)(pod(0, unready)(spoiled(ready_group(WANTED))))
+    observed = without_pod(3)(pod(0, unready)(spoiled(ready_group(WANTED))))
     prefill = f"prefill 1/2 ready: {GROUP}-prefill-0 is Running but not Ready"
     router = "router 0/1 ready: not all pods are created"
-    assert gate(WANTED, look).waits == (f"{prefill}, decode 1/1 ready, {router}",)
+    assert gate(WANTED, observed).waiting == (f"{prefill}, decode 1/1 ready, {router}",)
 
 
 def test_a_role_that_the_operator_holds_back_says_why() -> None:
-    look = without_workload("router")(without_pod(3)(spoiled(ready_group(WANTED))))
-    assert look.group is not None
-    look = replace(look, events=(event(look.group, "DependencyNotMet", "decode is not ready"),))
-    assert gate(WANTED, look).waits[0].endswith("the operator says DependencyNotMet: decode is not ready")
+    observed = without_workload("router")(without_pod(3)(spoiled(ready_group(WANTED))))
+    assert observed.group is not None
+    observed = replace(observed, events=(event(observed.group, "DependencyNotMet", "decode is not ready"),))
+    assert gate(WANTED, observed).waiting[0].endswith("the operator says DependencyNotMet: decode is not ready")
 
 
 def test_a_volume_that_cannot_be_mounted_explains_the_pod() -> None:
@@ -201,9 +201,9 @@ def test_a_volume_that_cannot_be_mounted_explains_the_pod() -> None:
             "state": {"waiting": {"reason": "ContainerCreating"}},
         }
 
-    look = pod(2, creating)(spoiled(ready_group(WANTED)))
-    look = replace(look, events=(event(look.pods[2], "FailedMount", "bucket does not exist"),))
-    assert f"{GROUP}-decode-0 is ContainerCreating (bucket does not exist)" in gate(WANTED, look).waits[0]
+    observed = pod(2, creating)(spoiled(ready_group(WANTED)))
+    observed = replace(observed, events=(event(observed.pods[2], "FailedMount", "bucket does not exist"),))
+    assert f"{GROUP}-decode-0 is ContainerCreating (bucket does not exist)" in gate(WANTED, observed).waiting[0]
 
 
 def crashing(found: Manifest) -> None:
@@ -218,21 +218,21 @@ def crashing(found: Manifest) -> None:
 
 def test_a_pod_that_cannot_come_up_ends_the_wait_with_its_reason() -> None:
     plan = gate(WANTED, pod(2, crashing)(spoiled(ready_group(WANTED))))
-    assert len(plan.faults) == 1
-    assert "no such device erdma_0" in plan.faults[0]
+    assert len(plan.failed) == 1
+    assert "no such device erdma_0" in plan.failed[0]
 
 
 @pytest.mark.parametrize("leaving", [relabelled, deleted])
 def test_a_broken_pod_on_its_way_out_ends_nothing(leaving: Callable[[Manifest], Any]) -> None:
-    look = pod(2, leaving)(pod(2, crashing)(spoiled(ready_group(WANTED))))
-    assert not gate(WANTED, look).faults
+    observed = pod(2, leaving)(pod(2, crashing)(spoiled(ready_group(WANTED))))
+    assert not gate(WANTED, observed).failed
 
 
 def test_a_group_that_was_seen_to_become_ready_must_be_seen_so_twice() -> None:
     ready = ready_group(WANTED)
-    starting = signature(pod(1, unready)(spoiled(ready)))
-    assert "to stay ready" in settled(WANTED, ready, starting).waits[0]
-    assert settled(WANTED, ready, signature(ready)).converged
+    starting = fingerprint(pod(1, unready)(spoiled(ready)))
+    assert "to stay ready" in stable(WANTED, ready, starting).waiting[0]
+    assert stable(WANTED, ready, fingerprint(ready)).converged
 
 
 def test_a_restart_between_two_looks_counts_as_falling_back() -> None:
@@ -241,11 +241,11 @@ def test_a_restart_between_two_looks_counts_as_falling_back() -> None:
     def restarted(found: Manifest) -> None:
         found["status"]["containerStatuses"][0]["restartCount"] = 1
 
-    assert settled(WANTED, pod(0, restarted)(spoiled(ready)), signature(ready)).waits
+    assert stable(WANTED, pod(0, restarted)(spoiled(ready)), fingerprint(ready)).waiting
 
 
 def test_a_group_that_is_ready_at_the_first_look_needs_no_second() -> None:
-    assert settled(WANTED, ready_group(WANTED), None).converged
+    assert stable(WANTED, ready_group(WANTED), None).converged
 
 
 def test_the_operator_of_the_samples_is_the_common_one() -> None:

@@ -16,7 +16,7 @@ from steps.objects.pod_template import spec_hash
 from steps.release import RENDERING, Release
 from steps.rollout.observation import template_of
 from tests.support.samples import RECORDED, ROOT, release
-from workflows.simulator.engine.flags import UsageError, parse_router, parse_worker
+from workflows.simulator.core.engine.flags import UsageError, parse_router, parse_worker
 
 SCHEMAS = RECORDED / "schemas" / "rbg"
 GOLDEN = ROOT / "tests" / "plan" / "golden"

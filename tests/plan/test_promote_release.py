@@ -7,7 +7,7 @@ import pytest
 
 from steps.kinds import Manifest
 from steps.objects import record, services, volume
-from steps.objects.converging import Look
+from steps.objects.converging import ObjectObservation
 from steps.objects.record import NOW, PROMOTED_AT, Entry, Record
 from steps.promote_release import Facts, endpoint, plan
 from steps.release import Release
@@ -41,10 +41,10 @@ def facts(**changes: Any) -> Facts:
     """The new release serves beside the old one, which takes the traffic."""
     found = changes.pop("record", record_of(OLD, OLDEST))
     wanted = record.record(service(), record.promoted(found, entry(NEW)))
-    moving = Look(
+    moving = ObjectObservation(
         services.traffic_service(NEW), live(services.traffic_service(OLD)), live(services.traffic_service(NEW))
     )
-    writing = Look(wanted, live(record.record(service(), found)), live(wanted))
+    writing = ObjectObservation(wanted, live(record.record(service(), found)), live(wanted))
     return Facts(
         **{
             "operator": OPERATOR,
@@ -108,20 +108,20 @@ def test_a_release_that_does_not_serve_gets_no_traffic() -> None:
     assert broken.pods
     after = plan(NEW, facts(group=type(broken)(broken.group, broken.workloads, broken.pods[1:])))
     assert not after.changes
-    assert "prefill 1/2 ready" in after.waits[0]
+    assert "prefill 1/2 ready" in after.waiting[0]
 
 
 def test_a_release_that_was_never_rolled_out_is_a_fault() -> None:
     after = plan(NEW, facts(group=type(ready_group(group_of(NEW)))(None)))
-    assert "does not exist" in after.faults[0]
-    assert "Next: submit a new run" in after.faults[0]
+    assert "does not exist" in after.failed[0]
+    assert "Next: submit a new run" in after.failed[0]
 
 
 @pytest.mark.parametrize("proved", ["", OLD.id])
 def test_a_release_that_this_run_did_not_prove_gets_neither_traffic_nor_a_record(proved: str) -> None:
     after = plan(NEW, facts(proved=proved))
-    assert (after.changes, after.waits) == ((), ())
-    (fault,) = after.faults
+    assert (after.changes, after.waiting) == ((), ())
+    (fault,) = after.failed
     assert f"release {NEW.id} was not proved in this run: --proved-release is {proved or 'absent'}" in fault
     assert "Next: run smoke-test" in fault
 
@@ -136,9 +136,9 @@ def test_a_service_of_somebody_else_keeps_its_traffic() -> None:
     foreign = live(services.traffic_service(NEW))
     foreign["metadata"]["labels"] = {}
     written = facts().looks[1]
-    after = plan(NEW, facts(looks=(Look(services.traffic_service(NEW), foreign, None), written)))
+    after = plan(NEW, facts(looks=(ObjectObservation(services.traffic_service(NEW), foreign, None), written)))
     assert not after.changes
-    assert "it was not made by Slipway" in after.faults[0]
+    assert "it was not made by Slipway" in after.failed[0]
 
 
 def test_the_volume_of_the_release_before_stays_and_older_ones_go() -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from steps.document.overrides import InForce
 from steps.reconcile.plan import Plan
+from steps.report.argo_nodes import read_run
 from steps.report.run import Run, TaskResult
-from steps.report.run_end import Account, Failure, RunEnd
+from steps.report.run_end import Failure, ObservedRun, RunEnd
 from steps.report_run import Facts, Told, plan, summary
 from tests.support.argo_world import Attempt, nodes
 from tests.support.samples import service
@@ -31,7 +32,7 @@ AT_WORK = TaskResult("report-run", "Running", at_exit=True)
 
 
 def facts(*tasks: TaskResult, **changes: Any) -> Facts:
-    return replace(Facts(Account(Run("nightly-7", "Running", tasks=tasks)), "ab12cd34"), **changes)
+    return replace(Facts(ObservedRun(Run("nightly-7", "Running", tasks=tasks)), "ab12cd34"), **changes)
 
 
 def planned(run: RunEnd, found: Facts, *, tells: bool = True) -> Plan:
@@ -77,32 +78,32 @@ def test_people_are_told_also_that_nothing_could_be_put_back() -> None:
 
 
 def test_what_is_not_known_is_said_and_told() -> None:
-    found = message(FAILED, Facts(Account(unread="it is offloaded"), release=None))
+    found = message(FAILED, Facts(ObservedRun(unread="it is offloaded"), release=None))
     assert found["text"] == (
         "run nightly-7: Failed; what was put back is not known; which release of qwen3-32b serves is not known"
     )
     assert (
         "what the tasks did is not known: it is offloaded"
-        in planned(FAILED, Facts(Account(unread="it is offloaded"))).kept
+        in planned(FAILED, Facts(ObservedRun(unread="it is offloaded"))).ok
     )
 
 
 def test_people_are_told_once_and_only_if_the_document_names_them() -> None:
     assert planned(FAILED, facts(*TASKS, told=True)).converged
     assert planned(FAILED, facts(*TASKS), tells=False).converged
-    assert planned(RunEnd.of("", ""), facts(*TASKS)) == Plan(kept=("no status of a run was given, so no one is told",))
+    assert planned(RunEnd.of("", ""), facts(*TASKS)) == Plan(ok=("no status of a run was given, so no one is told",))
 
 
 def test_a_way_back_that_argo_has_not_written_yet_is_waited_for_some_looks() -> None:
     late = facts(*TASKS, TaskResult("roll-back", "Running", at_exit=True))
-    assert planned(FAILED, late).waits == ("Argo to write how roll-back ended",)
+    assert planned(FAILED, late).waiting == ("Argo to write how roll-back ended",)
     assert planned(FAILED, replace(late, last_look=True)).changes
     assert planned(SUCCEEDED, late).changes
 
 
 def test_each_failed_task_is_in_the_recap_and_what_was_left_out_is_not() -> None:
     skipped = TaskResult("roll-back", "Skipped", at_exit=True)
-    assert planned(FAILED, facts(*TASKS, skipped, told=True)).kept == (
+    assert planned(FAILED, facts(*TASKS, skipped, told=True)).ok == (
         "run nightly-7: Failed",
         "smoke-test failed: no KV cache moved",
         "resolve-model: Succeeded (nothing changed, 1 as wanted)",
@@ -124,7 +125,7 @@ def test_an_attempt_that_failed_on_the_way_does_not_make_a_green_run_read_like_a
     green = facts(TaskResult("download-model", "Succeeded", tried=("pod deleted",)))
     words = "Succeeded (tried again on the way: download-model failed: pod deleted)"
     assert words in summary(SERVICE, SUCCEEDED, green)
-    assert planned(SUCCEEDED, green, tells=False).kept[1] == "download-model failed: pod deleted, and was tried again"
+    assert planned(SUCCEEDED, green, tells=False).ok[1] == "download-model failed: pod deleted, and was tried again"
 
 
 def test_the_last_attempt_of_a_task_says_why_it_failed() -> None:
@@ -133,8 +134,8 @@ def test_the_last_attempt_of_a_task_says_why_it_failed() -> None:
         "mirror-model(2:2)": (Attempt("Failed", "no answer", ""), Attempt("Failed", "no such key", "")),
         "roll-back": (Attempt("Failed", "no way back", ""),),
     }
-    run = Run.of({"metadata": {"name": "r"}, "status": {"phase": "Running", "nodes": nodes("r", tasks)}})
-    assert Account(run).failures == (
+    run = read_run({"metadata": {"name": "r"}, "status": {"phase": "Running", "nodes": nodes("r", tasks)}})
+    assert ObservedRun(run).failures == (
         Failure("mirror-model(2:2)", "no such key"),
         Failure("download-model", "pod deleted"),
     )

@@ -27,13 +27,13 @@ WHOLE = listing("config.json", *(f"model-{number:05}-of-00003.safetensors" for n
 
 
 def faults_of(found: Listing, *overrides: str) -> tuple[str, ...]:
-    return resolve_model.plan(service(*overrides), Facts(found)).faults
+    return resolve_model.plan(service(*overrides), Facts(found)).failed
 
 
 def test_a_whole_model_is_told_in_one_line_and_pinned_in_another() -> None:
     plan = resolve_model.plan(service(), Facts(WHOLE))
     assert plan.converged
-    assert plan.kept == ("Qwen/Qwen3-32B@master: 4 files, 12.0 GB", f"model digest {WHOLE.digest}")
+    assert plan.ok == ("Qwen/Qwen3-32B@master: 4 files, 12.0 GB", f"model digest {WHOLE.digest}")
 
 
 def test_the_expected_digest_is_accepted() -> None:

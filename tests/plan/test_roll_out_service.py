@@ -6,10 +6,10 @@ import pytest
 
 from steps.kinds import Manifest
 from steps.objects import services, volume
-from steps.objects.converging import Apply, Delete, Look
+from steps.objects.converging import Apply, Delete, ObjectObservation
 from steps.release import Release
 from steps.roll_out_service import Facts, plan
-from steps.rollout.readiness import signature
+from steps.rollout.readiness import fingerprint
 from tests.support.group_world import OPERATOR, absent, as_wanted, deleted, group_of, live, ready_group
 from tests.support.samples import release
 
@@ -60,19 +60,20 @@ def test_a_ready_group_is_done() -> None:
 
 def test_a_group_that_was_just_started_must_stay_ready() -> None:
     found = serving(NEW)
-    assert plan(NEW, serving(NEW, before=frozenset())).waits
-    assert plan(NEW, serving(NEW, before=signature(found.group))).converged
+    assert plan(NEW, serving(NEW, before=frozenset())).waiting
+    assert plan(NEW, serving(NEW, before=fingerprint(found.group))).converged
 
 
 def test_without_the_operator_nothing_is_tried() -> None:
-    assert "install the RBG operator" in plan(NEW, Facts(None)).faults[0]
+    assert "install the RBG operator" in plan(NEW, Facts(None)).failed[0]
 
 
 def test_another_replica_count_scales_the_group_and_waits_for_it() -> None:
     scaled = release("serving.prefill.replicas=3")
     before, after = live(group_of(OLD)), live(group_of(scaled))
     found = plan(
-        scaled, facts(scaled, looks=(Look(group_of(scaled), before, after),), group=ready_group(group_of(OLD)))
+        scaled,
+        facts(scaled, looks=(ObjectObservation(group_of(scaled), before, after),), group=ready_group(group_of(OLD))),
     )
     (change,) = found.changes
     assert change.action == "update"
@@ -82,7 +83,7 @@ def test_another_replica_count_scales_the_group_and_waits_for_it() -> None:
         scaled,
         facts(scaled, looks=(as_wanted(group_of(scaled)),), group=ready_group(group_of(OLD)), groups=(after,)),
     )
-    assert "prefill 2/3 ready" in waiting.waits[0]
+    assert "prefill 2/3 ready" in waiting.waiting[0]
 
 
 @pytest.mark.parametrize("who", ["traffic", "group", "service"])
@@ -97,8 +98,8 @@ def test_somebody_elses_object_is_not_touched(who: str) -> None:
     place = {"traffic": foreign} if who == "traffic" else {"same_name": (foreign,)}
     found = plan(NEW, facts(NEW, looks=(), **place))
     assert not found.changes
-    assert "it was not made by Slipway" in found.faults[0]
-    assert "kubectl label" in found.faults[0]
+    assert "it was not made by Slipway" in found.failed[0]
+    assert "kubectl label" in found.failed[0]
 
 
 def spoiled(**changes: Any) -> Manifest:
@@ -124,15 +125,15 @@ def test_without_its_volume_a_release_neither_starts_nor_stops_another(
     """A claim that no pod can mount keeps them waiting for ever, and with `Recreate` nothing serves meanwhile."""
     stray = live(group_of(release("serving.image=registry.example.com/llm/sglang:0.5.23-stray")))
     found = plan(strategy, facts(strategy, claim=claim, groups=(live(group_of(OLD)), stray), recorded=OLD.id))
-    assert (found.changes, found.waits) == ((), ())
-    (fault,) = found.faults
+    assert (found.changes, found.waiting) == ((), ())
+    (fault,) = found.failed
     assert f"PersistentVolumeClaim/default/{strategy.volume_name} {words}" in fault
     assert "create-volume makes it. Next: " in fault
 
 
 def test_another_services_object_is_named_with_its_owner() -> None:
     foreign = live(services.traffic_service(release("metadata.name=other")))
-    assert "it belongs to other" in plan(NEW, facts(NEW, looks=(), traffic=foreign)).faults[0]
+    assert "it belongs to other" in plan(NEW, facts(NEW, looks=(), traffic=foreign)).failed[0]
 
 
 def test_blue_green_removes_what_a_killed_run_left_behind() -> None:
@@ -155,7 +156,7 @@ def test_recreate_removes_the_running_group_before_it_starts_another() -> None:
     found = plan(RECREATE, blocked)
     assert targets(found.changes) == [("delete", f"RoleBasedGroup/default/{OLD.group}")]
     assert isinstance(found.changes[0].payload, Delete)
-    assert f"then {RECREATE.group} is created" in found.waits[0]
+    assert f"then {RECREATE.group} is created" in found.waiting[0]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_recreate_removes_the_running_group_before_it_starts_another() -> None:
 def test_recreate_waits_until_the_last_old_pod_is_gone(left: dict[str, Any]) -> None:
     found = plan(RECREATE, facts(RECREATE, looks=(), recorded=OLD.id, **left))
     assert not found.changes
-    assert "to be gone" in found.waits[0]
+    assert "to be gone" in found.waiting[0]
 
 
 def test_recreate_leaves_its_own_group_alone() -> None:
@@ -190,14 +191,14 @@ def test_while_the_record_cannot_be_read_no_group_is_removed_by_either_strategy(
     assert [action for action, _ in targets(found.changes)] == ["create", "create"]
     done = plan(wanted, serving(wanted, groups=groups, older_pods=pods, traffic=traffic, unread=BROKEN))
     assert done.converged
-    assert BROKEN in done.kept
+    assert BROKEN in done.ok
 
 
 def test_a_recreate_that_waits_for_gpus_says_that_the_record_is_in_its_way() -> None:
     waiting = serving(RECREATE, groups=(live(group_of(OLD)),), before=frozenset(), unread=BROKEN)
     found = plan(RECREATE, waiting)
-    assert found.waits[-1] == f"Recreate stops no running release, because none could be put back: {BROKEN}"
-    assert len(plan(NEW, serving(NEW, before=frozenset(), unread=BROKEN)).waits) == len(found.waits) - 1
+    assert found.waiting[-1] == f"Recreate stops no running release, because none could be put back: {BROKEN}"
+    assert len(plan(NEW, serving(NEW, before=frozenset(), unread=BROKEN)).waiting) == len(found.waiting) - 1
 
 
 def test_the_service_of_a_release_leads_to_its_router_alone() -> None:

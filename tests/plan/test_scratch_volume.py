@@ -11,7 +11,7 @@ from steps.kinds import Manifest, Ref
 from steps.objects import scratch_claim
 from steps.reconcile.converge import converge
 from steps.report.run import Run, TaskResult
-from steps.report.run_end import Account, RunEnd
+from steps.report.run_end import ObservedRun, RunEnd
 from steps.report_run import ReportRun, no_retry_needs_scratch
 from tests.support.argo_world import Attempt, nodes
 from tests.support.fakes import FakeClock, RecordingReport
@@ -83,9 +83,9 @@ def test_without_a_run_there_is_no_claim() -> None:
         create(Objects(), "")
 
 
-def account(**phases: str) -> Account:
+def observed(**phases: str) -> ObservedRun:
     tasks = tuple(TaskResult(name.replace("_", "-"), phase) for name, phase in phases.items())
-    return Account(Run(RUN, "Running", tasks=tasks))
+    return ObservedRun(Run(RUN, "Running", tasks=tasks))
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ def account(**phases: str) -> Account:
 def test_a_claim_is_kept_only_while_a_retry_could_go_on_from_it(
     status: str, phases: dict[str, str], spare: bool
 ) -> None:
-    assert no_retry_needs_scratch(RunEnd.of(RUN, status), account(**phases)) == spare
-    assert not no_retry_needs_scratch(RunEnd.of(RUN, status), Account(unread="it is offloaded"))
+    assert no_retry_needs_scratch(RunEnd.of(RUN, status), observed(**phases)) == spare
+    assert not no_retry_needs_scratch(RunEnd.of(RUN, status), ObservedRun(unread="it is offloaded"))
 
 
 def pod(name: str, phase: str, claim: str = CLAIM.name) -> Manifest:

@@ -7,13 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.ports.sglang import Answer, BootstrapRoute, EngineInfo, Metrics, Refusal, RoutedWorker, Sample, Server
+from steps.ports.sglang import (
+    BootstrapRoute,
+    ChatResponse,
+    EngineError,
+    EngineInfo,
+    Metrics,
+    RoutedWorker,
+    Sample,
+    Server,
+)
 from steps.proof.answers import flaws
 from steps.proof.counters import Counters, Handovers, counters, kv_bytes_per_token
-from steps.proof.probe_requests import ASKS, LOOKS, Exchange, Pair, ThroughRouter, next_request
+from steps.proof.probe_requests import ATTEMPTS, READINGS, Pair, ProbeRequest, ThroughRouter, next_request
 from steps.proof.transport import transport
-from steps.proof.worker_endpoints import Member
-from steps.proof.worker_state import Portrait
+from steps.proof.worker_endpoints import WorkerEndpoint
+from steps.proof.worker_state import WorkerState
 from steps.smoke_test import Facts, plan
 from tests.support.samples import release
 
@@ -23,12 +32,12 @@ KIB = 2**10
 BYTES = 128 * KIB  # Qwen3-32B at tensor parallel 2: 64 layers x 2 x 4 KV heads x 128 x 2 bytes
 TOKENS = 100
 MOVED = TOKENS * BYTES / 2**20  # MiB
-ANSWER = Answer(PATH, "Prefill reads, decode writes.", "", "stop", TOKENS, 8)
+ANSWER = ChatResponse(PATH, "Prefill reads, decode writes.", "", "stop", TOKENS, 8)
 PAIRS: tuple[Pair, ...] = (("prefill-0", "decode-0"), ("prefill-1", "decode-0"))
 NAMES = ("prefill-0", "prefill-1", "decode-0")
 
 
-def portrait(name: str, **changes: Any) -> Portrait:
+def worker(name: str, **changes: Any) -> WorkerState:
     role = name.partition("-")[0]
     info = EngineInfo(
         version="0.5.23",
@@ -49,13 +58,13 @@ def portrait(name: str, **changes: Any) -> Portrait:
         launch_command="",
     )
     server = Server("pods", "default", name, 8000, "10.0.0.1")
-    whole = Portrait(
-        member=Member(name, role, f"uid-{name}", name, "sglang", server, replace(server, port=34000)),
+    whole = WorkerState(
+        endpoint=WorkerEndpoint(name, role, f"uid-{name}", name, "sglang", server, replace(server, port=34000)),
         info=replace(info, **{key: value for key, value in changes.items() if hasattr(info, key)}),
         kv_bytes_per_token=float(BYTES),
         checksum="906d8c493c20",
         route=BootstrapRoute(2, 1, "auto") if role == "prefill" else None,
-        direct=Refusal(400, "Disaggregated request received without bootstrap room id"),
+        direct=EngineError(400, "Disaggregated request received without bootstrap room id"),
         transport="rdma",
     )
     return replace(whole, **{key: value for key, value in changes.items() if not hasattr(info, key)})
@@ -80,30 +89,30 @@ def took(**counted: Any) -> Counters:
     return replace(Counters(1, TOKENS, 8, arrived=1), **counted)
 
 
-def exchange(giver: str | None, pair: Pair | None = None, **changes: Any) -> Exchange:
-    """A request that `giver` and decode-0 answered; `changes` are counters by name of the worker."""
+def request(prefill: str | None, pair: Pair | None = None, **changes: Any) -> ProbeRequest:
+    """A request that `prefill` and decode-0 answered; `changes` are counters by name of the worker."""
     after = {name: Counters() for name in NAMES}
-    if giver:
-        after[giver] = gave()
+    if prefill:
+        after[prefill] = gave()
     after["decode-0"] = took()
     after |= {name.replace("_", "-"): counter for name, counter in changes.items()}
-    return Exchange(PAIRS, pair, ANSWER, {name: Counters() for name in NAMES}, after)
+    return ProbeRequest(PAIRS, pair, ANSWER, {name: Counters() for name in NAMES}, after)
 
 
-def facts(*exchanges: Exchange, **changes: Any) -> Facts:
-    proved = exchanges or (exchange("prefill-0"), exchange("prefill-1"))
-    workers = tuple(portrait(name) for name in NAMES)
-    return replace(Facts(workers=workers, routed=routed(*NAMES), exchanges=proved), **changes)
+def facts(*requests: ProbeRequest, **changes: Any) -> Facts:
+    proved = requests or (request("prefill-0"), request("prefill-1"))
+    workers = tuple(worker(name) for name in NAMES)
+    return replace(Facts(workers=workers, routed=routed(*NAMES), requests=proved), **changes)
 
 
 def with_worker(name: str, **changes: Any) -> Facts:
-    return facts(workers=tuple(portrait(each, **(changes if each == name else {})) for each in NAMES))
+    return facts(workers=tuple(worker(each, **(changes if each == name else {})) for each in NAMES))
 
 
 def test_every_pair_that_moved_its_kv_cache_is_kept_with_its_bytes() -> None:
     found = plan(RELEASE, facts())
     assert found.converged
-    assert found.kept == (
+    assert found.ok == (
         "2 prefill and 1 decode workers run SGLang 0.5.23 with /models/Qwen3-32B, the same weights 906d8c493c20",
         "the router sees 2 prefill and 1 decode healthy workers",
         "a chat past the router is refused with 400 by every worker",
@@ -116,8 +125,8 @@ def test_every_pair_that_moved_its_kv_cache_is_kept_with_its_bytes() -> None:
 
 def test_a_router_that_does_not_see_all_workers_is_waited_for() -> None:
     found = plan(RELEASE, facts(routed=routed("prefill-0", "decode-0")))
-    assert found.waits == ("the router to see 2 healthy prefill workers; it sees 1",)
-    assert not found.faults
+    assert found.waiting == ("the router to see 2 healthy prefill workers; it sees 1",)
+    assert not found.failed
 
 
 @pytest.mark.parametrize(
@@ -135,7 +144,7 @@ def test_a_router_that_does_not_see_all_workers_is_waited_for() -> None:
             {"direct": ANSWER},
             "decode-0: a chat past the router was answered (8 tokens), expected a refusal",
         ),
-        ("decode-0", {"direct": Refusal(500, "oom")}, "decode-0: a chat past the router was answered (500: oom)"),
+        ("decode-0", {"direct": EngineError(500, "oom")}, "decode-0: a chat past the router was answered (500: oom)"),
         ("decode-0", {"checksum": "1"}, "the workers differ in weights: prefill-0 has 906d8c493c20, "),
         ("decode-0", {"kv_bytes_per_token": 196608.0}, "decode-0 has 196608; they do not serve the same model"),
         ("decode-0", {"model_override": "{1}"}, "the workers differ in model overrides: prefill-0 has {}, "),
@@ -145,24 +154,24 @@ def test_a_router_that_does_not_see_all_workers_is_waited_for() -> None:
 def test_a_worker_that_is_not_as_rendered_is_a_fault_before_any_request(
     name: str, changes: dict[str, Any], fault: str
 ) -> None:
-    found = plan(RELEASE, replace(with_worker(name, **changes), exchanges=()))
-    assert any(fault in line for line in found.faults), found.faults
+    found = plan(RELEASE, replace(with_worker(name, **changes), requests=()))
+    assert any(fault in line for line in found.failed), found.failed
 
 
 def test_a_log_that_rotated_away_is_said_and_is_no_fault() -> None:
     found = plan(RELEASE, with_worker("decode-0", transport="unknown"))
-    assert not found.faults
-    assert "RDMA is as rendered; the logs of decode-0 no longer tell which transport was taken" in found.kept
+    assert not found.failed
+    assert "RDMA is as rendered; the logs of decode-0 no longer tell which transport was taken" in found.ok
 
 
 def test_a_bootstrap_port_that_the_router_does_not_pass_on_is_a_fault() -> None:
     found = plan(RELEASE, facts(routed=routed(*NAMES, bootstrap_port=8998)))
-    assert found.faults[0].startswith("the router sends requests for http://prefill-0:8000 with bootstrap port 8998")
+    assert found.failed[0].startswith("the router sends requests for http://prefill-0:8000 with bootstrap port 8998")
 
 
 def test_kv_cache_that_is_too_little_for_the_prompt_is_a_fault() -> None:
-    half = exchange("prefill-0", prefill_0=gave(MOVED / 2))
-    assert plan(RELEASE, facts(half)).faults == (
+    half = request("prefill-0", prefill_0=gave(MOVED / 2))
+    assert plan(RELEASE, facts(half)).failed == (
         (
             "the request through the router: prefill-0 moved 6.2 MiB of KV cache for 100 tokens, "
             "expected 12.5 MiB at 131072 bytes a token"
@@ -172,22 +181,22 @@ def test_kv_cache_that_is_too_little_for_the_prompt_is_a_fault() -> None:
 
 def test_kv_cache_may_be_rounded_up_to_whole_pages() -> None:
     workers = tuple(
-        portrait(name, page_size=64, route=BootstrapRoute(2, 64, "auto") if name != "decode-0" else None)
+        worker(name, page_size=64, route=BootstrapRoute(2, 64, "auto") if name != "decode-0" else None)
         for name in NAMES
     )
-    rounded = exchange("prefill-0", prefill_0=gave(128 * BYTES / 2**20))
-    found = plan(RELEASE, facts(rounded, exchange("prefill-1"), workers=workers))
+    rounded = request("prefill-0", prefill_0=gave(128 * BYTES / 2**20))
+    found = plan(RELEASE, facts(rounded, request("prefill-1"), workers=workers))
     assert found.converged
 
 
 def test_an_answer_without_any_transfer_is_waited_for_and_then_a_fault() -> None:
-    nothing = exchange(None)
-    assert plan(RELEASE, facts(nothing)).waits == (
+    nothing = request(None)
+    assert plan(RELEASE, facts(nothing)).waiting == (
         "the counters of the request through the router, which was answered, to move",
     )
-    for _ in range(LOOKS):
+    for _ in range(READINGS):
         nothing = nothing.again(nothing.after)
-    assert plan(RELEASE, facts(nothing)).faults == (
+    assert plan(RELEASE, facts(nothing)).failed == (
         (
             "the request through the router: answered, but no prefill worker handed over KV cache: "
             "found 0 transfers, expected 1"
@@ -195,14 +204,14 @@ def test_an_answer_without_any_transfer_is_waited_for_and_then_a_fault() -> None
     )
 
 
-def tried_twice(**decode: Any) -> Exchange:
+def tried_twice(**decode: Any) -> ProbeRequest:
     """Through the router, whose first try at prefill-1 failed."""
-    taker = replace(took(arrived=2, transfers_failed=1), **decode)
-    return exchange("prefill-0", prefill_1=Counters(arrived=1, transfers_failed=1), decode_0=taker)
+    tried = replace(took(arrived=2, transfers_failed=1), **decode)
+    return request("prefill-0", prefill_1=Counters(arrived=1, transfers_failed=1), decode_0=tried)
 
 
 def test_a_failure_counter_that_moves_beside_a_good_answer_is_a_fault() -> None:
-    assert plan(RELEASE, facts(tried_twice(), exchange("prefill-1"))).faults == (
+    assert plan(RELEASE, facts(tried_twice(), request("prefill-1"))).failed == (
         "prefill-1: num_transfer_failed_reqs_total rose by 1 during the request through the router, expected 0",
         "decode-0: num_transfer_failed_reqs_total rose by 1 during the request through the router, expected 0",
     )
@@ -217,16 +226,16 @@ def test_a_failure_counter_that_moves_beside_a_good_answer_is_a_fault() -> None:
     ],
 )
 def test_a_failure_counter_that_other_clients_may_have_moved_is_told_and_is_no_fault(beside: dict[str, float]) -> None:
-    found = plan(RELEASE, facts(tried_twice(**beside), exchange("prefill-0"), exchange("prefill-1", PAIRS[1])))
+    found = plan(RELEASE, facts(tried_twice(**beside), request("prefill-0"), request("prefill-1", PAIRS[1])))
     assert found.converged
     assert (
         "decode-0: num_transfer_failed_reqs_total rose by 1 during the request through the router; not attributable, "
         "other clients are served"
-    ) in found.kept
+    ) in found.ok
 
 
 def test_clients_that_were_seen_between_two_requests_count_as_well() -> None:
-    later = exchange("prefill-1")
+    later = request("prefill-1")
     passed = {name: Counters(3, 50, 9, arrived=3) for name in NAMES}
     later = replace(
         later,
@@ -234,7 +243,7 @@ def test_clients_that_were_seen_between_two_requests_count_as_well() -> None:
         after={name: add(passed[name], later.after[name]) for name in NAMES},
     )
     assert later.pairs == {PAIRS[1]}
-    assert plan(RELEASE, facts(tried_twice(), later)).faults == ()
+    assert plan(RELEASE, facts(tried_twice(), later)).failed == ()
 
 
 def add(one: Counters, other: Counters) -> Counters:
@@ -242,8 +251,8 @@ def add(one: Counters, other: Counters) -> Counters:
 
 
 def test_a_worker_that_was_started_again_is_named() -> None:
-    again = replace(exchange("prefill-0"), before={name: Counters(requests=5) for name in NAMES})
-    assert any("decode-0: its counters went back" in line for line in plan(RELEASE, facts(again)).faults)
+    again = replace(request("prefill-0"), before={name: Counters(requests=5) for name in NAMES})
+    assert any("decode-0: its counters went back" in line for line in plan(RELEASE, facts(again)).failed)
 
 
 @pytest.mark.parametrize(
@@ -258,40 +267,40 @@ def test_a_worker_that_was_started_again_is_named() -> None:
     ],
 )
 def test_a_request_through_the_router_beside_those_of_others_proves_no_pair(beside: dict[str, Any]) -> None:
-    assert exchange("prefill-0", **beside).pairs == set()
+    assert request("prefill-0", **beside).pairs == set()
 
 
 def test_what_one_rank_has_counted_and_the_other_has_not_is_looked_at_again() -> None:
     between = {rank: Handovers(1 if rank[2] == "0" else 0, MOVED / 2) for rank in gave().ranks}
-    early = exchange("prefill-0", PAIRS[0], prefill_0=replace(gave(), ranks=between))
-    assert not early.settled
-    assert exchange("prefill-0", PAIRS[0]).settled
+    early = request("prefill-0", PAIRS[0], prefill_0=replace(gave(), ranks=between))
+    assert not early.stable
+    assert request("prefill-0", PAIRS[0]).stable
 
 
 def test_with_dp_attention_one_dp_rank_counts_the_whole_handover() -> None:
     ranks = {("0", "0", "0"): Handovers(), ("1", "0", "1"): Handovers(1, MOVED)}
-    found = exchange("prefill-0", PAIRS[0], prefill_0=replace(gave(), ranks=ranks))
+    found = request("prefill-0", PAIRS[0], prefill_0=replace(gave(), ranks=ranks))
     assert found.pairs == {PAIRS[0]}
 
 
-def busy(pair: Pair, **changes: Any) -> Exchange:
+def busy(pair: Pair, **changes: Any) -> ProbeRequest:
     """A pair that answered in a room of its own, while its prefill served another client."""
     prefill = pair[0].replace("-", "_")
     more = gave(MOVED / 3 + MOVED, handovers=2, requests=2, prompt_tokens=TOKENS + 31, arrived=2)
-    return exchange(None, pair, **{prefill: more} | changes)
+    return request(None, pair, **{prefill: more} | changes)
 
 
 def test_bytes_that_others_hide_are_asked_for_again_and_then_called_not_attributable() -> None:
     done = [busy(PAIRS[0]), busy(PAIRS[1])]
-    router = exchange("prefill-0", prefill_1=gave(MOVED / 3))
+    router = request("prefill-0", prefill_1=gave(MOVED / 3))
     assert next_request(PAIRS, [router]) == PAIRS[0]
     assert next_request(PAIRS, [router, *done]) == PAIRS[0]
-    assert next_request(PAIRS, [router, *done, exchange("prefill-0", PAIRS[0])]) == PAIRS[1]
-    end = [router, *done, exchange("prefill-0", PAIRS[0]), *[busy(PAIRS[1])] * (ASKS - 1)]
+    assert next_request(PAIRS, [router, *done, request("prefill-0", PAIRS[0])]) == PAIRS[1]
+    end = [router, *done, request("prefill-0", PAIRS[0]), *[busy(PAIRS[1])] * (ATTEMPTS - 1)]
     assert next_request(PAIRS, end) is None
     found = plan(RELEASE, facts(*end))
     assert found.converged
-    assert found.kept[-3:] == (
+    assert found.ok[-3:] == (
         "prefill-0 -> decode-0 moved 12.5 MiB for 100 tokens, asked directly",
         (
             "prefill-1 -> decode-0 answered in 4 rooms of its own; bytes not attributable, "
@@ -302,47 +311,47 @@ def test_bytes_that_others_hide_are_asked_for_again_and_then_called_not_attribut
 
 
 def test_a_size_that_only_this_request_can_have_moved_is_a_fault_whatever_others_do() -> None:
-    router = exchange("prefill-0", prefill_1=gave(MOVED / 3))
-    tenth = exchange(None, PAIRS[0], prefill_0=gave(MOVED / 10))
-    assert "prefill-0 moved 1.2 MiB of KV cache for 100 tokens" in plan(RELEASE, facts(router, tenth)).faults[0]
+    router = request("prefill-0", prefill_1=gave(MOVED / 3))
+    tenth = request(None, PAIRS[0], prefill_0=gave(MOVED / 10))
+    assert "prefill-0 moved 1.2 MiB of KV cache for 100 tokens" in plan(RELEASE, facts(router, tenth)).failed[0]
 
 
 def test_a_chosen_prefill_that_counts_no_handover_at_all_is_a_fault_whatever_others_do() -> None:
-    silent = replace(exchange("prefill-1", PAIRS[0]), looks=LOOKS)
-    assert plan(RELEASE, facts(busy(PAIRS[1]), silent)).faults == (
+    silent = replace(request("prefill-1", PAIRS[0]), readings=READINGS)
+    assert plan(RELEASE, facts(busy(PAIRS[1]), silent)).failed == (
         ("prefill-0 -> decode-0: answered, but no prefill worker handed over KV cache: found 0 transfers, expected 1"),
     )
 
 
 def test_an_answer_that_no_decode_of_this_release_finished_is_a_fault() -> None:
-    elsewhere = replace(exchange("prefill-0", decode_0=Counters()), looks=LOOKS)
-    assert "no decode worker finished a request" in plan(RELEASE, facts(elsewhere)).faults[0]
+    elsewhere = replace(request("prefill-0", decode_0=Counters()), readings=READINGS)
+    assert "no decode worker finished a request" in plan(RELEASE, facts(elsewhere)).failed[0]
 
 
 def test_the_router_is_asked_first_then_the_pairs_that_it_never_took() -> None:
     assert next_request(PAIRS, []) == ThroughRouter()
-    assert next_request(PAIRS, [exchange("prefill-0")]) == ThroughRouter()
-    assert next_request(PAIRS, [exchange("prefill-0"), exchange("prefill-1")]) is None
-    same = [exchange("prefill-0")] * 4
+    assert next_request(PAIRS, [request("prefill-0")]) == ThroughRouter()
+    assert next_request(PAIRS, [request("prefill-0"), request("prefill-1")]) is None
+    same = [request("prefill-0")] * 4
     assert next_request(PAIRS, same) == ("prefill-1", "decode-0")
-    assert next_request(PAIRS, [*same, exchange("prefill-1", PAIRS[1])]) is None
+    assert next_request(PAIRS, [*same, request("prefill-1", PAIRS[1])]) is None
 
 
 def test_after_a_failure_each_pair_is_asked_once_to_find_the_broken_one() -> None:
-    refused = replace(exchange(None), reply=Refusal(500, "decode_internal_error"))
+    refused = replace(request(None), response=EngineError(500, "decode_internal_error"))
     assert next_request(PAIRS, [refused]) == PAIRS[0]
-    assert next_request(PAIRS, [refused, exchange("prefill-0", PAIRS[0])]) == PAIRS[1]
-    broken = replace(exchange(None, PAIRS[1]), reply=Refusal(500, "decode: KVTransferError"))
-    done = [refused, exchange("prefill-0", PAIRS[0]), broken]
+    assert next_request(PAIRS, [refused, request("prefill-0", PAIRS[0])]) == PAIRS[1]
+    broken = replace(request(None, PAIRS[1]), response=EngineError(500, "decode: KVTransferError"))
+    done = [refused, request("prefill-0", PAIRS[0]), broken]
     assert next_request(PAIRS, done) is None
-    assert plan(RELEASE, facts(*done)).faults == (
+    assert plan(RELEASE, facts(*done)).failed == (
         "the request through the router: no answer, found 500: decode_internal_error",
         "prefill-1 -> decode-0: no answer, found 500: decode: KVTransferError",
     )
 
 
 def test_nothing_is_asked_while_the_counters_of_the_last_request_have_not_followed() -> None:
-    assert next_request(PAIRS, [exchange(None)]) is None
+    assert next_request(PAIRS, [request(None)]) is None
 
 
 @given(prefill=st.integers(1, 4), decode=st.integers(1, 4), choices=st.randoms(use_true_random=False))
@@ -351,12 +360,12 @@ def test_whatever_the_router_chooses_every_pair_is_proved_in_bounded_requests(
 ) -> None:
     pairs = tuple((f"prefill-{p}", f"decode-{d}") for p in range(prefill) for d in range(decode))
     names = sorted({name for pair in pairs for name in pair})
-    done: list[Exchange] = []
+    done: list[ProbeRequest] = []
     while (chosen := next_request(pairs, done)) is not None:
-        giver, taker = choices.choice(pairs) if isinstance(chosen, ThroughRouter) else chosen
-        after = {name: Counters() for name in names} | {giver: gave(), taker: took()}
+        sender, receiver = choices.choice(pairs) if isinstance(chosen, ThroughRouter) else chosen
+        after = {name: Counters() for name in names} | {sender: gave(), receiver: took()}
         pair = None if isinstance(chosen, ThroughRouter) else chosen
-        done.append(Exchange(pairs, pair, ANSWER, {name: Counters() for name in names}, after))
+        done.append(ProbeRequest(pairs, pair, ANSWER, {name: Counters() for name in names}, after))
     assert {pair for each in done for pair in each.pairs} == set(pairs)
     assert len(done) <= 2 * max(prefill, decode) + len(pairs)
 

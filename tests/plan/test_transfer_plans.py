@@ -81,7 +81,7 @@ def test_what_happens_to_each_file(seen: Mapping[str, Any], expected: list[tuple
     plan = mirrored(**seen)
     prefix = f"oss://llm-models/{RELEASE.prefix}/"
     assert [(c.action, c.target.removeprefix(prefix), c.reason) for c in plan.changes] == expected
-    assert not plan.faults
+    assert not plan.failed
 
 
 def test_the_manifest_waits_until_nothing_half_made_is_left() -> None:
@@ -106,7 +106,7 @@ def test_the_state_of_an_object_that_is_mistrusted_stays_until_the_object_is_gon
 
 def test_an_object_without_a_crc_is_never_vouched_for() -> None:
     plan = mirrored(stored={A.path: stored(A, None), B.path: stored(B)})
-    assert "a.safetensors has no CRC-64" in plan.faults[0]
+    assert "a.safetensors has no CRC-64" in plan.failed[0]
 
 
 def test_a_manifest_ends_every_step() -> None:
@@ -116,7 +116,7 @@ def test_a_manifest_ends_every_step() -> None:
         upload_model.plan(RELEASE, SCRATCH, upload_model.Facts(MANIFEST)),
     )
     assert all(plan.converged for plan in plans)
-    assert {plan.kept for plan in plans} == {
+    assert {plan.ok for plan in plans} == {
         (f"oss://llm-models/{RELEASE.prefix}: 2 files, 1.0 kB, verified 1970-01-01T00:00:00+00:00",)
     }
 
@@ -159,7 +159,7 @@ def test_a_download_fetches_what_neither_bucket_nor_scratch_holds(
 def test_what_drafts_have_taken_need_not_be_free(free: int, allocated: int, fits: bool) -> None:
     staged = Staged(free=free, allocated=allocated)
     plan = download_model.plan(RELEASE, SCRATCH, download_model.Facts(None, LISTING, Inventory(), staged))
-    assert bool(plan.faults) is not fits
+    assert bool(plan.failed) is not fits
     assert fits == any(isinstance(change.payload, WriteListing) for change in plan.changes)
 
 
@@ -167,7 +167,7 @@ def test_an_upload_never_begins_without_every_file_that_it_needs() -> None:
     staged = Staged(listing=LISTING, verified=frozenset((A.path,)), exists=True)
     plan = upload_model.plan(RELEASE, SCRATCH, upload_model.Facts(None, Inventory(), staged))
     assert plan.changes == ()
-    assert "does not hold b.json" in plan.faults[0]
+    assert "does not hold b.json" in plan.failed[0]
 
 
 PROVED = CheckpointRecord(
@@ -271,4 +271,4 @@ def test_a_plan_over_3000_files_is_cheap_and_can_be_read() -> None:
     assert [move.file for move in moved] == list(listing.files[2_000:])
     assert len(plan.changes) <= 2 * MOST_LINES
     assert "and 9 more (absent at OSS, 10.0 kB)" in str(plan.changes[-1])
-    assert plan.kept == ("1000 of 3000 files changed, 1.0 MB of 3.0 MB to move; 1000 copied inside the bucket",)
+    assert plan.ok == ("1000 of 3000 files changed, 1.0 MB of 3.0 MB to move; 1000 copied inside the bucket",)

@@ -47,8 +47,8 @@ class OneChange:
 
     def plan(self, done: bool) -> Plan:
         if done:
-            return Plan(kept=("thing is there",))
-        return Plan(changes=(Change("create", "thing", after={"size": 1}),), faults=self.faults)
+            return Plan(ok=("thing is there",))
+        return Plan(changes=(Change("create", "thing", after={"size": 1}),), failed=self.faults)
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
         if self.trouble:
@@ -89,7 +89,7 @@ def termination_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(monkeypatch: pytest.MonkeyPatch, step: Any, *arguments: str) -> int:
     monkeypatch.setattr("steps.__main__.set_up", lambda **_: None)  # it would take the log of the test runner away
     monkeypatch.setitem(wiring.STEPS, "create-volume", lambda _invocation: step)
-    return main(["create-volume", "--service", DOCUMENT, *arguments])
+    return main(["create-volume", "--document", DOCUMENT, *arguments])
 
 
 def test_a_step_that_is_done_says_so_and_leaves_its_outputs(
@@ -190,7 +190,7 @@ def test_check_and_diff_show_what_would_be_done_and_do_nothing(
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["create-volume"], ["dance", "--service", DOCUMENT], ["create-volume", "--service", DOCUMENT, "--fast"]],
+    [[], ["create-volume"], ["dance", "--document", DOCUMENT], ["create-volume", "--document", DOCUMENT, "--fast"]],
 )
 def test_a_wrong_command_line_is_usage(arguments: list[str], capsys: Any) -> None:
     with pytest.raises(SystemExit) as left:
@@ -202,7 +202,7 @@ def test_a_wrong_command_line_is_usage(arguments: list[str], capsys: Any) -> Non
 @pytest.mark.parametrize("digest", ["abc", "", "-", "sha256:" + "A" * 64, "sha256:" + "0" * 65, f"{DIGEST}\n", "{{a}}"])
 def test_a_digest_that_is_none_is_usage_before_even_the_document_is_read(digest: str, capsys: Any) -> None:
     with pytest.raises(SystemExit) as left:
-        main(["create-volume", "--service", "absent.yaml", f"--model-digest={digest}"])
+        main(["create-volume", "--document", "absent.yaml", f"--model-digest={digest}"])
     assert left.value.code == 2
     sentence = f"{digest!r} is no model digest, expected sha256: and 64 lower-case hex digits. Next: pass the digest"
     assert f"argument --model-digest: {sentence}" in capsys.readouterr().err
@@ -223,7 +223,7 @@ def test_a_wrong_document_is_ten_with_every_mistake_and_no_traceback(tmp_path: P
     document, log = tmp_path / "service.yaml", tmp_path / "log"
     document.write_text("apiVersion: slipway/v1\nkind: ModelService\nmetadata: {name: A}\n")
     log.touch()
-    with _steps("resolve-model", "--service", str(document), SLIPWAY_TERMINATION_LOG=str(log)) as process:
+    with _steps("resolve-model", "--document", str(document), SLIPWAY_TERMINATION_LOG=str(log)) as process:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 10
     for mistake in ("metadata.name: found 'A'", "model: found nothing", "store: found nothing"):
@@ -233,7 +233,7 @@ def test_a_wrong_document_is_ten_with_every_mistake_and_no_traceback(tmp_path: P
 
 
 def test_a_document_that_is_not_there_is_ten(tmp_path: Path) -> None:
-    with _steps("resolve-model", "--service", str(tmp_path / "absent.yaml")) as process:
+    with _steps("resolve-model", "--document", str(tmp_path / "absent.yaml")) as process:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 10
     assert "cannot read the document" in out
@@ -243,9 +243,9 @@ def test_a_document_that_is_not_there_is_ten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (["resolve-model", "--service", "{{=1+}}"], 10),
-        (["resolve-model", "--service", DOCUMENT, "--set", "{{=1+}}"], 10),
-        (["mirror-model", "--service", DOCUMENT, "--shard", "{{=1+}}"], 2),
+        (["resolve-model", "--document", "{{=1+}}"], 10),
+        (["resolve-model", "--document", DOCUMENT, "--set", "{{=1+}}"], 10),
+        (["mirror-model", "--document", DOCUMENT, "--shard", "{{=1+}}"], 2),
     ],
 )
 def test_nothing_that_a_step_prints_is_a_template_of_argo(arguments: list[str], code: int) -> None:
@@ -280,7 +280,7 @@ def test_a_step_that_is_asked_to_stop_ends_with_seventy_five_and_its_recap(
         )
         outputs = ("--outputs", str(tmp_path / "out"))
         environment = {"KUBECONFIG": str(kubeconfig), "SLIPWAY_TERMINATION_LOG": str(log)}
-        with _steps("resolve-model", "--service", DOCUMENT, *outputs, **environment) as process:
+        with _steps("resolve-model", "--document", DOCUMENT, *outputs, **environment) as process:
             connection, _ = silent.accept()  # the step has asked, and no answer comes
             for number in signals:
                 process.send_signal(number)
@@ -293,7 +293,7 @@ def test_a_step_that_is_asked_to_stop_ends_with_seventy_five_and_its_recap(
     assert "Traceback" not in out + err
 
 
-@pytest.mark.parametrize("words", [["--help"], ["roll-back", "--service", DOCUMENT, "--check"]])
+@pytest.mark.parametrize("words", [["--help"], ["roll-back", "--document", DOCUMENT, "--check"]])
 def test_a_reader_that_goes_away_ends_a_step_without_a_traceback(words: list[str], tmp_path: Path) -> None:
     shut, end = os.pipe()
     os.close(shut)

@@ -40,9 +40,9 @@ class World:
                 Change("create", name, reason=f"absent, look {len(self.applied)}", last_writer="kubectl-edit")
                 for name in missing
             ),
-            kept=tuple(name for name in self.wanted if name in facts),
-            waits=self.waits,
-            faults=self.faults,
+            ok=tuple(name for name in self.wanted if name in facts),
+            waiting=self.waits,
+            failed=self.faults,
         )
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
@@ -225,6 +225,6 @@ def test_check_mode_fails_where_the_run_would() -> None:
 
 def test_plans_add_up() -> None:
     change = Change("create", "a")
-    both = Plan(changes=(change,), kept=("k",)) + Plan(waits=("w",), faults=("f",))
+    both = Plan(changes=(change,), ok=("k",)) + Plan(waiting=("w",), failed=("f",))
     assert both == Plan((change,), ("k",), ("w",), ("f",))
-    assert [Plan(kept=("k",)).converged, both.converged] == [True, False]
+    assert [Plan(ok=("k",)).converged, both.converged] == [True, False]

@@ -25,7 +25,7 @@ def report_to(stream: io.StringIO, clock: FakeClock | None = None, **options: An
 def test_the_four_words_and_the_recap() -> None:
     stream = io.StringIO()
     report = report_to(stream)
-    report.kept(["claim is bound", "secret is as wanted"])
+    report.ok(["claim is bound", "secret is as wanted"])
     report.changed(Change("create", "PersistentVolume/llm-model-1a2b3c4d5e", "absent"))
     report.waiting(["claim is Pending"])
     report.failed("no GPU")
@@ -44,7 +44,7 @@ def test_the_four_words_and_the_recap() -> None:
 
 def test_one_line_says_whether_anything_changed_and_names_the_first_changes() -> None:
     report = report_to(io.StringIO())
-    report.kept(["a", "b"])
+    report.ok(["a", "b"])
     assert report.in_one_line() == "nothing changed, 2 as wanted"
     report.failed("no GPU")
     assert report.in_one_line() == "nothing changed, 2 as wanted, 1 failed"

@@ -11,14 +11,15 @@ import pytest
 from steps.adapters.kubernetes.cluster import connect
 from steps.errors import Blocked, TransientError
 from steps.reconcile.converge import converge
-from steps.report.run import NOT_FAILED, Run
-from steps.report.run_end import RunEnd, account, workflow_of
+from steps.report.argo_nodes import read_run
+from steps.report.run import NOT_FAILED
+from steps.report.run_end import RunEnd, observe_run, workflow_of
 from steps.report_run import ReportRun
 from tests.support.argo_world import NAMESPACE, SERVICE, ArgoWorld, Attempt, nodes
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.samples import service
-from workflows.simulator import faults
-from workflows.simulator.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS
+from workflows.simulator.core.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS
+from workflows.simulator.faults import request_faults
 
 RUN = "qwen3-32b-nightly"
 TASKS = {"resolve-model": (Attempt(),), "smoke-test": (Attempt("Failed", "no KV cache moved", "nothing changed"),)}
@@ -44,7 +45,7 @@ def failed(world: ArgoWorld) -> ArgoWorld:
     return world
 
 
-def told(world: ArgoWorld, inbox: Inbox, status: str = "Failed") -> tuple[RecordingReport, Any]:
+def reported(world: ArgoWorld, inbox: Inbox, status: str = "Failed") -> tuple[RecordingReport, Any]:
     cluster = connect(world.kubeconfig)
     step = ReportRun(
         service(), cluster, lambda: inbox, RunEnd.of(RUN, status), lambda: workflow_of(cluster, service(), RUN)
@@ -54,13 +55,13 @@ def told(world: ArgoWorld, inbox: Inbox, status: str = "Failed") -> tuple[Record
 
 
 def test_the_recap_names_every_task_that_ended(failed: ArgoWorld) -> None:
-    report, outputs = told(failed, Inbox())
+    report, outputs = reported(failed, Inbox())
     assert report.of("ok") == [
         f"run {RUN}: Failed",
         "smoke-test failed: no KV cache moved",
-        "resolve-model: Succeeded in 42 s (nothing changed, 2 as wanted)",
-        "smoke-test: Failed in 42 s (no KV cache moved)",
-        "roll-back: Succeeded in 42 s (nothing changed, 2 as wanted)",
+        "resolve-model: Succeeded in 42s (nothing changed, 2 as wanted)",
+        "smoke-test: Failed in 42s (no KV cache moved)",
+        "roll-back: Succeeded in 42s (nothing changed, 2 as wanted)",
     ]
     assert outputs.verdict == "removed"
     assert outputs.message == (
@@ -72,10 +73,10 @@ def test_the_recap_names_every_task_that_ended(failed: ArgoWorld) -> None:
 def test_each_end_of_a_run_is_told_also_that_of_a_retry(failed: ArgoWorld) -> None:
     """A Retry ran the exit handler again; once it is green, people heard only that it had failed."""
     inbox = Inbox()
-    told(failed, inbox)
+    reported(failed, inbox)
     green = {**TASKS, "smoke-test": (Attempt("Failed", "no answer"), Attempt()), "promote-release": (Attempt(),)}
     failed.tell(phase="Running", nodes=nodes(RUN, {**green, "roll-back": ()}, root="Succeeded"))
-    told(failed, inbox, "Succeeded")
+    reported(failed, inbox, "Succeeded")
     assert [message["status"] for message in inbox] == ["Failed", "Succeeded"]
     assert "(tried again on the way: smoke-test failed: no answer)" in inbox[1]["text"]
     assert [task["task"] for task in inbox[1]["tasks"]] == ["resolve-model", "smoke-test", "promote-release"]
@@ -84,15 +85,15 @@ def test_each_end_of_a_run_is_told_also_that_of_a_retry(failed: ArgoWorld) -> No
 def test_each_of_three_ends_is_told_once_whatever_other_runs_were_told_in_between(failed: ArgoWorld) -> None:
     """A name that was remembered as told kept the end of a Retry from people, unless another run was told after it."""
     inbox, other = Inbox(), f"{RUN}-other"
-    told(failed, inbox)
-    told(failed, inbox)  # a Retry that failed again is another end
+    reported(failed, inbox)
+    reported(failed, inbox)  # a Retry that failed again is another end
     failed.store.create(failed.kind("Workflow"), {"metadata": {"name": other, "namespace": NAMESPACE}, "spec": {}})
     cluster = connect(failed.kubeconfig)
     step = ReportRun(
         service(), cluster, lambda: inbox, RunEnd.of(other, "Succeeded"), lambda: workflow_of(cluster, service(), other)
     )
     converge(step, RecordingReport(), FakeClock())
-    told(failed, inbox, "Succeeded")
+    reported(failed, inbox, "Succeeded")
     assert [(message["run"], message["status"]) for message in inbox] == [
         (RUN, "Failed"),
         (RUN, "Failed"),
@@ -102,9 +103,9 @@ def test_each_of_three_ends_is_told_once_whatever_other_runs_were_told_in_betwee
 
 
 def test_without_the_right_to_read_its_run_it_does_the_rest(failed: ArgoWorld) -> None:
-    failed.faults.script(f"/workflows/{RUN}", faults.FORBIDDEN, 10)
+    failed.faults.plan(f"/workflows/{RUN}", request_faults.FORBIDDEN, 10)
     inbox = Inbox()
-    report, outputs = told(failed, inbox)
+    report, outputs = reported(failed, inbox)
     assert len(inbox) == 1
     assert "what was put back is not known" in outputs.message
     assert any(
@@ -114,7 +115,7 @@ def test_without_the_right_to_read_its_run_it_does_the_rest(failed: ArgoWorld) -
 
 def test_on_a_cluster_without_argo_there_is_no_recap_and_no_complaint(failed: ArgoWorld) -> None:
     failed.store.delete(CUSTOM_RESOURCE_DEFINITIONS, "workflows.argoproj.io")
-    report, _ = told(failed, Inbox())
+    report, _ = reported(failed, Inbox())
     assert not any("not known" in line for line in report.of("ok"))
 
 
@@ -122,10 +123,10 @@ def test_a_green_run_that_changed_nothing_says_so_in_its_output(world: ArgoWorld
     world.store.create(world.kind("Workflow"), {"metadata": {"name": RUN, "namespace": NAMESPACE}, "spec": {}})
     quiet = {"resolve-model": (Attempt(),), "promote-release": (Attempt(),), "roll-back": ()}
     world.tell(phase="Running", nodes=nodes(RUN, {**quiet, "report-run": (Attempt("Running"),)}))
-    report, outputs = told(world, Inbox(), "Succeeded")
+    report, outputs = reported(world, Inbox(), "Succeeded")
     assert outputs.message.startswith(f"run {RUN}: Succeeded; nothing changed; nothing to put back; ")
     assert not any("roll-back" in line for line in report.of("ok"))
-    (run,) = (Run.of(found) for found in world.runs())
+    (run,) = (read_run(found) for found in world.runs())
     assert [(task.name, task.phase, task.message) for task in run.tasks if task.at_exit] == [
         ("roll-back", "Skipped", NOT_FAILED),
         ("report-run", "Running", ""),
@@ -142,7 +143,7 @@ def test_how_the_way_back_ended_is_waited_for_until_argo_has_written_it(failed: 
     clock = FakeClock(lambda _: failed.tell(phase="Running", nodes=nodes(RUN, AT_WORK, root="Failed")))
     assert converge(step, RecordingReport(), clock).outputs.verdict == "removed"
     failed.tell(phase="Running", nodes=nodes(RUN, late, root="Failed"))
-    _, outputs = told(failed, inbox)  # it never does
+    _, outputs = reported(failed, inbox)  # it never does
     assert outputs.verdict == "not known"
     assert len(inbox) == 2
 
@@ -187,9 +188,9 @@ def _packed(status: dict[str, Any], text: bytes | None = None) -> dict[str, Any]
 
 
 def test_nodes_that_argo_packed_are_read(failed: ArgoWorld) -> None:
-    whole = Run.of(failed.only_run())
+    whole = read_run(failed.only_run())
     _status(failed, _packed)
-    assert Run.of(failed.only_run()) == whole
+    assert read_run(failed.only_run()) == whole
 
 
 GARBLED: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -210,10 +211,10 @@ GARBLED: dict[str, Callable[[dict[str, Any]], Any]] = {
 def test_a_status_that_cannot_be_read_is_said_and_people_are_told(failed: ArgoWorld, how: str) -> None:
     _status(failed, GARBLED[how])
     inbox = Inbox()
-    report, _ = told(failed, inbox)
+    report, _ = reported(failed, inbox)
     assert inbox[0]["status"] == "Failed"
     assert any(line.startswith("what the tasks did is not known: ") for line in report.of("ok")), report.lines
-    found = account(failed.only_run)
+    found = observe_run(failed.only_run)
     assert found.ran(frozenset({"roll-out-service"}))  # it may have
 
 
@@ -222,5 +223,5 @@ def test_a_text_of_100_kilobytes_is_no_part_of_a_template_and_is_told_as_it_is(f
     late = {**AT_WORK, "smoke-test": (Attempt("Failed", hostile, ""),)}
     failed.tell(phase="Running", nodes=nodes(RUN, late, root="Failed"))
     inbox = Inbox()
-    told(failed, inbox)
+    reported(failed, inbox)
     assert inbox[0]["failures"] == [{"task": "smoke-test", "message": hostile}]

@@ -7,7 +7,8 @@ import pytest
 
 from steps.adapters.kubernetes.cluster import connect
 from steps.reconcile.converge import converge
-from steps.report.run import EXIT_TASKS, LEFT_OUT, ROLL_BACK, Run
+from steps.report.argo_nodes import read_run
+from steps.report.run import EXIT_TASKS, NOTHING_TO_DO, ROLL_BACK, Run
 from steps.report.run_end import RunEnd, workflow_of
 from steps.report_run import ReportRun
 from tests.support import samples
@@ -30,7 +31,7 @@ def recorded(name: str) -> dict[str, Any]:
 def run_of(nodes: dict[str, Any], variant: str = "reference") -> Run:
     graph = {"templates": [{"dag": {"tasks": [{"name": task.name} for task in tasks(sample(variant))]}}]}
     status = {"phase": "Succeeded", "nodes": nodes, "storedWorkflowTemplateSpec": graph}
-    return Run.of({"metadata": {"name": "run"}, "status": status})
+    return read_run({"metadata": {"name": "run"}, "status": status})
 
 
 @pytest.mark.parametrize(("name", "variant"), [("quiet", "reference"), ("quiet-in-shards", "in shards")])
@@ -39,11 +40,11 @@ def test_a_run_that_left_its_tasks_out_changed_nothing_and_names_what_serves(nam
     assert run.result == "nothing changed"
     assert run.release == "ab12cd34"
     assert headline(run, 0.0) == "run run Succeeded: nothing changed"
-    left = [task for task in run.tasks if task.left_out]
+    left = [task for task in run.tasks if task.skipped]
     names = {task.name.partition("(")[0] for task in left}
     made_since = {SCRATCH.name}  # the record is older than this task
     assert names == {task.name for task in tasks(sample(variant)) if task.unless_current} - made_since
-    assert all((task.phase, task.message, task.changed) == ("Skipped", LEFT_OUT, False) for task in left)
+    assert all((task.phase, task.message, task.changed) == ("Skipped", NOTHING_TO_DO, False) for task in left)
 
 
 def test_the_node_that_is_only_a_sign_is_no_task() -> None:
@@ -96,7 +97,7 @@ def test_a_task_that_reads_an_output_of_one_that_was_left_out_is_left_out_with_i
     run = run_of(nodes)
     assert run.result == "nothing changed"
     (promotion,) = (task for task in run.tasks if task.name == "promote-release")
-    assert (promotion.left_out, promotion.message) == (True, LEFT_OUT)
+    assert (promotion.skipped, promotion.message) == (True, NOTHING_TO_DO)
 
 
 def test_status_says_it_in_the_list_and_of_the_run(world: ArgoWorld, capsys: Any) -> None:
@@ -107,9 +108,9 @@ def test_status_says_it_in_the_list_and_of_the_run(world: ArgoWorld, capsys: Any
     assert main(["status", "run"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "run run Succeeded: nothing changed, 31s"
-    assert f"  preflight         Skipped    0s  {LEFT_OUT}" in said
-    run = Run.of(world.only_run())
-    assert f"| preflight | Skipped | 0s | {LEFT_OUT} |" in markdown(run, 0.0).splitlines()
+    assert f"  preflight         Skipped    0s  {NOTHING_TO_DO}" in said
+    run = read_run(world.only_run())
+    assert f"| preflight | Skipped | 0s | {NOTHING_TO_DO} |" in markdown(run, 0.0).splitlines()
 
 
 def test_who_follows_it_hears_it_at_the_end(world: ArgoWorld, capsys: Any) -> None:

@@ -9,6 +9,7 @@ import pytest
 from steps.adapters.kubernetes.cluster import connect
 from steps.document.schema import parse
 from steps.errors import Blocked
+from steps.report.argo_nodes import read_run
 from steps.report.run import Run
 from steps.rollout.writer_lease import Writer, WriterLease
 from tests.support.argo_world import NAMESPACE, SERVICE, ArgoWorld, Attempt, nodes
@@ -74,7 +75,7 @@ def test_a_run_that_was_terminated_in_the_queue_did_not_succeed_whatever_argo_sa
 ) -> None:
     """As Argo 3.5.15 was seen to leave it: phase Succeeded, and tasks omitted if it has nodes at all."""
     found = nodes("a", {"resolve-model": ()}, root=root) if root else {}
-    run = Run.of(
+    run = read_run(
         {
             "metadata": {"name": "a"},
             "spec": {"shutdown": "Terminate"},
@@ -182,7 +183,7 @@ def test_each_of_several_pods_of_a_task_is_a_task_in_the_place_of_theirs() -> No
 def run_of(tasks: Mapping[str, tuple[Attempt, ...]], line: list[str] | None = None) -> Run:
     graph = {"templates": [{"dag": {"tasks": [{"name": name} for name in line or ()]}}, {"container": {}}]}
     status = {"phase": "Succeeded", "nodes": nodes("r", tasks), "storedWorkflowTemplateSpec": graph}
-    return Run.of({"metadata": {"name": "r"}, "status": status})
+    return read_run({"metadata": {"name": "r"}, "status": status})
 
 
 def test_a_recap_in_markdown_lets_no_text_leave_its_cell() -> None:
@@ -210,7 +211,7 @@ def test_overrides_are_named_with_their_run_by_the_newest_run_that_succeeded(wor
 def test_overrides_that_cannot_be_read_are_none() -> None:
     """Of a run of another Slipway; whoever tells of a run tells the rest."""
     said = {"resolve-model": (Attempt(outputs={"overrides": "{}"}),)}
-    assert Run.of({"metadata": {"name": "a"}, "status": {"nodes": nodes("a", said)}}).overrides == ()
+    assert read_run({"metadata": {"name": "a"}, "status": {"nodes": nodes("a", said)}}).overrides == ()
 
 
 LOCK = f"slipway/Mutex/slipway-default-{SERVICE}"
@@ -296,7 +297,7 @@ def test_a_run_that_was_deleted_while_it_changed_the_service_is_named(world: Arg
     add(world, "b", LABELS, phase="Running")
     cluster = connect(world.kubeconfig)
     lease = WriterLease(service, cluster, Writer("b", 60, stays=True), FakeClock())
-    assert cluster.swap(lease.taken(lease.look()))
+    assert cluster.swap(lease.taken(lease.observe()))
     run.status(SERVICE, Place())
     assert REST not in capsys.readouterr().out
     world.store.delete(world.kind("Workflow"), "b", NAMESPACE)

@@ -20,7 +20,7 @@ from workflows.__main__ import main
 from workflows.commands import run as run_commands
 from workflows.commands.run import Place, Start
 from workflows.runs import follow
-from workflows.simulator import faults
+from workflows.simulator.faults import request_faults
 
 DOORS = ("kubernetes", "argo-server", "event")
 QUIET = Start(SERVICE, run_id="1")
@@ -102,7 +102,7 @@ def test_asking_twice_with_one_id_starts_one_run(
 
 def test_a_run_whose_start_was_not_heard_is_started_once(world: ArgoWorld) -> None:
     world.apply_template()
-    world.faults.script("POST /apis/argoproj.io", faults.LOST_ANSWER)
+    world.faults.plan("POST /apis/argoproj.io", request_faults.LOST_ANSWER)
     assert run_commands.submit(replace(QUIET, run_id="", wait=False), Place()) == 0
     assert len(world.faults.injected) == 1
     assert len(world.runs()) == 1
@@ -284,7 +284,9 @@ def test_a_server_that_restarts_while_a_run_is_followed_is_waited_for(
     monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 1)
     world.apply_template()
     clock = scripted(
-        lambda: world.faults.script("/workflows/qwen3-32b-1", faults.UNAVAILABLE, 2), lambda: None, lambda: done(world)
+        lambda: world.faults.plan("/workflows/qwen3-32b-1", request_faults.UNAVAILABLE, 2),
+        lambda: None,
+        lambda: done(world),
     )
     assert run_commands.submit(QUIET, place(world, door), clock) == 0
     told = (
@@ -296,7 +298,7 @@ def test_a_server_that_restarts_while_a_run_is_followed_is_waited_for(
 def test_minutes_of_silence_are_seventy_five(world: ArgoWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 1)
     world.apply_template()
-    clock = scripted(lambda: world.faults.script("/workflows/qwen3-32b-1", faults.UNAVAILABLE, 1000))
+    clock = scripted(lambda: world.faults.plan("/workflows/qwen3-32b-1", request_faults.UNAVAILABLE, 1000))
     start = clock.now()
     with pytest.raises(TransientError) as silent:
         run_commands.submit(QUIET, Place(), clock)

@@ -19,7 +19,8 @@ from steps.adapters.oss.store import OssStore
 from steps.errors import StepError
 from steps.ports.oss import AccessKey, StoredPart
 from tests.support.buckets import KEY_ID, KEY_SECRET, NAME, REGION, running, store
-from workflows.simulator.bucket import Bucket, FolderUnusableError
+from workflows.simulator.core.bucket.index import FolderUnusableError
+from workflows.simulator.http.bucket import Bucket
 
 PART = 100 << 10  # bytes: the smallest part that OSS allows
 IMPATIENT = Patience(budget=0.0)

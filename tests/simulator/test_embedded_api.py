@@ -21,14 +21,20 @@ from steps.adapters.kubernetes.access import client_configuration
 from steps.adapters.kubernetes.cluster import connect
 from steps.kinds import Kind, Ref
 from tests.support.api_servers import MERGE, Api, config_map
-from workflows.simulator.cluster.api import ApiServer
-from workflows.simulator.cluster.bodies import BodyHandler
-from workflows.simulator.cluster.errors import ApiError
-from workflows.simulator.cluster.journal import JournalError
-from workflows.simulator.cluster.resources import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, PODS, SERVICES, Resource
-from workflows.simulator.cluster.seed import CRDS
-from workflows.simulator.cluster.store import Store
-from workflows.simulator.server import Handler, LoopbackServer, PortInUseError
+from workflows.simulator.core.cluster.errors import ApiError
+from workflows.simulator.core.cluster.journal import JournalError
+from workflows.simulator.core.cluster.resources import (
+    CONFIG_MAPS,
+    CUSTOM_RESOURCE_DEFINITIONS,
+    PODS,
+    SERVICES,
+    Resource,
+)
+from workflows.simulator.core.cluster.seed import CRDS
+from workflows.simulator.core.cluster.store import ClusterStore
+from workflows.simulator.http.api_bodies import BodyHandler
+from workflows.simulator.http.api_server import ApiServer
+from workflows.simulator.http.server import Handler, LoopbackServer, PortInUseError
 
 MAPS = "/api/v1/namespaces/{namespace}/configmaps"
 POD_PATH = "/api/v1/namespaces/{namespace}/pods/worker"
@@ -45,8 +51,8 @@ GROUPS = Resource("workloads.x-k8s.io", "v1alpha1", "rolebasedgroups", "RoleBase
 
 
 @contextmanager
-def serving(folder: Path, store: Store | None = None, **options: Any) -> Iterator[Api]:
-    server = ApiServer(store or Store(), **options)
+def serving(folder: Path, store: ClusterStore | None = None, **options: Any) -> Iterator[Api]:
+    server = ApiServer(store or ClusterStore(), **options)
     server.start()
     server.write_kubeconfig(folder / "kubeconfig")
     with Api(folder / "kubeconfig", "default") as api:
@@ -54,8 +60,8 @@ def serving(folder: Path, store: Store | None = None, **options: Any) -> Iterato
     server.stop()
 
 
-def planted(*folders: str) -> Store:
-    store = Store()
+def planted(*folders: str) -> ClusterStore:
+    store = ClusterStore()
     for folder in folders:
         for path in sorted((CRDS / folder).glob("*.yaml")):
             store.create(CUSTOM_RESOURCE_DEFINITIONS, yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -71,7 +77,7 @@ class TestSurvival:
         last, revision = here.recv()
         process.kill()
         process.join()
-        store = Store(tmp_path / "objects.db")
+        store = ClusterStore(tmp_path / "objects.db")
         assert store.get(CONFIG_MAPS, "a", "default") == last
         assert store.revision >= revision
         assert store.registry.kind("workloads.x-k8s.io/v1alpha1", "RoleBasedGroup") is not None
@@ -82,17 +88,17 @@ class TestSurvival:
     def test_a_file_of_another_kind_is_refused_with_what_to_do(self, tmp_path: Path) -> None:
         (tmp_path / "objects.db").write_text("this is no journal " * 100, encoding="utf-8")
         with pytest.raises(JournalError, match=r"cannot use .*objects\.db.*Next: "):
-            Store(tmp_path / "objects.db")
+            ClusterStore(tmp_path / "objects.db")
 
     def test_a_port_in_use_is_refused_with_what_to_do(self, tmp_path: Path) -> None:
         with serving(tmp_path) as api:
             taken = urlsplit(client_configuration(api.kubeconfig).host).port or 0
             with pytest.raises(PortInUseError, match="Next: stop the program"):
-                ApiServer(Store(), port=taken)
+                ApiServer(ClusterStore(), port=taken)
 
 
 def write_until_killed(path: Path, channel: Connection) -> None:
-    store = Store(path)
+    store = ClusterStore(path)
     definition = (CRDS / "rbg-v0.6.0" / "workloads.x-k8s.io_rolebasedgroups.yaml").read_text(encoding="utf-8")
     store.create(CUSTOM_RESOURCE_DEFINITIONS, yaml.safe_load(definition))
     written = store.create(CONFIG_MAPS, config_map("a"))
@@ -116,7 +122,7 @@ class TestStore:
         assert store.get(first, "a", "default") is None
 
     def test_what_a_caller_does_to_its_copy_stays_there(self) -> None:
-        store = Store()
+        store = ClusterStore()
         sent = config_map("mine", {"a": "1"})
         made = store.create(CONFIG_MAPS, sent)
         sent["data"]["a"] = made["data"]["a"] = "2"
@@ -127,7 +133,7 @@ class TestStore:
         assert store.select(CONFIG_MAPS, "default")[0]["data"] == {"a": "1"}
 
     def test_every_change_wakes_those_who_subscribed_and_no_change_does_not(self) -> None:
-        store = Store()
+        store = ClusterStore()
         bell = store.subscribe()
         made = store.create(CONFIG_MAPS, config_map("bell"))
         assert bell.wait(30)
@@ -135,7 +141,7 @@ class TestStore:
         assert not bell.wait(0)
 
     def test_writers_at_the_same_time_lose_nothing(self) -> None:
-        store = Store()
+        store = ClusterStore()
         store.create(CONFIG_MAPS, config_map("counter", {"n": "0"}))
 
         def count() -> None:
@@ -161,7 +167,7 @@ class TestStore:
         assert store.registry.kind("workloads.x-k8s.io/v1alpha1", "RoleBasedGroup") is None
 
 
-def increase(store: Store) -> None:
+def increase(store: ClusterStore) -> None:
     """Read, change, write; start again whenever somebody else was quicker."""
     written = False
     while not written:
@@ -174,7 +180,7 @@ def increase(store: Store) -> None:
 
 class TestHistory:
     def test_a_watch_from_a_forgotten_version_is_expired(self, tmp_path: Path) -> None:
-        store = Store()
+        store = ClusterStore()
         with serving(tmp_path, store) as api:
             start = api("POST", MAPS, config_map("a")).revision
             api("PATCH", f"{MAPS}/a", {"data": {"b": "1"}}, kind=MERGE)
@@ -183,11 +189,11 @@ class TestHistory:
         assert (event["type"], event["object"]["code"], event["object"]["reason"]) == ("ERROR", 410, "Expired")
 
     def test_a_watch_goes_on_over_a_restart_only_if_nothing_was_missed(self, tmp_path: Path) -> None:
-        store = Store(tmp_path / "objects.db")
+        store = ClusterStore(tmp_path / "objects.db")
         old = store.create(CONFIG_MAPS, config_map("a"))["metadata"]["resourceVersion"]
         store.create(CONFIG_MAPS, config_map("b"))
         store.close()
-        with serving(tmp_path, Store(tmp_path / "objects.db")) as api:
+        with serving(tmp_path, ClusterStore(tmp_path / "objects.db")) as api:
             (event,) = lines(api("GET", MAPS, watch="1", resourceVersion=old, timeoutSeconds=60).content)
             newest = api("GET", MAPS).revision
             quiet = api("GET", MAPS, watch="1", resourceVersion=newest, timeoutSeconds=0.05)
@@ -205,7 +211,7 @@ class TestHistory:
         }
 
     def test_a_watch_hears_of_a_change_while_it_waits(self, tmp_path: Path) -> None:
-        store = Store()
+        store = ClusterStore()
         with serving(tmp_path, store) as api:
             core = CoreV1Api(ApiClient(client_configuration(api.kubeconfig)))
             stream = Watch().stream(core.list_namespaced_config_map, "default", timeout_seconds=30)
@@ -216,7 +222,7 @@ class TestHistory:
             stream.close()
 
     def test_a_stopped_server_ends_its_watches(self, tmp_path: Path) -> None:
-        store = Store()
+        store = ClusterStore()
         store.create(CONFIG_MAPS, config_map("first"))
         server = ApiServer(store)
         server.start()
@@ -246,7 +252,7 @@ class TestHistory:
 
         monkeypatch.setattr(BodyHandler, "_last_chunk", end_late)
         monkeypatch.setattr(LoopbackServer, "stop", close_all)
-        server = ApiServer(Store())
+        server = ApiServer(ClusterStore())
         server.start()
         connection = HTTPConnection(urlsplit(server.url).netloc, timeout=30)
         connection.request("GET", "/api/v1/configmaps?watch=1&timeoutSeconds=60")
@@ -302,7 +308,7 @@ def pod(tmp_path: Path) -> Iterator[tuple[Api, threading.Event]]:
     def target(*asking: Any) -> tuple[str, int] | None:
         return ("127.0.0.1", echo.port) if asking in asked else None
 
-    store = Store()
+    store = ClusterStore()
     store.create(PODS, POD)
     spec = {"ports": [{"name": "web", "port": 80}, {"name": "other", "port": 81}]}
     store.create(SERVICES, {"metadata": {"name": "front", "namespace": "default"}, "spec": spec})
@@ -356,7 +362,7 @@ class TestProxy:
         gone = LoopbackServer(Echo)
         port = gone.port
         gone.stop()
-        store = Store()
+        store = ClusterStore()
         store.create(PODS, POD)
         with serving(tmp_path, store, proxy_target=lambda *_: ("127.0.0.1", port)) as api:
             answer = api("GET", f"{POD_PATH}:8000/proxy/health")
@@ -380,7 +386,7 @@ def direct(api: Api, below: str) -> tuple[HTTPConnection, str, dict[str, str]]:
 class TestLogs:
     @pytest.fixture
     def api(self, tmp_path: Path) -> Iterator[Api]:
-        store = Store()
+        store = ClusterStore()
         store.create(PODS, POD)
         logs = {("engine", False): "one\ntwo\nthree\n", ("engine", True): "it died\n"}
 

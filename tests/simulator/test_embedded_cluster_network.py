@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.toy_cluster import ToyCluster, group, is_ready, toy_cluster
-from workflows.simulator.cluster.controllers.forward import Forward
-from workflows.simulator.cluster.controllers.network import REFUSING
-from workflows.simulator.cluster.resources import ENDPOINTS, PODS, SERVICES
-from workflows.simulator.cluster.store import Manifest
+from workflows.simulator.core.cluster.controllers.network import REFUSING
+from workflows.simulator.core.cluster.resources import ENDPOINTS, PODS, SERVICES
+from workflows.simulator.core.cluster.store import Manifest
+from workflows.simulator.http.port_forward import Forward
+from workflows.simulator.http.server import PortInUseError
 from workflows.simulator.runtime import Address
-from workflows.simulator.server import PortInUseError
 
 SERVICE: Manifest = {
     "apiVersion": "v1",

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.support.toy_cluster import ToyCluster, group, image_of, is_ready, toy_cluster
-from workflows.simulator.cluster.controllers.operator_style import V04, V08
-from workflows.simulator.cluster.resources import SERVICES, STATEFUL_SETS
-from workflows.simulator.cluster.store import Manifest
+from workflows.simulator.core.cluster.controllers.operator_style import V04, V08
+from workflows.simulator.core.cluster.resources import SERVICES, STATEFUL_SETS
+from workflows.simulator.core.cluster.store import Manifest
 
 NEW_IMAGE = "registry.example.com/toy:2"
 

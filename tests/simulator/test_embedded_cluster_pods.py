@@ -17,10 +17,16 @@ from tests.support.toy_cluster import (
     waiting_reason,
     worker_template,
 )
-from workflows.simulator.cluster.controllers.kubelet.environment import expand
-from workflows.simulator.cluster.controllers.pace import FAST
-from workflows.simulator.cluster.resources import NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, SECRETS
-from workflows.simulator.cluster.store import Manifest
+from workflows.simulator.core.cluster.controllers.timing import FAST
+from workflows.simulator.core.cluster.kubelet.environment import expand
+from workflows.simulator.core.cluster.resources import (
+    NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    PODS,
+    SECRETS,
+)
+from workflows.simulator.core.cluster.store import Manifest
 
 
 @pytest.fixture
@@ -151,7 +157,7 @@ def test_an_image_that_cannot_be_pulled_is_told_as_error_then_as_back_off(cluste
         return [
             one.content
             for one in cluster.store.log.after(before)
-            if one.shelf[1] == "pods" and one.content["metadata"]["name"] == "solo"
+            if one.key[1] == "pods" and one.content["metadata"]["name"] == "solo"
             if "status" in one.content
         ]
 
@@ -198,7 +204,7 @@ def test_a_container_whose_health_is_bad_never_starts_nor_is_ready(cluster: ToyC
 
 
 def test_a_startup_probe_that_never_passes_kills_the_container(tmp_path: Path) -> None:
-    with toy_cluster(tmp_path, pace=replace(FAST, patience=0.0)) as cluster:
+    with toy_cluster(tmp_path, timing=replace(FAST, patience=0.0)) as cluster:
         cluster.volume()
         hopeless = pod(NEVER_READY_IMAGE)
         hopeless["spec"]["containers"][0]["startupProbe"]["failureThreshold"] = 2
@@ -240,7 +246,7 @@ def test_a_claim_in_use_is_deleted_only_after_its_pods(cluster: ToyCluster) -> N
     cluster.store.delete(PERSISTENT_VOLUMES, "llm-model")
     cluster.store.delete(PODS, "solo", "default")
     cluster.until(lambda: cluster.store.get(PERSISTENT_VOLUMES, "llm-model") is None)
-    gone = [one.shelf[1] for one in cluster.store.log.after(before) if one.type == "DELETED"]
+    gone = [one.key[1] for one in cluster.store.log.after(before) if one.type == "DELETED"]
     kinds = (PODS.plural, PERSISTENT_VOLUME_CLAIMS.plural, PERSISTENT_VOLUMES.plural)
     assert [kind for kind in gone if kind in kinds] == list(kinds)
 

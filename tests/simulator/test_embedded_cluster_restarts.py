@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.support.toy_cluster import PATIENCE, ToyCluster, group, image_of, is_ready, toy_cluster
-from workflows.simulator.cluster.controllers.pace import FAST
-from workflows.simulator.cluster.resources import DEPLOYMENTS, NODES, PODS, Resource
-from workflows.simulator.cluster.seed import Seed, plant
+from workflows.simulator.core.cluster.controllers.timing import FAST
+from workflows.simulator.core.cluster.resources import DEPLOYMENTS, NODES, PODS, Resource
+from workflows.simulator.core.cluster.seed import Seed, plant
 
 
 def serve(cluster: ToyCluster) -> None:
@@ -43,7 +43,7 @@ def test_served_pods_serve_again_before_the_start_comes_back(tmp_path: Path) -> 
         left = killed(first, tmp_path / "second")
         before = first.pods()
     started = time.monotonic()
-    with toy_cluster(left, pace=replace(FAST, reboot=PATIENCE)) as second:
+    with toy_cluster(left, timing=replace(FAST, reboot=PATIENCE)) as second:
         assert time.monotonic() - started < PATIENCE
         after = second.pods()
         assert {name: pod["metadata"]["uid"] for name, pod in after.items()} == {
@@ -61,7 +61,7 @@ def test_the_start_does_not_come_back_before_the_objects_say_that_pods_serve(
 ) -> None:
     with toy_cluster(tmp_path) as first:
         serve(first)
-    second = ToyCluster(tmp_path, pace=replace(FAST, reboot=PATIENCE))
+    second = ToyCluster(tmp_path, timing=replace(FAST, reboot=PATIENCE))
     came_back = threading.Event()
     came_back_early = []
     replace_at_once = second.store.replace
@@ -118,7 +118,7 @@ def test_a_pod_that_can_not_come_back_does_not_hold_up_the_start_for_long(tmp_pa
         folder = first.buckets
     shutil.rmtree(folder)
     started = time.monotonic()
-    with toy_cluster(tmp_path, pace=replace(FAST, reboot=0.3)) as second:
+    with toy_cluster(tmp_path, timing=replace(FAST, reboot=0.3)) as second:
         assert time.monotonic() - started < PATIENCE
         second.until(lambda: second.events("FailedMount"))
         second.until(lambda: not is_ready(second.pods()["sglang-pd-decode-0"]))

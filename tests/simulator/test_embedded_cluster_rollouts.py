@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.support.toy_cluster import ToyCluster, group, image_of, is_ready, toy_cluster
-from workflows.simulator.cluster.controllers.groups import RefusedError, in_order
-from workflows.simulator.cluster.controllers.partitions import next_partition
-from workflows.simulator.cluster.resources import (
+from workflows.simulator.core.cluster.controllers.groups import RefusedError, in_order
+from workflows.simulator.core.cluster.controllers.partitions import next_partition
+from workflows.simulator.core.cluster.resources import (
     CONFIG_MAPS,
     CONTROLLER_REVISIONS,
     PERSISTENT_VOLUME_CLAIMS,
@@ -19,7 +19,7 @@ from workflows.simulator.cluster.resources import (
     STATEFUL_SETS,
     Resource,
 )
-from workflows.simulator.cluster.store import Manifest
+from workflows.simulator.core.cluster.store import Manifest
 
 NEW_IMAGE = "registry.example.com/toy:2"
 GROUP = ("sglang-pd", "default")
@@ -77,7 +77,7 @@ def uids(cluster: ToyCluster) -> dict[str, str]:
 def statuses(cluster: ToyCluster, after: int) -> list[tuple[int, Manifest]]:
     """Every state of the group since a revision, with the revision."""
     changes = cluster.store.log.after(after)
-    return [(one.revision, one.content) for one in changes if one.shelf[1] == "rolebasedgroups"]
+    return [(one.revision, one.content) for one in changes if one.key[1] == "rolebasedgroups"]
 
 
 def test_a_group_becomes_pods_with_names_that_dns_knows(served: ToyCluster) -> None:
@@ -99,7 +99,7 @@ def test_a_group_becomes_pods_with_names_that_dns_knows(served: ToyCluster) -> N
 
 
 def test_a_role_is_made_once_its_dependencies_are_ready(served: ToyCluster) -> None:
-    changes = [one for one in served.store.log.after(served.store.log._forgotten) if one.shelf[1] == "statefulsets"]
+    changes = [one for one in served.store.log.after(served.store.log._forgotten) if one.key[1] == "statefulsets"]
     router = next(one.revision for one in changes if one.content["metadata"]["name"] == "sglang-pd-router")
     before = {one.content["metadata"]["name"]: one.content for one in changes if one.revision < router}
     assert {name: one["status"]["readyReplicas"] for name, one in before.items()} == {
@@ -148,7 +148,7 @@ def test_a_new_image_replaces_the_pods_from_the_highest_ordinal_one_at_a_time(se
     assert read_group(served)["status"]["observedGeneration"] == 2
     changed = {name for name, uid in uids(served).items() if old[name] != uid}
     assert changed == {"sglang-pd-prefill-0", "sglang-pd-prefill-1"}
-    events = [one for one in served.store.log.after(before) if one.shelf[1] == "pods"]
+    events = [one for one in served.store.log.after(before) if one.key[1] == "pods"]
     gone = [one.content["metadata"]["name"] for one in events if one.type == "DELETED"]
     assert gone == ["sglang-pd-prefill-1", "sglang-pd-prefill-0"]
     second_gone = next(

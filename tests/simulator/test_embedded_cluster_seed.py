@@ -13,9 +13,8 @@ from steps.check_platform import CheckPlatform
 from tests.support import buckets
 from tests.support.samples import release
 from tests.support.toy_cluster import ToyRuntime
-from workflows.simulator.cluster.controllers.pace import FAST
-from workflows.simulator.cluster.embedded import EmbeddedCluster
-from workflows.simulator.cluster.resources import (
+from workflows.simulator.core.cluster.controllers.timing import FAST
+from workflows.simulator.core.cluster.resources import (
     CSI_DRIVERS,
     CUSTOM_RESOURCE_DEFINITIONS,
     DAEMON_SETS,
@@ -23,9 +22,10 @@ from workflows.simulator.cluster.resources import (
     NODES,
     SECRETS,
 )
-from workflows.simulator.cluster.seed import ERDMA_NAMESPACE, Secret, Seed
-from workflows.simulator.cluster.store import Store
-from workflows.simulator.hub import Hub
+from workflows.simulator.core.cluster.seed import ERDMA_NAMESPACE, Secret, Seed
+from workflows.simulator.core.cluster.store import ClusterStore
+from workflows.simulator.http.cluster import EmbeddedCluster
+from workflows.simulator.http.hub import Hub
 from workflows.simulator.tiny_model import SMALL, write_tiny_model
 
 DEMO = release(f"store.bucket={buckets.NAME}", name="demo")
@@ -58,7 +58,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[EmbeddedCluster]:
     cluster = EmbeddedCluster(
-        tmp_path / "cluster", ToyRuntime(), tmp_path / "bucket", seed=Seed(secrets=(KEY,)), pace=FAST
+        tmp_path / "cluster", ToyRuntime(), tmp_path / "bucket", seed=Seed(secrets=(KEY,)), timing=FAST
     )
     cluster.start()
     yield cluster
@@ -69,23 +69,23 @@ def codes(cluster: EmbeddedCluster, outside: Outside) -> list[str]:
     """Codes of the checks that are not content, waits included."""
     step = CheckPlatform(DEMO, connect(cluster.kubeconfig), outside.store, outside.source)
     plan = step.plan(step.observe())
-    return sorted({text.split()[0] for text in (*plan.faults, *plan.waits)})
+    return sorted({text.split()[0] for text in (*plan.failed, *plan.waiting)})
 
 
-def without_devices(store: Store) -> None:
+def without_devices(store: ClusterStore) -> None:
     devices = store.registry.kind("network.alibabacloud.com/v1", "ERdmaDevice")
     assert devices is not None
     for device in store.select(devices):
         store.replace(devices, {**device, "status": {"devices": []}}, subresource="status")
 
 
-def without_gpus(store: Store) -> None:
+def without_gpus(store: ClusterStore) -> None:
     for node in store.select(NODES, labels={"aliyun.accelerator/nvidia_count": "8"}):
         node["status"]["allocatable"]["nvidia.com/gpu"] = "1"
         store.replace(NODES, node, subresource="status")
 
 
-def without_secret_key(store: Store) -> None:
+def without_secret_key(store: ClusterStore) -> None:
     secret = store.get(SECRETS, "oss-credentials", "slipway")
     assert secret is not None
     store.replace(SECRETS, {**secret, "data": {"akId": secret["data"]["akId"]}})
@@ -109,7 +109,7 @@ def test_a_fresh_cluster_is_healthy(cluster: EmbeddedCluster, outside: Outside) 
     ],
 )
 def test_one_broken_thing_fails_one_check(
-    cluster: EmbeddedCluster, outside: Outside, sabotage: Callable[[Store], object], found: list[str]
+    cluster: EmbeddedCluster, outside: Outside, sabotage: Callable[[ClusterStore], object], found: list[str]
 ) -> None:
     sabotage(cluster.store)
     assert codes(cluster, outside) == found

@@ -22,11 +22,11 @@ from tests.support.fakes import RecordingReport, stored
 from tests.support.pd_group import FAST as FAST_ENGINE
 from tests.support.pd_group import write_model
 from tests.support.samples import release
-from workflows.simulator.cluster.controllers.operator_style import V08, OperatorStyle
-from workflows.simulator.cluster.controllers.pace import FAST
-from workflows.simulator.cluster.embedded import EmbeddedCluster
-from workflows.simulator.cluster.seed import Secret, Seed
-from workflows.simulator.engine import SglangRuntime
+from workflows.simulator.core.cluster.controllers.operator_style import V08, OperatorStyle
+from workflows.simulator.core.cluster.controllers.timing import FAST
+from workflows.simulator.core.cluster.seed import Secret, Seed
+from workflows.simulator.http.cluster import EmbeddedCluster
+from workflows.simulator.http.engine import SglangRuntime
 
 KEY = AccessKey("dummy-id", "dummy-secret")
 PACE = replace(FAST, probe_scale=0.01)
@@ -36,7 +36,7 @@ def embedded(folder: Path, operator: OperatorStyle | None = None) -> EmbeddedClu
     secret = Secret("slipway", "oss-credentials", {"akId": KEY.id, "akSecret": KEY.secret})
     seed = Seed(secrets=(secret,)) if operator is None else Seed(operator, secrets=(secret,))
     return EmbeddedCluster(
-        folder / "cluster", SglangRuntime(timing=FAST_ENGINE), folder / "bucket", seed=seed, pace=PACE
+        folder / "cluster", SglangRuntime(timing=FAST_ENGINE), folder / "bucket", seed=seed, timing=PACE
     )
 
 
@@ -113,7 +113,7 @@ def test_what_a_client_may_not_do_is_refused(tmp_path: Path) -> None:
         tmp_path / "cluster",
         SglangRuntime(),
         tmp_path / "bucket",
-        pace=FAST,
+        timing=FAST,
         denied=lambda verb, resource, _namespace, _name: (verb, resource) == ("list", "pods"),
     )
     cluster.start()

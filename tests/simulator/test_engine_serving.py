@@ -12,7 +12,7 @@ import requests
 from steps.adapters.sglang import metrics as exposition
 from steps.ports.sglang import Metrics
 from tests.support.pd_group import FAST, KV_BYTES_PER_TOKEN, PdGroup, eventually, pd_group, write_model
-from workflows.simulator.engine import Script, Timing
+from workflows.simulator.faults.engine_faults import EngineFaults, EngineTiming
 
 Start = Callable[..., PdGroup]
 CHAT = "/v1/chat/completions"
@@ -22,8 +22,10 @@ CHAT = "/v1/chat/completions"
 def start(tmp_path: Path) -> Iterator[Start]:
     groups: list[PdGroup] = []
 
-    def started(script: Script | None = None, *overrides: str, timing: Timing = FAST, **options: Any) -> PdGroup:
-        pd = pd_group(tmp_path, script, *overrides, timing=timing)
+    def started(
+        faults: EngineFaults | None = None, *overrides: str, timing: EngineTiming = FAST, **options: Any
+    ) -> PdGroup:
+        pd = pd_group(tmp_path, faults, *overrides, timing=timing)
         groups.append(pd)
         pd.start_all(**options)
         eventually(pd.serves, "the router sees every worker")
@@ -201,7 +203,7 @@ def test_the_router_drops_a_dead_worker_and_takes_it_back(start: Start) -> None:
 
 
 def test_a_broken_pair_fails_while_the_other_one_serves(start: Start) -> None:
-    pd = start(Script(broken_pairs=frozenset({("prefill-1", "decode-0")})))
+    pd = start(EngineFaults(broken_pairs=frozenset({("prefill-1", "decode-0")})))
     url = pd.url("router-0")
     statuses = {ask(pd, f"question {number}").status_code for number in range(4)}
     assert statuses == {200}  # the router's retries hide it
@@ -221,7 +223,7 @@ def test_a_wrong_bootstrap_port_is_a_500_after_the_handshake_gave_up(start: Star
 
 
 def test_other_weights_on_decode_answer_200_with_garbage_and_no_failure_moves(start: Start) -> None:
-    pd = start(Script(wrong_weights=frozenset({"decode-0"})), "serving.prefill.replicas=1")
+    pd = start(EngineFaults(wrong_weights=frozenset({"decode-0"})), "serving.prefill.replicas=1")
     reply = ask(pd, chat_template_kwargs={"enable_thinking": False})
     assert reply.status_code == 200
     content = reply.json()["choices"][0]["message"]["content"]
@@ -239,8 +241,8 @@ def test_another_page_size_lets_decode_start_and_die_of_its_first_request(start:
 
 
 def test_route_is_503_until_the_model_is_loaded(tmp_path: Path) -> None:
-    pd = pd_group(tmp_path, timing=Timing(watch=0.02))
-    pd.runtime = type(pd.runtime)(Script(slow_start={"prefill-0": 30.0}), Timing())
+    pd = pd_group(tmp_path, timing=EngineTiming(watch=0.02))
+    pd.runtime = type(pd.runtime)(EngineFaults(slow_start={"prefill-0": 30.0}), EngineTiming())
     worker = pd.start_worker("prefill-0")
     assert worker.address(pd.port) is None
     assert worker.exited() is None

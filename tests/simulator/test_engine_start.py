@@ -9,8 +9,8 @@ import pytest
 from steps.sglang.flags import worker_args
 from tests.support.pd_group import MODEL_PATH, PdGroup, eventually, pd_group
 from tests.support.samples import service
-from workflows.simulator.engine import Script
-from workflows.simulator.engine.flags import UsageError, parse_router, parse_worker
+from workflows.simulator.core.engine.flags import UsageError, parse_router, parse_worker
+from workflows.simulator.faults.engine_faults import EngineFaults
 
 
 def ended(pd: PdGroup, name: str) -> tuple[int, str]:
@@ -125,7 +125,7 @@ def test_a_path_that_is_not_mounted_ends_the_worker_with_1(tmp_path: Path) -> No
 
 
 def test_a_scripted_crash_names_itself_in_the_log(tmp_path: Path) -> None:
-    pd = pd_group(tmp_path, Script(crash_on_start=frozenset({"decode-0"})))
+    pd = pd_group(tmp_path, EngineFaults(crash_on_start=frozenset({"decode-0"})))
     pd.start_worker("decode-0")
     code, log = ended(pd, "decode-0")
     assert code == 1

@@ -18,7 +18,7 @@ from steps.model import ModelFile
 from steps.ports.oss import AccessKey
 from tests.support.samples import ROOT, service
 from workflows.pipeline import tasks
-from workflows.simulator.bucket import Bucket
+from workflows.simulator.http.bucket import Bucket
 from workflows.simulator.tiny_model import SMALL, write_tiny_model
 
 pytestmark = pytest.mark.timeout(240)

@@ -19,17 +19,18 @@ from tests.support.fakes import RecordingReport, stored
 from tests.support.pd_group import FAST as FAST_ENGINE
 from tests.support.pd_group import write_model
 from tests.support.samples import release
-from workflows.simulator.cluster.controllers.pace import FAST
-from workflows.simulator.cluster.embedded import EmbeddedCluster
-from workflows.simulator.engine import Script, SglangRuntime
+from workflows.simulator.core.cluster.controllers.timing import FAST
+from workflows.simulator.faults.engine_faults import EngineFaults
+from workflows.simulator.http.cluster import EmbeddedCluster
+from workflows.simulator.http.engine import SglangRuntime
 
 KEY = AccessKey("dummy-id", "dummy-secret")
 
 
-def smoke_after_rollout(folder: Path, made: Release, script: Script, report: RecordingReport) -> Outcome:
+def smoke_after_rollout(folder: Path, made: Release, script: EngineFaults, report: RecordingReport) -> Outcome:
     write_model(folder / "bucket" / "objects" / made.service.store.bucket / made.prefix)
-    pace = replace(FAST, probe_scale=0.01)
-    cluster = EmbeddedCluster(folder / "cluster", SglangRuntime(script, FAST_ENGINE), folder / "bucket", pace=pace)
+    timing = replace(FAST, probe_scale=0.01)
+    cluster = EmbeddedCluster(folder / "cluster", SglangRuntime(script, FAST_ENGINE), folder / "bucket", timing=timing)
     cluster.start()
     try:
         api, clock = connect_cluster(cluster.kubeconfig), SystemClock()
@@ -44,13 +45,13 @@ def smoke_after_rollout(folder: Path, made: Release, script: Script, report: Rec
 
 def test_a_release_that_was_rolled_out_is_proved(tmp_path: Path) -> None:
     report = RecordingReport()
-    outcome = smoke_after_rollout(tmp_path, release(name="demo"), Script(), report)
+    outcome = smoke_after_rollout(tmp_path, release(name="demo"), EngineFaults(), report)
     assert outcome.outputs.pairs == "prefill-0 -> decode-0, prefill-1 -> decode-0"
     assert outcome.outputs.answer.startswith("simulated answer")
     assert "KV cache goes over RDMA device erdma_0 on every worker" in report.of("ok")
 
 
 def test_a_pair_that_moves_nothing_is_found_although_all_is_ready(tmp_path: Path) -> None:
-    broken = Script(broken_pairs=frozenset({("prefill-1", "decode-0")}))
+    broken = EngineFaults(broken_pairs=frozenset({("prefill-1", "decode-0")}))
     with pytest.raises(Blocked, match="prefill-1 -> decode-0: no answer, found 500: decode: KVTransferError"):
         smoke_after_rollout(tmp_path, release(name="demo"), broken, RecordingReport())

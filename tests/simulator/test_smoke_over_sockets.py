@@ -15,7 +15,7 @@ from steps.smoke_test import SmokeTest
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.pd_cluster import LoopbackRoute, PdCluster
 from tests.support.pd_group import MODEL_PATH, PdGroup, eventually, pd_group
-from workflows.simulator.engine import Script
+from workflows.simulator.faults.engine_faults import EngineFaults
 
 Start = Callable[..., PdGroup]
 
@@ -24,8 +24,8 @@ Start = Callable[..., PdGroup]
 def start(tmp_path: Path) -> Iterator[Start]:
     groups: list[PdGroup] = []
 
-    def started(script: Script | None = None, *overrides: str, **options: Any) -> PdGroup:
-        pd = pd_group(tmp_path, script, *overrides)
+    def started(faults: EngineFaults | None = None, *overrides: str, **options: Any) -> PdGroup:
+        pd = pd_group(tmp_path, faults, *overrides)
         groups.append(pd)
         pd.start_all(**options)
         eventually(pd.serves, "the router sees every worker")
@@ -97,32 +97,32 @@ def test_tcp_as_wanted_is_no_fault(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "says"),
+    ("faults", "says"),
     [
         (
-            Script(broken_pairs=frozenset({("prefill-1", "decode-0")})),
+            EngineFaults(broken_pairs=frozenset({("prefill-1", "decode-0")})),
             [
                 "decode-0: num_transfer_failed_reqs_total rose by 1 during the request through the router, expected 0",
                 "prefill-1 -> decode-0: no answer, found 500: decode: KVTransferError",
             ],
         ),
         (
-            Script(wrong_weights=frozenset({"decode-0"})),
+            EngineFaults(wrong_weights=frozenset({"decode-0"})),
             ["the workers differ in weights: decode-0 has ", "a pair of them would answer with garbage"],
         ),
         (
-            Script(tcp_fallback=frozenset({"prefill-0"})),
+            EngineFaults(tcp_fallback=frozenset({"prefill-0"})),
             ["prefill-0: the transfer engine took TCP, expected RDMA device erdma_0"],
         ),
         (
-            Script(no_transfer=frozenset({"prefill-0", "prefill-1"})),
+            EngineFaults(no_transfer=frozenset({"prefill-0", "prefill-1"})),
             ["answered, but no prefill worker handed over KV cache: found 0 transfers, expected 1"],
         ),
     ],
 )
-def test_what_goes_wrong_is_named(start: Start, script: Script, says: list[str]) -> None:
+def test_what_goes_wrong_is_named(start: Start, faults: EngineFaults, says: list[str]) -> None:
     with pytest.raises(Blocked) as caught:
-        smoke(start(script))
+        smoke(start(faults))
     for words in says:
         assert words in caught.value.reason
 

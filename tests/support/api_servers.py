@@ -17,12 +17,12 @@ from steps.adapters.kubernetes.access import api_access
 from steps.adapters.kubernetes.cluster import KubernetesCluster, connect
 from steps.kinds import Manifest, Ref
 from steps.wiring import ENVIRONMENT
-from workflows.simulator.cluster.api import ApiServer
-from workflows.simulator.cluster.controllers.garbage import GarbageCollector
-from workflows.simulator.cluster.controllers.loop import Loop
-from workflows.simulator.cluster.controllers.volumes import VolumeBinder
-from workflows.simulator.cluster.controllers.world import World
-from workflows.simulator.cluster.store import Store
+from workflows.simulator.core.cluster.controllers.garbage import GarbageCollector
+from workflows.simulator.core.cluster.controllers.loop import Loop
+from workflows.simulator.core.cluster.controllers.view import ClusterView
+from workflows.simulator.core.cluster.controllers.volumes import VolumeBinder
+from workflows.simulator.core.cluster.store import ClusterStore
+from workflows.simulator.http.api_server import ApiServer
 
 REAL = ENVIRONMENT.get("SLIPWAY_TEST_KUBECONFIG", "")
 # Seconds. A real garbage collector stands still for 30 of them if a kind goes while it starts to watch that kind, and
@@ -172,10 +172,10 @@ class Server:
 
 @contextmanager
 def embedded(folder: Path) -> Iterator[Server]:
-    store = Store(folder / "objects.db")
+    store = ClusterStore(folder / "objects.db")
     everything = ApiServer(store, token="all")
     nothing = ApiServer(store, token="none", denied=lambda _verb, rule, *_: rule != "selfsubjectaccessreviews")
-    world = World(store)
+    world = ClusterView(store)
     controllers = Loop(world, store.subscribe(), (VolumeBinder(), GarbageCollector()))
     for started in (controllers, everything, nothing):
         started.start()

@@ -11,12 +11,12 @@ from urllib.parse import parse_qsl, urlsplit
 from steps.report.run import EXIT_TASKS
 from tests.support.expr_lang import ExprError, evaluate, received
 from tests.support.rendered import objects
-from workflows.simulator.cluster.api import ApiServer
-from workflows.simulator.cluster.errors import ApiError
-from workflows.simulator.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, Resource
-from workflows.simulator.cluster.store import Store
-from workflows.simulator.faults import Faults
-from workflows.simulator.server import Handler, LoopbackServer
+from workflows.simulator.core.cluster.errors import ApiError
+from workflows.simulator.core.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, Resource
+from workflows.simulator.core.cluster.store import ClusterStore
+from workflows.simulator.faults.request_faults import RequestFaults
+from workflows.simulator.http.api_server import ApiServer
+from workflows.simulator.http.server import Handler, LoopbackServer
 
 NAMESPACE = "slipway"
 SERVICE = "qwen3-32b"
@@ -136,9 +136,9 @@ def _outputs(attempt: Attempt) -> dict[str, Any]:
 class ArgoWorld:
     """What is on the cluster."""
 
-    store: Store
+    store: ClusterStore
     kubeconfig: Path
-    faults: Faults
+    faults: RequestFaults
     argo_server: str = ""
     has_binding: bool = True
     requests: list[str] = field(default_factory=list)  # method and path of each
@@ -176,7 +176,7 @@ class ArgoWorld:
 
 @contextmanager
 def argo_world(folder: Path) -> Iterator[ArgoWorld]:
-    store, faults = Store(), Faults()
+    store, faults = ClusterStore(), RequestFaults()
     for kind in KINDS:
         store.create(CUSTOM_RESOURCE_DEFINITIONS, definition(kind))
     store.create(NAMESPACES, {"metadata": {"name": NAMESPACE}})

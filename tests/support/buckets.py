@@ -9,7 +9,7 @@ from steps.adapters.oss.credentials import Credentials, StaticCredentials
 from steps.adapters.oss.retries import Patience
 from steps.adapters.oss.store import OssStore
 from steps.ports.oss import AccessKey
-from workflows.simulator.bucket import Bucket
+from workflows.simulator.http.bucket import Bucket
 
 KEY_ID, KEY_SECRET = "dummy-id", "dummy-secret"
 NAME = "models"

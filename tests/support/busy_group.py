@@ -15,26 +15,28 @@ from random import Random
 
 from steps.adapters.sglang import answers, metrics
 from steps.ports.sglang import (
-    Answer,
     BootstrapRoute,
+    ChatRequest,
+    ChatResponse,
+    EngineError,
     EngineInfo,
     Metrics,
     NotServing,
     Pairing,
-    Question,
-    Refusal,
     RoutedWorker,
     Server,
 )
 from steps.sglang.flags import worker_args
 from tests.support.pd_group import MODEL_PATH, PdGroup
-from workflows.simulator.engine import EngineContainer, Script, Timing, checkpoint, self_description
-from workflows.simulator.engine.client import Caller
-from workflows.simulator.engine.counters import Counters
-from workflows.simulator.engine.flags import parse_worker
-from workflows.simulator.engine.handover import KvCache
-from workflows.simulator.engine.language import Sampling, generate, render, tokens
-from workflows.simulator.engine.worker import Identity, Worker
+from workflows.simulator.core.engine import loaded_model, server_info
+from workflows.simulator.core.engine.counters import Counters
+from workflows.simulator.core.engine.fake_model import Sampling, generate, render, tokens
+from workflows.simulator.core.engine.flags import parse_worker
+from workflows.simulator.core.engine.kv_transfer import KvCache
+from workflows.simulator.core.engine.worker import Identity, Worker
+from workflows.simulator.faults.engine_faults import EngineFaults, EngineTiming
+from workflows.simulator.http.client import Caller
+from workflows.simulator.http.engine import EngineContainer
 from workflows.simulator.runtime import Container
 
 CHAT = ("POST", "/v1/chat/completions")
@@ -65,7 +67,7 @@ class _Request:
     prompt: str
     limit: int  # tokens
     prefill_ended: bool = False
-    reply: Answer | Refusal | None = None
+    reply: ChatResponse | EngineError | None = None
     hung_up: bool = False
 
     @property
@@ -89,16 +91,16 @@ class BusyGroup:
     def __post_init__(self) -> None:
         self._random, self._order, self._turn = Random(self.seed), count(), count(self.seed)
         caller = Caller(self.pd.dial)
-        model = checkpoint.load(self.pd.model, MODEL_PATH)
+        model = loaded_model.load(self.pd.model, MODEL_PATH)
         for role in ("prefill", "decode"):
             for number in range(self.pd.release.replicas[role]):
                 name, flags = f"{role}-{number}", parse_worker(worker_args(self.pd.release.service, role))
                 identity = Identity(self.pd.pod(name), "0.5.23")
-                worker = Worker(identity, flags, model, caller, Script(), Timing(), die=lambda _line: None)
+                worker = Worker(identity, flags, model, caller, EngineFaults(), EngineTiming(), die=lambda _line: None)
                 worker.warm_up()
                 self.workers[name] = worker
                 container = Container(self.pd.pod(name), "engine", "sglang", (), (), {}, {}, ())
-                self.pd.containers[name] = EngineContainer(container, caller, Script(), Timing())
+                self.pd.containers[name] = EngineContainer(container, caller, EngineFaults(), EngineTiming())
         if self.others.rate:
             self._after(self._random.expovariate(self.others.rate), self._one_of_others)
         self.advance(self._random.uniform(0, 3))
@@ -181,12 +183,12 @@ class BusyGroup:
         ended = self._counters(request.decode)
         ended.finished(made.prompt_tokens, made.completion_tokens, seconds=0.1, stream=False)
         name, text = worker.flags.served_model_name, "".join(made.content)
-        request.reply = Answer(name, text, "", made.finish_reason, made.prompt_tokens, made.completion_tokens)
+        request.reply = ChatResponse(name, text, "", made.finish_reason, made.prompt_tokens, made.completion_tokens)
 
     def _fail(self, request: _Request) -> None:
         for name in (request.decode, request.prefill):
             self._counters(name).failed("transfer")
-        request.prefill_ended, request.reply = True, Refusal(500, "KVTransferError")
+        request.prefill_ended, request.reply = True, EngineError(500, "KVTransferError")
 
     def _hang_up(self, request: _Request) -> None:
         """Each side notices in its own time, and counts what tests/recorded/sglang/hang-up holds."""
@@ -208,7 +210,7 @@ class BusyGroup:
 
     def engine_info(self, worker: Server) -> EngineInfo:
         found = self._at(worker)
-        told = (json.dumps(told(found)) for told in (self_description.model_info, self_description.server_info))
+        told = (json.dumps(told(found)) for told in (server_info.model_info, server_info.server_info))
         return answers.engine_info(*told)
 
     def weights_checksum(self, worker: Server) -> str | None:
@@ -234,24 +236,26 @@ class BusyGroup:
             for role in [name.partition("-")[0]]
         ]
 
-    def chat(self, server: Server, question: Question) -> Answer | Refusal:
+    def chat(self, server: Server, chat_request: ChatRequest) -> ChatResponse | EngineError:
         if server.kind == "pods":
             self._counters(self._name(server)).asked(*CHAT)
-            return Refusal(400, "Disaggregated request received without bootstrap room id")
-        request = self._through_router(question.prompt, question.max_tokens)
+            return EngineError(400, "Disaggregated request received without bootstrap room id")
+        request = self._through_router(chat_request.prompt, chat_request.max_tokens)
         if request.decode in self.broken.down:
             raise NotServing("the router has nobody to answer a chat")
         self._run(lambda: request.reply is not None, PATIENCE)
         return request.reply or self._gave_up(request)
 
-    def chat_on_pair(self, prefill: Server, decode: Server, pairing: Pairing, question: Question) -> Answer | Refusal:
-        request = self._ask(self._name(prefill), self._name(decode), question.prompt, question.max_tokens)
+    def chat_on_pair(
+        self, prefill: Server, decode: Server, pairing: Pairing, chat_request: ChatRequest
+    ) -> ChatResponse | EngineError:
+        request = self._ask(self._name(prefill), self._name(decode), chat_request.prompt, chat_request.max_tokens)
         self._run(lambda: request.over, PATIENCE)
         return request.reply if request.over and request.reply else self._gave_up(request)
 
-    def _gave_up(self, request: _Request) -> Refusal:
+    def _gave_up(self, request: _Request) -> EngineError:
         self._hang_up(request)
-        return Refusal(0, f"no end of the request within {PATIENCE:g} s")
+        return EngineError(0, f"no end of the request within {PATIENCE:g} s")
 
     def _counters(self, name: str) -> Counters:
         """To be moved: what was read of them is old."""

@@ -19,10 +19,11 @@ import pytest
 
 from steps import wiring
 from steps.__main__ import main
+from steps.command_line import TAKEN
 from tests.support.samples import ROOT, SERVICES
 from tests.transfer.test_end_to_end import KEY, OVERRIDES, Services
-from workflows.simulator.faults import KINDS, Faults
-from workflows.simulator.server import LOOPBACK
+from workflows.simulator.faults.request_faults import KINDS, RequestFaults
+from workflows.simulator.http.server import LOOPBACK
 
 STREAMED = ("transfer.mode=streamed", *OVERRIDES)
 STATIC = {"OSS_ACCESS_KEY_ID": KEY.id, "OSS_ACCESS_KEY_SECRET": KEY.secret}
@@ -37,7 +38,8 @@ class Ended:
 def words(found: Services, name: str, digest: str, *more: str) -> list[str]:
     """The arguments of a step; more of them win over those that are always there."""
     sets = [f"--set={override}" for override in STREAMED]
-    always = [f"--service={SERVICES / 'demo.yaml'}", f"--scratch={found.folder / 'scratch'}", *sets]
+    scratch = [f"--scratch={found.folder / 'scratch'}"] if "scratch" in TAKEN.get(name, ()) else []
+    always = [f"--document={SERVICES / 'demo.yaml'}", *scratch, *sets]
     return [name, *always, f"--model-digest={digest}", *more]
 
 
@@ -136,7 +138,7 @@ def _is_idle(connection: socket.socket) -> bool:
         return True
 
 
-class Moment(Faults):
+class Moment(RequestFaults):
     """Does something right before a service answers the n-th request that contains all `parts`."""
 
     def __init__(self, *parts: str, **chance: Any) -> None:

@@ -45,7 +45,7 @@ class RecordingReport:
     def changed(self, change: Change) -> None:
         self.lines.append(("changed", str(change)))
 
-    def kept(self, reasons: Iterable[str]) -> None:
+    def ok(self, reasons: Iterable[str]) -> None:
         self.lines += [("ok", reason) for reason in reasons]
 
     def waiting(self, reasons: Iterable[str]) -> None:

@@ -4,11 +4,11 @@ import copy
 from typing import Any
 
 from steps.kinds import V1ALPHA1, Kind, Manifest
-from steps.objects.converging import Look
+from steps.objects.converging import ObjectObservation
 from steps.objects.group import role_based_group
 from steps.objects.group_operator import GroupOperator
 from steps.release import Release
-from steps.rollout.observation import GroupLook, expected_roles, template_of
+from steps.rollout.observation import GroupObservation, expected_roles, template_of
 
 OPERATOR = GroupOperator(V1ALPHA1, "s-")
 
@@ -29,13 +29,13 @@ def live(manifest: Manifest, *, uid: str = "", generation: int = 1, **status: An
     return {**found, "status": status} if status else found
 
 
-def as_wanted(manifest: Manifest) -> Look:
+def as_wanted(manifest: Manifest) -> ObjectObservation:
     """A look at an object that is there as it should be."""
-    return Look(manifest, live(manifest), live(manifest))
+    return ObjectObservation(manifest, live(manifest), live(manifest))
 
 
-def absent(manifest: Manifest) -> Look:
-    return Look(manifest, None, manifest)
+def absent(manifest: Manifest) -> ObjectObservation:
+    return ObjectObservation(manifest, None, manifest)
 
 
 def deleted(manifest: Manifest) -> Manifest:
@@ -91,7 +91,7 @@ def workload(role: dict[str, Any], group: Manifest, kind: Kind) -> Manifest:
     }
 
 
-def ready_group(manifest: Manifest) -> GroupLook:
+def ready_group(manifest: Manifest) -> GroupObservation:
     """Everything about a group that serves."""
     roles = manifest["spec"]["roles"]
     counts = [{"name": role["name"], "replicas": role["replicas"], "readyReplicas": role["replicas"]} for role in roles]
@@ -102,7 +102,7 @@ def ready_group(manifest: Manifest) -> GroupLook:
         roleStatuses=counts,
     )
     kinds = {role.name: role.workload.kind for role in expected_roles(manifest)}
-    return GroupLook(
+    return GroupObservation(
         group,
         {role["name"]: workload(role, manifest, kinds[role["name"]]) for role in roles},
         tuple(ready_pod(role, manifest, index) for role in roles for index in range(role["replicas"])),

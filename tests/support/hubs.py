@@ -15,8 +15,8 @@ from steps.adapters.modelscope.source import ModelScopeSource
 from steps.model import Listing, ModelFile
 from steps.ports.modelscope import ModelSource
 from steps.transfer import hashing
-from workflows.simulator.hub import Hub
-from workflows.simulator.server import LOOPBACK
+from workflows.simulator.http.hub import Hub
+from workflows.simulator.http.server import LOOPBACK
 from workflows.simulator.tiny_model import SMALL, write_tiny_model
 
 MODEL = "slipway/Qwen3-small"

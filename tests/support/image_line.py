@@ -9,8 +9,8 @@ from pathlib import Path
 from steps.reconcile.outputs import file_name
 from tests.support.samples import ROOT, SERVICES, service
 from workflows.pipeline import EXIT, MIRROR, Places, Task, arguments, command, tasks
+from workflows.simulator.http.server import LOOPBACK
 from workflows.simulator.launch import Addresses, embedded_services
-from workflows.simulator.server import LOOPBACK
 
 DEMO = service(name="demo")
 USER = 65532
@@ -37,7 +37,7 @@ Start = Callable[[Work], tuple[int, str]]
 @contextmanager
 def embedded(state: Path, host: str = LOOPBACK) -> Iterator[Addresses]:
     document = SERVICES / "demo.yaml"
-    with embedded_services(ROOT, state, [f"--service={document}", f"--host={host}"]) as addresses:
+    with embedded_services(ROOT, state, [f"--document={document}", f"--host={host}"]) as addresses:
         yield addresses
 
 

@@ -15,7 +15,7 @@ from steps.document.schema import ModelService
 from steps.kinds import FIELD_MANAGER, Manifest, Ref
 from steps.ports.kubernetes import Cluster
 from steps.ports.oss import AccessKey
-from steps.ports.sglang import Answer, Question, Refusal, RoutedWorker, Server
+from steps.ports.sglang import ChatRequest, ChatResponse, EngineError, RoutedWorker, Server
 from steps.promote_release import PromoteRelease
 from steps.reconcile.converge import Outcome, Step, check, converge
 from steps.release import Release
@@ -27,28 +27,28 @@ from tests.support.argo_world import Attempt, nodes
 from tests.support.fakes import FakeClock, RecordingReport, stored
 from tests.support.samples import service
 from tests.support.toy_cluster import PATIENCE, ToyRuntime
-from workflows.simulator.cluster.controllers.operator_style import V06, OperatorStyle
-from workflows.simulator.cluster.controllers.pace import FAST, Pace
-from workflows.simulator.cluster.embedded import EmbeddedCluster
-from workflows.simulator.cluster.store import Store
+from workflows.simulator.core.cluster.controllers.operator_style import V06, OperatorStyle
+from workflows.simulator.core.cluster.controllers.timing import FAST, ClusterTiming
+from workflows.simulator.core.cluster.store import ClusterStore
+from workflows.simulator.http.cluster import EmbeddedCluster
 
 KEY = AccessKey("dummy-id", "dummy-secret")
 SABOTEUR = "saboteur"
-WOOD = Answer("qwen3-32b", "Wood.", "", "stop", 4, 3)
+WOOD = ChatResponse("qwen3-32b", "Wood.", "", "stop", 4, 3)
 QUIET = 0.05  # seconds without a change after which time passes
 
 
 class WorldClock(FakeClock):
     """Time passes while no object changes: as long as controllers are at work, no deadline comes nearer."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ClusterStore) -> None:
         super().__init__()
-        self._bell = store.subscribe()
+        self._wake_up = store.subscribe()
         self.frozen = False  # nothing will ever change, so there is nothing to wait for
         self.runs_once: Callable[[], bool] = lambda: True
 
     def sleep(self, seconds: float) -> None:
-        if self.frozen or (not self._bell.wait(QUIET) and self.runs_once()):
+        if self.frozen or (not self._wake_up.wait(QUIET) and self.runs_once()):
             super().sleep(seconds)
 
 
@@ -56,13 +56,13 @@ class WorldClock(FakeClock):
 class Engine:
     """The part of an engine that roll-back asks; the containers of this cluster are toys."""
 
-    reply: Answer | Refusal = WOOD
+    reply: ChatResponse | EngineError = WOOD
     asked: list[str] = field(default_factory=list)  # names of the Services
 
     def routed_workers(self, router: Server) -> list[RoutedWorker]:
         return [RoutedWorker("http://worker", "prefill", True, None, "qwen3-32b")]
 
-    def chat(self, router: Server, question: Question) -> Answer | Refusal:
+    def chat(self, router: Server, chat_request: ChatRequest) -> ChatResponse | EngineError:
         self.asked.append(router.name)
         return self.reply
 
@@ -175,15 +175,15 @@ class LiveCluster:
     def freeze(self) -> None:
         """No controller acts any more; the API goes on."""
         self.clock.frozen = True
-        self.embedded._plane.stop()
+        self.embedded._control_plane.stop()
 
 
 @contextmanager
 def live_cluster(
-    folder: Path, operator: OperatorStyle = V06, pace: Pace = FAST, **options: Any
+    folder: Path, operator: OperatorStyle = V06, timing: ClusterTiming = FAST, **options: Any
 ) -> Iterator[LiveCluster]:
     embedded = EmbeddedCluster(
-        folder / "cluster", ToyRuntime(), folder / "bucket", pace=pace, operator=operator, **options
+        folder / "cluster", ToyRuntime(), folder / "bucket", timing=timing, operator=operator, **options
     )
     embedded.start()
     try:

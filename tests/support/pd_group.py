@@ -13,12 +13,13 @@ from steps.adapters.sglang import metrics
 from steps.release import Release
 from steps.sglang.flags import WorkerRole, router_args, worker_args
 from tests.support.samples import release
-from workflows.simulator.engine import EngineContainer, Script, SglangRuntime, Timing
+from workflows.simulator.faults.engine_faults import EngineFaults, EngineTiming
+from workflows.simulator.http.engine import EngineContainer, SglangRuntime
 from workflows.simulator.runtime import Address, Container
 
 LAYERS, KV_HEADS, HEAD_DIM = 2, 2, 16
 KV_BYTES_PER_TOKEN = LAYERS * 2 * KV_HEADS * HEAD_DIM * 2
-FAST = Timing(watch=0.02)
+FAST = EngineTiming(watch=0.02)
 MODEL_PATH = "/models/tiny"
 
 
@@ -155,9 +156,9 @@ class PdGroup:
             container.stop()
 
 
-def pd_group(folder: Path, script: Script | None = None, *overrides: str, timing: Timing = FAST) -> PdGroup:
+def pd_group(folder: Path, faults: EngineFaults | None = None, *overrides: str, timing: EngineTiming = FAST) -> PdGroup:
     wanted = release(f"serving.modelPath={MODEL_PATH}", "serving.tensorParallel=1", *overrides, name="demo")
-    return PdGroup(wanted, SglangRuntime(script, timing), write_model(folder / "model"))
+    return PdGroup(wanted, SglangRuntime(faults, timing), write_model(folder / "model"))
 
 
 def eventually(true: Callable[[], bool], what: str, seconds: float = 60.0) -> None:

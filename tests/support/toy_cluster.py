@@ -7,14 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from workflows.simulator.cluster.controllers.operator_style import V06, OperatorStyle
-from workflows.simulator.cluster.controllers.pace import FAST, Pace
-from workflows.simulator.cluster.controllers.plane import ControlPlane
-from workflows.simulator.cluster.resources import EVENTS, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, Resource
-from workflows.simulator.cluster.seed import Secret, Seed, plant
-from workflows.simulator.cluster.store import Store
+from workflows.simulator.core.cluster.controllers.control_plane import ControlPlane
+from workflows.simulator.core.cluster.controllers.operator_style import V06, OperatorStyle
+from workflows.simulator.core.cluster.controllers.timing import FAST, ClusterTiming
+from workflows.simulator.core.cluster.resources import (
+    EVENTS,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    PODS,
+    Resource,
+)
+from workflows.simulator.core.cluster.seed import Secret, Seed, plant
+from workflows.simulator.core.cluster.store import ClusterStore
+from workflows.simulator.http.server import Handler, LoopbackServer
 from workflows.simulator.runtime import Address, Container, Dial, Exit
-from workflows.simulator.server import Handler, LoopbackServer
 
 PATIENCE = 30.0  # seconds; what is waited for takes far less, but machines are shared
 ABSENT_IMAGE = "registry.example.com/absent:0.5.23"
@@ -90,14 +96,16 @@ class ToyRuntime:
 
 
 class ToyCluster:
-    def __init__(self, folder: Path, pace: Pace = FAST, operator: OperatorStyle = V06, gpu_nodes: int = 3) -> None:
+    def __init__(
+        self, folder: Path, timing: ClusterTiming = FAST, operator: OperatorStyle = V06, gpu_nodes: int = 3
+    ) -> None:
         self.folder = folder
         self.buckets = folder / "bucket"
-        self.store = Store(folder / "cluster" / "objects.db")
+        self.store = ClusterStore(folder / "cluster" / "objects.db")
         self.runtime = ToyRuntime()
         seed = Seed(operator, gpu_nodes, ("slipway",), (Secret("default", "oss-key", ACCESS_KEY),))
         plant(self.store, seed)
-        self.plane = ControlPlane(self.store, self.runtime, self.buckets, folder / "pods", pace, operator)
+        self.plane = ControlPlane(self.store, self.runtime, self.buckets, folder / "pods", timing, operator)
 
     def __enter__(self) -> Self:
         self.plane.start()

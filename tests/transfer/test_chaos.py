@@ -21,17 +21,21 @@ from tests.support.commands import Moment, kill_at, settle, start, wait
 from tests.support.fakes import FakeClock, HoldingOne, RecordingReport
 from tests.support.samples import wanted
 from tests.transfer.test_end_to_end import KINDS, Services, services
-from workflows.simulator.bucket import Key
-from workflows.simulator.faults import EXPIRED_TOKEN, Faults
-from workflows.simulator.hub import Hub
-from workflows.simulator.sts import Sts
+from workflows.simulator.core.bucket.keys import Key
+from workflows.simulator.faults.request_faults import EXPIRED_TOKEN, RequestFaults
+from workflows.simulator.http.hub import Hub
+from workflows.simulator.http.sts import Sts
 
 KILLS = 5
 
 
 @contextmanager
 def started(
-    folder: Path, hub_faults: Faults | None = None, bucket_faults: Faults | None = None, *, many_files: bool = False
+    folder: Path,
+    hub_faults: RequestFaults | None = None,
+    bucket_faults: RequestFaults | None = None,
+    *,
+    many_files: bool = False,
 ) -> Iterator[Services]:
     found = services(folder, hub_faults, bucket_faults, many_files=many_files)
     try:

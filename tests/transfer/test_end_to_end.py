@@ -23,10 +23,10 @@ from steps.transfer.layout import MIB
 from steps.upload_model import UploadModel
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.samples import SERVICES
-from workflows.simulator import faults as fault_kinds
-from workflows.simulator.bucket import Bucket
-from workflows.simulator.faults import Faults
-from workflows.simulator.hub import Hub
+from workflows.simulator.faults import request_faults as fault_kinds
+from workflows.simulator.faults.request_faults import RequestFaults
+from workflows.simulator.http.bucket import Bucket
+from workflows.simulator.http.hub import Hub
 
 KEY = AccessKey("dummy-id", "dummy-secret")
 BUCKET = "demo-models"
@@ -52,8 +52,8 @@ class Services:
     hub: Hub
     bucket: Bucket
     folder: Path
-    hub_faults: Faults
-    bucket_faults: Faults
+    hub_faults: RequestFaults
+    bucket_faults: RequestFaults
 
     @property
     def model(self) -> Path:
@@ -93,13 +93,17 @@ class Services:
 
 
 def services(
-    folder: Path, hub_faults: Faults | None = None, bucket_faults: Faults | None = None, *, many_files: bool = False
+    folder: Path,
+    hub_faults: RequestFaults | None = None,
+    bucket_faults: RequestFaults | None = None,
+    *,
+    many_files: bool = False,
 ) -> Services:
     model = folder / "hub" / "slipway" / "Qwen3-demo"
     for path, body in {**FILES, **(SMALL if many_files else {})}.items():
         (model / path).parent.mkdir(parents=True, exist_ok=True)
         (model / path).write_bytes(body)
-    of_hub, of_bucket = hub_faults or Faults(), bucket_faults or Faults()
+    of_hub, of_bucket = hub_faults or RequestFaults(), bucket_faults or RequestFaults()
     hub = Hub(folder / "hub", faults=of_hub)
     bucket = Bucket(
         folder / "bucket",
@@ -126,8 +130,8 @@ def quiet(tmp_path: Path) -> Iterator[Services]:
 def stormy(tmp_path: Path) -> Iterator[Services]:
     found = services(
         tmp_path,
-        Faults(0.03, seed=7, kinds=KINDS, retry_after=0),
-        Faults(0.03, seed=8, kinds=KINDS, retry_after=0),
+        RequestFaults(0.03, seed=7, kinds=KINDS, retry_after=0),
+        RequestFaults(0.03, seed=8, kinds=KINDS, retry_after=0),
         many_files=True,
     )
     yield found
@@ -186,7 +190,7 @@ def test_three_faults_in_a_hundred_requests_are_never_noticed(stormy: Services, 
 
 
 def test_a_bit_that_flips_between_hub_and_us_is_caught(tmp_path: Path) -> None:
-    flips = Faults(script=[("/prod/lfs-objects/", fault_kinds.WRONG_BYTES)])
+    flips = RequestFaults(planned=[("/prod/lfs-objects/", fault_kinds.WRONG_BYTES)])
     found = services(tmp_path, hub_faults=flips)
     try:
         release = found.release()

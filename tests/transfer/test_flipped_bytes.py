@@ -9,7 +9,7 @@ from steps.errors import Exit
 from steps.transfer.layout import MIB
 from tests.support.commands import Moment, call
 from tests.transfer.test_end_to_end import FILES, Services
-from workflows.simulator.faults import WRONG_BYTES
+from workflows.simulator.faults.request_faults import WRONG_BYTES
 
 LARGE, SMALL = "model-00001-of-00003.safetensors", "config.json"
 PATHS = pytest.mark.parametrize("path", [LARGE, SMALL])
@@ -36,7 +36,7 @@ def at_the_hub(path: str) -> str:
 @PATHS
 @STEPS
 def test_between_the_hub_and_us_once_the_file_is_fetched_again(found: Services, step: str, path: str) -> None:
-    found.hub_faults.script(at_the_hub(path), WRONG_BYTES)
+    found.hub_faults.plan(at_the_hub(path), WRONG_BYTES)
     ended = call(found, step, found.release().model_digest, *MODE[step])
     assert ended.code == Exit.DONE, ended.said
     assert f"{path} ({len(FILES[path])} bytes) has the SHA-256 " in ended.said
@@ -49,7 +49,7 @@ def test_between_the_hub_and_us_once_the_file_is_fetched_again(found: Services, 
 @PATHS
 @STEPS
 def test_between_the_hub_and_us_each_time_the_run_ends(found: Services, step: str, path: str) -> None:
-    found.hub_faults.script(at_the_hub(path), WRONG_BYTES, ALWAYS)
+    found.hub_faults.plan(at_the_hub(path), WRONG_BYTES, ALWAYS)
     ended = call(found, step, found.release().model_digest, *MODE[step])
     assert ended.code == Exit.BLOCKED, ended.said
     listed = {file.path: file.sha256 for file in found.source().listing().files}[path]
@@ -94,7 +94,7 @@ def at_the_bucket(path: str) -> str:
 @PATHS
 def test_between_us_and_oss_once_it_is_sent_again(found: Services, path: str) -> None:
     """OSS keeps and sums what it got, which is not what was sent."""
-    found.bucket_faults.script(at_the_bucket(path), WRONG_BYTES)
+    found.bucket_faults.plan(at_the_bucket(path), WRONG_BYTES)
     ended = call(found, "mirror-model", found.release().model_digest)
     assert ended.code == Exit.DONE, ended.said
     assert "OSS computed CRC-64 " in ended.said
@@ -104,7 +104,7 @@ def test_between_us_and_oss_once_it_is_sent_again(found: Services, path: str) ->
 
 @PATHS
 def test_between_us_and_oss_each_time_the_run_ends(found: Services, path: str) -> None:
-    found.bucket_faults.script(at_the_bucket(path), WRONG_BYTES, ALWAYS)
+    found.bucket_faults.plan(at_the_bucket(path), WRONG_BYTES, ALWAYS)
     ended = call(found, "mirror-model", found.release().model_digest)
     assert ended.code == Exit.BLOCKED, ended.said
     (line,) = (line for line in ended.said.splitlines() if line.startswith("failed"))

@@ -14,7 +14,7 @@ from tests.support.commands import call
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.hubs import QUICK_TO_JUDGE
 from tests.transfer.test_end_to_end import FILES, Services, services
-from workflows.simulator.hub import Hub, InternalLink
+from workflows.simulator.http.hub import Hub, InternalLink
 
 REGION = "cn-hangzhou"  # store.region of the document
 LARGE = [path for path in FILES if path.endswith(".safetensors")]

@@ -16,8 +16,9 @@ from steps.reconcile.converge import converge
 from tests.support.commands import Ended, Moment, call
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.transfer.test_end_to_end import BUCKET, Services, services
-from workflows.simulator.bucket import Bucket, Key
-from workflows.simulator.sts import Sts
+from workflows.simulator.core.bucket.keys import Key
+from workflows.simulator.http.bucket import Bucket
+from workflows.simulator.http.sts import Sts
 
 ROLE, PROVIDER, POD_TOKEN = "acs:ram::1:role/slipway", "acs:ram::1:oidc-provider/ack", "dummy-service-account-token"
 HOUR = 3600.0  # seconds

@@ -18,7 +18,7 @@ from steps.transfer.layout import MIB
 from tests.support.commands import STATIC, Ended, Moment, kill_at, settle, start, wait
 from tests.support.memory_ports import content
 from tests.transfer.test_end_to_end import Services, services
-from workflows.simulator.faults import KINDS, Faults
+from workflows.simulator.faults.request_faults import KINDS, RequestFaults
 
 WORKERS = 2
 IN_FLIGHT = (SAVE_PARTS + 2 * WORKERS) * MIB
@@ -82,7 +82,7 @@ class World:
         return uploads, self.store.head(state_key(self.release, path)) is not None
 
 
-class _Each(Faults):
+class _Each(RequestFaults):
     """Asks every moment."""
 
     def __init__(self, moments: Iterable[Moment]) -> None:

@@ -120,7 +120,7 @@ def test_the_plan_says_how_much_of_an_update_moves() -> None:
     mirror(source, store)
     source.files["config.json"] = b"{}"
     step = MirrorModel(release_of(source), source, store)
-    kept = step.plan(step.observe()).kept
+    kept = step.plan(step.observe()).ok
     assert kept == ("1 of 5 files changed, 2 B of 9.4 MB to move; 4 copied inside the bucket",)
 
 

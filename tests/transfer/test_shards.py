@@ -171,7 +171,7 @@ def test_a_shard_that_the_document_does_not_know_is_refused(
 ) -> None:
     monkeypatch.setenv("OSS_ACCESS_KEY_ID", "dummy-id")
     monkeypatch.setenv("OSS_ACCESS_KEY_SECRET", "dummy-secret")
-    document = f"--service={SERVICES / 'demo.yaml'}"
+    document = f"--document={SERVICES / 'demo.yaml'}"
     shards = ("--set=transfer.mode=streamed", "--set=transfer.shards=2")
     assert main(["mirror-model", document, *shards, f"--model-digest={DIGEST}", "--shard=2"]) == Exit.BLOCKED
     assert "transfer.shards is 2: allowed are 0 to 1, and all" in capsys.readouterr().out

@@ -18,6 +18,7 @@ from steps.kinds import Manifest
 from steps.reconcile.clock import Clock, SystemClock
 from steps.reconcile.converge import converge
 from steps.reconcile.report import StreamReport, stdout_report
+from steps.report.argo_nodes import read_run
 from steps.report.run import NO_EXIT_HANDLER, Run
 from workflows.runs.argo_server import ArgoServer
 from workflows.runs.clients import ArgoServerDoor, Door, EventDoor, KubernetesDoor
@@ -88,7 +89,7 @@ def status(target: str, place: Place, *, follow: bool = False, last: int = 10, c
     if found and follow:
         return _follow(door, target, namespace, Watch(place, _ONE_DAY), report, clock)
     if found:
-        run = with_gone_holders(Run.of(found), partial(_exists, door, namespace))
+        run = with_gone_holders(read_run(found), partial(_exists, door, namespace))
         _print(report, recap(run, clock.time()))
         return Exit.DONE
     service = document.name if document else target
@@ -141,7 +142,7 @@ def _tell(run: Run | None, path: Path | None, report: StreamReport, clock: Clock
 
 
 def _list(door: Door, namespace: str, service: str, report: StreamReport, clock: Clock, last: int) -> int:
-    found = list(map(Run.of, door.runs(namespace)))
+    found = list(map(read_run, door.runs(namespace)))
     exists = {run.name for run in found}.__contains__
     runs = [with_gone_holders(run, exists) for run in found if service in ("", run.service)]
     if not runs:

@@ -8,6 +8,7 @@ from steps.kinds import Manifest
 from steps.reconcile.clock import Clock
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
+from steps.report.argo_nodes import read_run
 from steps.report.run import SUSPENDED, Run, TaskResult
 
 PATIENCE = 300.0  # seconds without an answer after which following ends; the run goes on without us
@@ -61,7 +62,7 @@ class FollowRun:
             return Seen(before, error.reason)
         if found is None:
             return self._without_run(since, before)
-        run = with_gone_holders(Run.of(found), self.exists)
+        run = with_gone_holders(read_run(found), self.exists)
         self._answers[:] = [(self.clock.now(), run)]
         return Seen(run)
 
@@ -84,10 +85,10 @@ def plan(name: str, seen: Seen) -> Plan:
     if run is None:
         return _nowhere(name, seen.silent)
     if run.failed:
-        return Plan(faults=(failure(run),))
+        return Plan(failed=(failure(run),))
     if run.ended:
-        return Plan(kept=(f"run {name} {run.phase}" + (f": {run.result}" if run.result else ""),))
-    return Plan(waits=tuple(_silence(seen)) or (where(run),))
+        return Plan(ok=(f"run {name} {run.phase}" + (f": {run.result}" if run.result else ""),))
+    return Plan(waiting=tuple(_silence(seen)) or (where(run),))
 
 
 def where(run: Run) -> str:
@@ -124,14 +125,14 @@ def _at_work(task: TaskResult) -> str:
 
 def _nowhere(name: str, why: str) -> Plan:
     if why == "deleted":
-        return Plan(faults=(f"run {name} was deleted while it was followed",))
+        return Plan(failed=(f"run {name} was deleted while it was followed",))
     if why == "never":
         fault = (
             f"run {name} did not appear within {APPEARS_WITHIN:g} s: no event binding took the event, or Argo Server "
             "dispatches events later. Next: kubectl describe workfloweventbindings"
         )
-        return Plan(faults=(fault,))
-    return Plan(waits=(why or f"run {name} is not there yet",))
+        return Plan(failed=(fault,))
+    return Plan(waiting=(why or f"run {name} is not there yet",))
 
 
 def _silence(seen: Seen) -> list[str]:

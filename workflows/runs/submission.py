@@ -10,7 +10,7 @@ from steps.document.overrides import OVERRIDES, Override
 from steps.document.schema import ModelService, parse
 from steps.errors import DocumentError
 from steps.kinds import SERVICE_LABEL, TRIGGER_LABEL, WORKFLOW, Manifest
-from steps.report.run import TEMPLATE_LABEL
+from steps.report.argo_nodes import TEMPLATE_LABEL
 
 DOCUMENT = "service"  # parameter that holds the document; the same as in `workflows.argo.templates`
 REASON = "reason"  # parameter: why this run, for its title

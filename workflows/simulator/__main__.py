@@ -1,4 +1,4 @@
-"""`python -m workflows.simulator --state DIR --service FILE`: all embedded services in one process.
+"""`python -m workflows.simulator --state DIR --document FILE`: all embedded services in one process.
 
 Prints one JSON line with their addresses once they serve, and stops when its standard input ends: a run that is killed
 takes its services with it.
@@ -15,13 +15,13 @@ from pathlib import Path
 
 from steps.document.schema import ModelService, SecretCredentials, load
 from steps.ports.oss import AccessKey
-from workflows.simulator.bucket import Bucket
-from workflows.simulator.cluster.embedded import EmbeddedCluster
-from workflows.simulator.cluster.seed import Secret, Seed
-from workflows.simulator.engine import SglangRuntime
-from workflows.simulator.hub import Hub
+from workflows.simulator.core.cluster.seed import Secret, Seed
+from workflows.simulator.http.bucket import Bucket
+from workflows.simulator.http.cluster import EmbeddedCluster
+from workflows.simulator.http.engine import SglangRuntime
+from workflows.simulator.http.hub import Hub
+from workflows.simulator.http.server import LOOPBACK, PortInUseError
 from workflows.simulator.launch import Addresses
-from workflows.simulator.server import LOOPBACK, PortInUseError
 from workflows.simulator.tiny_model import write_tiny_model
 
 # Not a secret: the key of a bucket that exists on this machine only, for as long as a run.
@@ -31,7 +31,7 @@ ACCESS_KEY = AccessKey("slipway-local-id", "slipway-local-secret")
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workflows.simulator", description="Start the embedded services.")
     parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="folder that keeps what they hold")
-    parser.add_argument("--service", type=Path, required=True, metavar="FILE", help="the ModelService document")
+    parser.add_argument("--document", type=Path, required=True, metavar="FILE", help="the ModelService document")
     parser.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", help="override one field; may repeat"
     )
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        serve(load(options.service, options.set), options.state, options.port, options.host)
+        serve(load(options.document, options.set), options.state, options.port, options.host)
     except PortInUseError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from steps.ports.sglang import Answer, BootstrapRoute, EngineInfo, Refusal, RoutedWorker
+from steps.ports.sglang import BootstrapRoute, ChatResponse, EngineError, EngineInfo, RoutedWorker
 
 
 class _Body(BaseModel):
@@ -132,19 +132,19 @@ def routed_workers(body: str) -> list[RoutedWorker]:
     ]
 
 
-def chat(status: int, body: str) -> Answer | Refusal:
+def chat(status: int, body: str) -> ChatResponse | EngineError:
     """A 200 may hold an error, as JSON or as a server-sent event; a chat that cannot be read is a refusal, too."""
     error = error_message(body)
     if status >= 400 or error:  # noqa: PLR2004  # where HTTP's errors begin
-        return Refusal(status, error or _short(body))
+        return EngineError(status, error or _short(body))
     try:
         found = _read(_Chat, body)
     except UnreadableError as unreadable:
-        return Refusal(status, str(unreadable))
+        return EngineError(status, str(unreadable))
     if len(found.choices) != 1:
-        return Refusal(status, f"found {len(found.choices)} choices, expected 1")
+        return EngineError(status, f"found {len(found.choices)} choices, expected 1")
     choice = found.choices[0]
-    return Answer(
+    return ChatResponse(
         model=found.model,
         text=choice.message.content or "",
         reasoning=choice.message.reasoning_content or "",

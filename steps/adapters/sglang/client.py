@@ -15,14 +15,14 @@ from steps.adapters.sglang import answers, metrics
 from steps.adapters.sglang.routes import ApiServerRoute, DirectRoute, Route
 from steps.errors import Blocked, TransientError
 from steps.ports.sglang import (
-    Answer,
     BootstrapRoute,
+    ChatRequest,
+    ChatResponse,
+    EngineError,
     EngineInfo,
     Metrics,
     NotServing,
     Pairing,
-    Question,
-    Refusal,
     RoutedWorker,
     Server,
 )
@@ -83,17 +83,19 @@ class SglangInference:
         reply = self._get(router, "/workers")
         return _understood(router, "/workers", lambda: answers.routed_workers(reply.text))
 
-    def chat(self, server: Server, question: Question) -> Answer | Refusal:
-        return self._chat(server, _chat_body(question))
+    def chat(self, server: Server, chat_request: ChatRequest) -> ChatResponse | EngineError:
+        return self._chat(server, _chat_body(chat_request))
 
-    def chat_on_pair(self, prefill: Server, decode: Server, pairing: Pairing, question: Question) -> Answer | Refusal:
+    def chat_on_pair(
+        self, prefill: Server, decode: Server, pairing: Pairing, chat_request: ChatRequest
+    ) -> ChatResponse | EngineError:
         # The fields that sglang-router adds to both copies: src/routers/http/pd_router.rs.
-        body = _chat_body(question) | {
+        body = _chat_body(chat_request) | {
             "bootstrap_host": pairing.bootstrap_host,
             "bootstrap_port": pairing.bootstrap_port,
             "bootstrap_room": pairing.bootstrap_room,
         }
-        first_half: queue.SimpleQueue[Answer | Refusal | TransientError | Blocked] = queue.SimpleQueue()
+        first_half: queue.SimpleQueue[ChatResponse | EngineError | TransientError | Blocked] = queue.SimpleQueue()
 
         def ask_prefill() -> None:
             try:
@@ -104,15 +106,15 @@ class SglangInference:
         # A daemon: when decode refuses, prefill may hang on for minutes, and this process must not wait for it.
         threading.Thread(target=ask_prefill, daemon=True).start()
         answer = self._chat(decode, body)
-        if isinstance(answer, Refusal):
-            return Refusal(answer.status, f"decode: {answer.message}")
+        if isinstance(answer, EngineError):
+            return EngineError(answer.status, f"decode: {answer.message}")
         return _joined(answer, first_half)
 
-    def _chat(self, server: Server, body: dict[str, Any]) -> Answer | Refusal:
+    def _chat(self, server: Server, body: dict[str, Any]) -> ChatResponse | EngineError:
         try:
             reply = self._send("POST", server, _CHAT, json=body, timeout=self._chat_timeout)
         except _NoAnswerInTimeError as late:
-            return Refusal(0, late.reason)
+            return EngineError(0, late.reason)
         if reply.status_code in _FULL:
             raise NotServing(f"{server} takes no chat now, {reply.status_code}: {_said(reply)}")
         return answers.chat(reply.status_code, reply.text)
@@ -215,22 +217,22 @@ def _understood(server: Server, path: str, read: Callable[[], Meaning]) -> Meani
 
 
 def _joined(
-    answer: Answer, first_half: "queue.SimpleQueue[Answer | Refusal | TransientError | Blocked]"
-) -> Answer | Refusal:
+    answer: ChatResponse, first_half: "queue.SimpleQueue[ChatResponse | EngineError | TransientError | Blocked]"
+) -> ChatResponse | EngineError:
     try:
         half = first_half.get(timeout=OTHER_HALF)
     except queue.Empty:
-        return Refusal(0, f"prefill: no end of the request within {OTHER_HALF:g} s after decode had answered")
+        return EngineError(0, f"prefill: no end of the request within {OTHER_HALF:g} s after decode had answered")
     if isinstance(half, TransientError | Blocked):
         raise half
-    return Refusal(half.status, f"prefill: {half.message}") if isinstance(half, Refusal) else answer
+    return EngineError(half.status, f"prefill: {half.message}") if isinstance(half, EngineError) else answer
 
 
-def _chat_body(question: Question) -> dict[str, Any]:
+def _chat_body(chat_request: ChatRequest) -> dict[str, Any]:
     return {
-        "model": question.model,
-        "messages": [{"role": "user", "content": question.prompt}],
-        "max_tokens": question.max_tokens,
+        "model": chat_request.model,
+        "messages": [{"role": "user", "content": chat_request.prompt}],
+        "max_tokens": chat_request.max_tokens,
         "temperature": 0,
         "stream": False,
         # Without it, a short answer of a reasoning model ends inside its thinking. Other models ignore it.

@@ -1,0 +1,1 @@
+"""State and rules of the embedded services, apart from sockets."""

@@ -1,0 +1,1 @@
+"""An OSS-compatible bucket: objects, multipart uploads, signatures and errors."""

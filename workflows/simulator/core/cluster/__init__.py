@@ -1,0 +1,1 @@
+"""An embedded Kubernetes: objects with their rules, controllers and kubelet."""

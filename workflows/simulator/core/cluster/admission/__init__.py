@@ -1,0 +1,1 @@
+"""Rules for objects that a client sends: known fields, defaults, validation."""

@@ -1,0 +1,1 @@
+"""Changes of single fields: patches, server-side apply, and the owners of each field."""

@@ -1,0 +1,1 @@
+"""Runs the pods: mounts, environment, containers, probes, logs and graceful termination."""

@@ -1,0 +1,1 @@
+"""Simulated SGLang workers and router: flags, KV transfer, counters and answers."""

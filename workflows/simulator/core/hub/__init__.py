@@ -1,0 +1,1 @@
+"""Models as folders, and the signed links of their files."""

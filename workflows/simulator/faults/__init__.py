@@ -1,0 +1,1 @@
+"""Declarations of the faults that a rehearsal can inject."""

@@ -1,0 +1,1 @@
+"""The embedded services over sockets, one module for each."""
