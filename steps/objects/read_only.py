@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from steps.errors import Blocked
 from steps.kinds import FIELD_MANAGER, Kind, Manifest, Ref
-from steps.ports.kubernetes import Cluster, Right
+from steps.ports.kubernetes import Cluster, Permission
 
 Fields = Mapping[str, Any]  # in the notation of fieldsV1: {"f:spec": {"f:ports": {'k:{"port":80}': {"f:name": {}}}}}
 
@@ -48,8 +48,8 @@ class ReadOnlyCluster:
     def serves(self, kind: Kind) -> bool:
         return self._cluster.serves(kind)
 
-    def allows(self, right: Right) -> bool:
-        return self._cluster.allows(right)
+    def allows(self, permission: Permission) -> bool:
+        return self._cluster.allows(permission)
 
     def pod_log(self, namespace: str, pod: str, container: str, *, previous: bool = False, lines: int = 20) -> str:
         return self._cluster.pod_log(namespace, pod, container, previous=previous, lines=lines)

@@ -8,15 +8,15 @@ from steps.kinds import Kind, Manifest, Ref
 
 
 @dataclass(frozen=True)
-class Right:
-    """A permission of an account, for an access review."""
+class Permission:
+    """One verb on one resource, as an access review states it."""
 
     verb: str
     group: str
     resource: str  # plural, "pods" or "pods/log"
     namespace: str = ""
     name: str = ""
-    user: str = ""  # the account, as the API server names it; empty: the caller
+    user: str = ""  # account in the notation of the API server; empty: the caller
 
     def __str__(self) -> str:
         where = f" in namespace {self.namespace}" if self.namespace else ""
@@ -59,8 +59,8 @@ class Cluster(Protocol):
 
     def serves(self, kind: Kind) -> bool: ...
 
-    def allows(self, right: Right) -> bool:
-        """Whether the caller, or the user in `right`, has this permission."""
+    def allows(self, permission: Permission) -> bool:
+        """Whether the caller, or the user that the permission names, has it."""
         ...
 
     def pod_log(self, namespace: str, pod: str, container: str, *, previous: bool = False, lines: int = 20) -> str:

@@ -17,7 +17,7 @@ from steps.objects.metadata import owned_metadata
 from steps.objects.ownership import foreign_owner, owner
 from steps.ports.kubernetes import Locks
 from steps.reconcile.clock import Clock
-from steps.reconcile.converge import Step
+from steps.reconcile.converge import Past, Step
 from steps.reconcile.plan import Action, Change, Plan
 from steps.reconcile.report import Report
 from steps.release import GPU_LEASE, writer_lease_name
@@ -54,7 +54,6 @@ class WriterLease:
     locks: Locks
     writer: Writer
     clock: Clock
-    _own: list[dict[str, str]] = field(default_factory=list, init=False, compare=False, repr=False)
 
     does: ClassVar[str] = "changes this service"  # activity of its holder, for the message of a wait
     for_waits: ClassVar[bool] = False  # also held while the step waits without changes
@@ -63,8 +62,10 @@ class WriterLease:
     def ref(self) -> Ref:
         return Ref(LEASE, writer_lease_name(self.service), self.service.namespace)
 
-    def observe(self) -> "LeaseObservation":
-        found = LeaseObservation(self.locks.get(self.ref), self.clock.time(), self.does, self._own_workflow())
+    def observe(self, past: "LeaseObservation | None" = None) -> "LeaseObservation":
+        """`past` spares the query of our own Workflow: a run that has ended does not begin again during its steps."""
+        own = past.own if past else self._own_workflow()
+        found = LeaseObservation(self.locks.get(self.ref), self.clock.time(), self.does, own)
         if found.holder in ("", self.writer.name):
             return found
         return replace(found, ended=lease_holder.ended(self.locks, found.live, self.service.workflow.namespace))
@@ -104,10 +105,7 @@ class WriterLease:
         return owned_metadata(self.service, self.ref.name, self.ref.namespace)
 
     def _own_workflow(self) -> dict[str, str]:
-        """Read once: a Workflow does not restart while one of its steps runs."""
-        if not self._own:
-            self._own.append(lease_holder.workflow_note(self.locks, self.writer.name, self.service.workflow.namespace))
-        return self._own[0]
+        return lease_holder.workflow_note(self.locks, self.writer.name, self.service.workflow.namespace)
 
     def _with(self, observed: "LeaseObservation", spec: dict[str, Any], note: dict[str, str]) -> Manifest:
         metadata = self.metadata()
@@ -212,9 +210,11 @@ class Guarded(Generic[Facts]):
     def deadline(self) -> float:
         return self.step.deadline
 
-    def observe(self) -> GuardedFacts[Facts]:
-        lease = self.lease.observe()  # first, so that the step observes under the Lease
-        return GuardedFacts(lease, self._overtaken(), self.step.observe())
+    def observe(self, past: Past[GuardedFacts[Facts]]) -> GuardedFacts[Facts]:
+        before = past.facts
+        lease = self.lease.observe(before.lease if before else None)  # first: the step observes while the Lease is held
+        inner = Past(before.inner if before else None, past.done)
+        return GuardedFacts(lease, self._overtaken(), self.step.observe(inner))
 
     def plan(self, facts: GuardedFacts[Facts]) -> Plan:
         inner = self.step.plan(facts.inner)

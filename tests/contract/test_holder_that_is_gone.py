@@ -16,6 +16,7 @@ from steps.check_release import STALE, CheckRelease, Part
 from steps.kinds import LEASE, WORKFLOW, Manifest, Ref
 from steps.objects.read_only import ReadOnlyCluster
 from steps.reconcile.converge import converge
+from steps.reconcile.retry_policy import RetryPolicy
 from steps.release import Release
 from steps.rollout.intent import Intent
 from steps.rollout.lease_holder import WORKFLOW_NAMESPACE, WORKFLOW_UID
@@ -129,7 +130,7 @@ def test_a_run_that_argo_has_not_ended_is_waited_for_by_name(
 def test_without_an_answer_of_argo_the_holder_is_judged_by_time(
     world: World, answer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 1)
+    monkeypatch.setattr(kubernetes_cluster, "RETRIES", RetryPolicy(attempts=1))
     world.acquired()
     world.tell(HOLDER, "Failed")
     world.faults.plan(f"/workflows/{HOLDER}", answer, 100)

@@ -10,7 +10,7 @@ from steps.adapters.kubernetes.cluster import KubernetesCluster, connect
 from steps.document.schema import ModelService
 from steps.errors import Blocked, DeadlineExceeded
 from steps.kinds import LEASE, Manifest, Ref
-from steps.reconcile.converge import Outcome, converge
+from steps.reconcile.converge import Outcome, Past, converge
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.release import GPU_LEASE
@@ -39,7 +39,7 @@ class Step:
     written: list[str] = field(default_factory=list)
     deadline: float = 600.0
 
-    def observe(self) -> tuple[str, ...]:
+    def observe(self, _past: Past[tuple[str, ...]]) -> tuple[str, ...]:
         return tuple(name for name in self.wanted if name not in self.written)
 
     def plan(self, missing: tuple[str, ...]) -> Plan:

@@ -13,6 +13,7 @@ import pytest
 
 from steps.adapters.kubernetes import cluster as kubernetes_cluster
 from steps.errors import Blocked, DeadlineExceeded, DocumentError, TransientError
+from steps.reconcile.retry_policy import RetryPolicy
 from tests.support.argo_world import NAMESPACE, SERVICE, TOKEN, ArgoWorld, Attempt, nodes
 from tests.support.fakes import FakeClock
 from tests.support.samples import ROOT, SERVICES
@@ -281,7 +282,7 @@ def test_a_run_is_followed_twice_as_long_as_its_template_lets_it_take(world: Arg
 def test_a_server_that_restarts_while_a_run_is_followed_is_waited_for(
     world: ArgoWorld, door: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 1)
+    monkeypatch.setattr(kubernetes_cluster, "RETRIES", RetryPolicy(attempts=1))
     world.apply_template()
     clock = scripted(
         lambda: world.faults.plan("/workflows/qwen3-32b-1", request_faults.UNAVAILABLE, 2),
@@ -296,7 +297,7 @@ def test_a_server_that_restarts_while_a_run_is_followed_is_waited_for(
 
 
 def test_minutes_of_silence_are_seventy_five(world: ArgoWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 1)
+    monkeypatch.setattr(kubernetes_cluster, "RETRIES", RetryPolicy(attempts=1))
     world.apply_template()
     clock = scripted(lambda: world.faults.plan("/workflows/qwen3-32b-1", request_faults.UNAVAILABLE, 1000))
     start = clock.now()

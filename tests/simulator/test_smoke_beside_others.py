@@ -8,7 +8,7 @@ import pytest
 from steps.check_release import CheckRelease, Part
 from steps.errors import Blocked, DeadlineExceeded
 from steps.proof.probe_requests import ATTEMPTS
-from steps.reconcile.converge import converge
+from steps.reconcile.converge import Past, converge
 from steps.smoke_test import Outputs, SmokeTest
 from steps.wiring import LOOKS_AT_ANSWERS
 from tests.support.busy_group import Broken, BusyGroup, busy
@@ -66,7 +66,7 @@ def test_a_quiet_night_finds_nothing_to_do_beside_others(pd: PdGroup, rate: floa
         group = busy(pd, rate, seed, hang_up=0.2)
         step = SmokeTest(group.pd.release, PdCluster(group.pd), group)
         night = CheckRelease(group.pd.release, (Part("smoke-test", lambda step=step: step, looks=LOOKS_AT_ANSWERS),))  # type: ignore[misc]
-        while (facts := night.observe()).waits:
+        while (facts := night.observe(Past())).waits:
             group.advance(1.0)
         assert facts.stale == ""
 

@@ -150,7 +150,7 @@ def test_workers_that_are_not_alike_are_refused_before_the_first_request(
     start: Start, name: str, flags: list[str], says: str
 ) -> None:
     pd = start(None, "serving.prefill.replicas=2", but={name: flags})
-    with pytest.raises(Blocked, match="fault") as caught:
+    with pytest.raises(Blocked, match="failed") as caught:
         smoke(pd)
     assert says in caught.value.reason
     assert "through the router" not in caught.value.reason
