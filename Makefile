@@ -5,7 +5,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
   --custom-compile-command 'make lock'
 SCRIPTS := .ci/run images/build manifests/ci/deploy-by-event.sh
 .DEFAULT_GOAL := help
-.PHONY: help demo images test exhaustive check lint render fix lock bench bench-transfer bench-planning clean
+.PHONY: help demo images quick test new-step exhaustive check lint render fix lock bench bench-transfer bench-planning clean
 
 help: ## what can be done here
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -20,6 +20,13 @@ demo: .venv/ready ## the whole line on this machine, against embedded services
 	$(BIN)/python -m workflows run manifests/services/demo.yaml
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+
+quick: .venv/ready ## the tests of plans, loop and rendering
+	$(PYTEST) -m 'not exhaustive' tests/plan tests/reconcile tests/argo --ignore tests/argo/test_ci_examples.py \
+	  --ignore tests/argo/test_docs_links.py
+
+new-step: .venv/ready ## add the step of CONTRIBUTING.md to a copy of the tree, and run `make render` and `make quick` there
+	$(BIN)/python -m tests.support.new_step
 
 test: .venv/ready ## the tests
 	$(PYTEST) -m 'not exhaustive'
