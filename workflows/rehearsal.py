@@ -148,7 +148,7 @@ def _run_tasks(run: _Run) -> list[Recap]:
     if run.outputs("").exists():
         shutil.rmtree(run.outputs(""))  # outputs of an earlier run prove nothing about this one
     for task in tasks(run.service, in_pods=False):
-        if task.unless_current and run.output(STATE.task, STATE.field) == CURRENT:
+        if task.spec.skippable and run.output(STATE.task, STATE.field) == CURRENT:
             recaps.append(_skip(run, task, f"{CHECK.name} found nothing to do"))
             continue
         values = {option: _value(run, source) for option, source in task.options.items()}
@@ -161,14 +161,14 @@ def _run_tasks(run: _Run) -> list[Recap]:
 def _exit_handler(run: _Run, pipeline: list[Recap]) -> list[Recap]:
     """A task of the exit handler that fails is shown and does not stop the next one."""
     failed = any(recap.code for recap in pipeline)
-    about_run = {"run-name": run.name, "run-status": "Failed" if failed else SUCCEEDED}
+    run_facts = {"run-name": run.name, "run-status": "Failed" if failed else SUCCEEDED}
     ended: list[Recap] = []
     for task in EXIT:
         if task.if_failed and not failed:
             ended.append(_skip(run, task, NOT_FAILED))
             continue
-        _write_run_file(run, [*pipeline, *ended], about_run["run-status"])
-        ended += _run_task(run, task, about_run)
+        _write_run_file(run, [*pipeline, *ended], run_facts["run-status"])
+        ended += _run_task(run, task, run_facts)
     if not any(recap.code for recap in ended if recap.task == ROLL_BACK):
         (run.state / COUNTER).unlink(missing_ok=True)
         (run.state / RUN_NAME).unlink(missing_ok=True)
@@ -196,7 +196,7 @@ def _run_name(state: Path) -> str:
 
 def _run_task(run: _Run, task: Task, values: Mapping[str, str]) -> list[Recap]:
     """Run all instances of the task at the same time, and again those that ended without an answer."""
-    run.console.print(Text.assemble(("\n" + task.name, "bold"), f"  {task.does}"))
+    run.console.print(Text.assemble(("\n" + task.name, "bold"), f"  {task.description}"))
     instances = {_instance(task, shard): {**values, SHARD: shard} for shard in task.shards or ("",)}
     recaps = _run_once(run, task, instances)
     for attempt in range(2, ATTEMPTS + 1):

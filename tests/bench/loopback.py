@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.adapters.modelscope.source import ModelScopeSource
+from steps.catalogue import CATALOGUE
 from steps.model import Listing
 from tests.bench.measure import Command, cpu_of
 from tests.bench.services import KEY_ID, KEY_SECRET
@@ -73,7 +74,7 @@ class Bench:
             name,
             f"--document={SERVICES / 'demo.yaml'}",
             f"--model-digest={self.listing.digest}",
-            f"--scratch={self.disk / 'scratch'}",
+            *([f"--scratch={self.disk / 'scratch'}"] if "scratch" in CATALOGUE[name].options else []),
             *(f"--set={field}={value}" for field, value in sets.items()),
             *arguments,
         )

@@ -100,14 +100,14 @@ def _status(code: int, content: Any = None, **headers: str) -> Callable[[Handler
 
 
 SILENT = [
-    ("manifests/0.5.24", _status(401, WWW_Authenticate='Basic realm="private"'), "wants a name and a password"),
-    ("manifests/0.5.24", _status(403), "without a name and a password"),
-    ("/token", _status(401), "without a name and a password"),
-    ("/token", _status(200, {"no": "token"}), "sent what is no image"),
+    ("manifests/0.5.24", _status(401, WWW_Authenticate='Basic realm="private"'), "requires user and password"),
+    ("manifests/0.5.24", _status(403), "user and password for this image"),
+    ("/token", _status(401), "user and password for this image"),
+    ("/token", _status(200, {"no": "token"}), "sent no image"),
     ("manifests/0.5.24", _status(404), "answered with status 404"),
-    ("manifests/0.5.24", _status(200, [1]), "sent what is no image"),
-    ("manifests/0.5.24", _status(307, Location="http://example.com/"), "leads to an address without TLS"),
-    (f"blobs/{DIGEST}", _status(200, {"other": 1}), "sent another configuration than its manifest names"),
+    ("manifests/0.5.24", _status(200, [1]), "sent no image"),
+    ("manifests/0.5.24", _status(307, Location="http://example.com/"), "redirects to an address without TLS"),
+    (f"blobs/{DIGEST}", _status(200, {"other": 1}), "another configuration than the one of its manifest"),
     ("manifests/0.5.24", _status(200, "x" * LARGEST), "sent more than"),
 ]
 

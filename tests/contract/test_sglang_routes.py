@@ -106,7 +106,7 @@ def test_inside_the_cluster_a_pod_is_reached_by_its_address() -> None:
     ("reply", "error", "says"),
     [
         (status(403, "Forbidden", 'cannot get resource "pods/proxy"'), Blocked, "allow this account get and create"),
-        (status(401, "Unauthorized", "Unauthorized"), Blocked, "the API server refuses the way to"),
+        (status(401, "Unauthorized", "Unauthorized"), Blocked, "the API server refuses the proxy to"),
         (status(503, "ServiceUnavailable", "error trying to reach service: dial tcp: refused"), NotServing, "refused"),
         (status(404, "NotFound", 'pods "demo-prefill-0" not found'), NotServing, "not found"),
         (text(502, "Error trying to reach service: 'dial tcp 10.0.0.1:8000'"), NotServing, "10.0.0.1:8000"),
@@ -125,7 +125,7 @@ def test_what_the_api_server_says_in_place_of_the_worker_is_told_apart(
     [
         (text(503, ""), NotServing, "answers 503"),
         (text(404, "Not Found"), Blocked, "/metrics answers 404: Not Found"),
-        (text(200, "<html>login</html>"), Blocked, "answers something else than SGLang does"),
+        (text(200, "<html>login</html>"), Blocked, "does not answer like SGLang"),
     ],
 )
 def test_a_worker_that_does_not_tell_its_metrics_never_reads_as_nothing_moved(
@@ -269,5 +269,5 @@ def test_a_line_that_is_no_metric_is_refused(line: str) -> None:
 def test_a_queue_that_other_clients_fill_is_waited_for(code: int) -> None:
     with serving(text(code, "The request queue is full.")) as server:
         inference, worker = direct(server)
-        with pytest.raises(NotServing, match=f"takes no chat now, {code}: The request queue is full"):
+        with pytest.raises(NotServing, match=f"accepts no chat now, {code}: The request queue is full"):
             inference.chat(worker, QUESTION)

@@ -4,11 +4,12 @@ import json
 import logging
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from steps.adapters.notify.webhook import ATTEMPTS, WebhookNotifier
+from steps.adapters.notify.webhook import RETRIES, WebhookNotifier
 from steps.errors import Blocked, TransientError
 from workflows.simulator.http.server import Handler, LoopbackServer
 
@@ -34,7 +35,7 @@ class Hook:
 
     @property
     def notifier(self) -> WebhookNotifier:
-        return WebhookNotifier(f"{self.server.url}{SECRET}?token=abc", first_pause=0.001)
+        return WebhookNotifier(f"{self.server.url}{SECRET}?token=abc", retries=replace(RETRIES, first_pause=0.001))
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_webhook_that_stays_busy_is_no_answer_after_a_few_calls(hook: Hook) ->
     hook.statuses = [503] * 20
     with pytest.raises(TransientError, match="status 503"):
         hook.notifier.send(MESSAGE)
-    assert len(hook.received) == ATTEMPTS
+    assert len(hook.received) == RETRIES.attempts
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 410])
@@ -90,7 +91,7 @@ def test_nobody_there_is_no_answer() -> None:
 @pytest.mark.parametrize("url", ["not-an-address", "ftp://host/path", "http://[broken/path"])
 def test_an_address_that_is_none_is_refused_without_being_shown(url: str) -> None:
     with pytest.raises(Blocked, match="cannot be called") as refused:
-        WebhookNotifier(url, first_pause=0.001).send(MESSAGE)
+        WebhookNotifier(url, retries=replace(RETRIES, first_pause=0.001)).send(MESSAGE)
     assert url not in str(refused.value)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from steps.adapters.kubernetes import cluster as kubernetes_cluster
 from steps.errors import Blocked, DeadlineExceeded, DocumentError, TransientError
+from steps.reconcile.retry_policy import RetryPolicy
 from tests.support.argo_world import NAMESPACE, SERVICE, TOKEN, ArgoWorld, Attempt, nodes
 from tests.support.fakes import FakeClock
 from tests.support.samples import ROOT, SERVICES
@@ -193,7 +194,7 @@ def test_a_queued_run_says_what_it_waits_for(world: ArgoWorld, capsys: Any) -> N
     assert run_commands.submit(QUIET, Place(), clock) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("waiting")]
     said = "waiting  Pending, queued for mutex slipway-default-qwen3-32b held by run qwen3-32b-nightly"
-    gone = ", which is gone: a controller that is at work gives the mutex on within seconds"
+    gone = ", which is gone: a running controller passes the mutex on within seconds"
     assert lines[1:] == [said + gone]  # Argo wrote the name down before that run was deleted
 
 
@@ -284,7 +285,7 @@ def test_a_run_is_followed_twice_as_long_as_its_template_lets_it_take(world: Arg
 def test_a_server_that_restarts_while_a_run_is_followed_is_waited_for(
     world: ArgoWorld, client: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 1)
+    monkeypatch.setattr(kubernetes_cluster, "RETRIES", RetryPolicy(attempts=1))
     world.apply_template()
     clock = scripted(
         lambda: world.faults.plan("/workflows/qwen3-32b-1", request_faults.UNAVAILABLE, 2),
@@ -299,14 +300,14 @@ def test_a_server_that_restarts_while_a_run_is_followed_is_waited_for(
 
 
 def test_minutes_of_silence_are_seventy_five(world: ArgoWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 1)
+    monkeypatch.setattr(kubernetes_cluster, "RETRIES", RetryPolicy(attempts=1))
     world.apply_template()
     clock = scripted(lambda: world.faults.plan("/workflows/qwen3-32b-1", request_faults.UNAVAILABLE, 1000))
     start = clock.now()
     with pytest.raises(TransientError) as silent:
         run_commands.submit(QUIET, Place(), clock)
     assert int(silent.value.exit) == 75
-    assert follow.PATIENCE <= clock.now() - start < follow.PATIENCE + 20
+    assert follow.NO_ANSWER_SECONDS <= clock.now() - start < follow.NO_ANSWER_SECONDS + 20
 
 
 def test_a_run_that_is_deleted_is_no_longer_waited_for(world: ArgoWorld) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import urllib3
 
-from steps.adapters.modelscope.retries import Patience
+from steps.adapters.modelscope.retries import HubLimits
 from steps.adapters.modelscope.source import ModelScopeSource
+from steps.adapters.throughput import MinimumThroughput
 from steps.model import Listing, ModelFile
 from steps.ports.modelscope import ModelSource
 from steps.transfer import hashing
@@ -23,9 +24,22 @@ MODEL = "slipway/Qwen3-small"
 SHARD = "model-00001-of-00003.safetensors"
 # Retries as in life, but without the waiting. What is only waited for when something is wrong keeps its time: a machine
 # that is busy for seconds must not look like a hub that is slow.
-HASTY = Patience(budget=60.0, connect=30.0, silence=30.0, first_pause=0.001, longest_pause=0.01, internal_floor=64_000)
-# For bodies that drip: judged early, so a busy machine may cost a good connection, too.
-QUICK_TO_JUDGE = replace(HASTY, window=0.3)
+HASTY = HubLimits(
+    retries=replace(HubLimits.retries, budget=60.0, first_pause=0.001, longest_pause=0.01),
+    connect=30.0,
+    silence=30.0,
+    internal_throughput=MinimumThroughput(64_000, window=10.0),
+)
+# For slow bodies: measured early, so a busy machine may cost a good connection, too.
+EARLY_MEASURED = replace(
+    HASTY,
+    throughput=replace(HASTY.throughput, window=0.3),
+    internal_throughput=replace(HASTY.internal_throughput, window=0.3),
+)
+
+
+def with_budget(limits: HubLimits, seconds: float) -> HubLimits:
+    return replace(limits, retries=replace(limits.retries, budget=seconds))
 
 
 @contextmanager
@@ -41,7 +55,7 @@ def serving(folder: Path, **options: Any) -> Iterator[Hub]:
 
 
 def source_of(hub: Hub, **options: Any) -> ModelScopeSource:
-    defaults: dict[str, Any] = {"model_id": MODEL, "revision": "master", "patience": HASTY}
+    defaults: dict[str, Any] = {"model_id": MODEL, "revision": "master", "limits": HASTY}
     return ModelScopeSource(endpoint=hub.url, **defaults | options)
 
 

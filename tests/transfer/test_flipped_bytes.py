@@ -40,7 +40,7 @@ def test_between_the_hub_and_us_once_the_file_is_fetched_again(found: Services, 
     ended = call(found, step, found.release().model_digest, *MODE[step])
     assert ended.code == Exit.DONE, ended.said
     assert f"{path} ({len(FILES[path])} bytes) has the SHA-256 " in ended.said
-    assert "it is fetched once more" in ended.said
+    assert "the file is fetched once more" in ended.said
     assert found.hub_faults.injected
     if step == "mirror-model":
         found.assert_whole(found.release())

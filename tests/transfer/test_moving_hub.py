@@ -81,7 +81,7 @@ class Case:
     sentences: tuple[str, ...]
 
 
-_LINK = (f"{LARGE} is not at the hub any more as it was listed", "the revision moved during the run; start a new run")
+_LINK = (f"{LARGE} changed at the hub after it was listed", "the revision moved during the run; start a new run")
 _SUM = (
     f"{SMALL} ({len(FILES[SMALL])} bytes) has the SHA-256",
     "if the revision has moved since this run began, submit a new run",

@@ -19,9 +19,9 @@ from steps.ports.oss import ModelStore
 from steps.reconcile.converge import converge
 from steps.release import Release
 from steps.transfer import bucket, hashing
-from steps.transfer.checkpoint import CheckpointRecord
 from steps.transfer.file_job import SAVE_PARTS
 from steps.transfer.layout import MIB
+from steps.transfer.resume_point import ResumeRecord
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.memory_ports import (
     KillAt,
@@ -189,7 +189,7 @@ def test_a_part_that_somebody_replaced_is_noticed_before_the_file_is_made_whole(
 def test_an_object_that_its_own_upload_does_not_vouch_for_is_moved_again() -> None:
     store = MemoryStore()
     small = next(file for file in listing_of(FILES).files if file.path == "config.json")
-    state = CheckpointRecord(
+    state = ResumeRecord(
         path=small.path, sha256=small.sha256, size=small.size, part_size=MIB, parts=1, sha256_state="", crc64="1"
     )
     store.put(bucket.object_key(RELEASE, small.path), bytes(small.size), metadata={"sha256": small.sha256})

@@ -127,17 +127,36 @@ class Watch:
     recap: Path | None = None
 
 
+@dataclass
+class _Latest:
+    """The last observed state of a run, for its recap however following ends."""
+
+    run: Run | None = None
+
+    def keep(self, run: Run) -> None:
+        self.run = run
+
+
 _ONE_DAY = 24 * 60.0  # minutes
 
 
 def _follow(client: Client, name: str, namespace: str, watch: Watch, report: StreamReport, clock: Clock) -> int:
     again = f"{_runs_command(name, watch.place, namespace)} --follow"
+    latest = _Latest()
     following = FollowRun(
-        name, partial(client.run, namespace, name), watch.minutes * 60, clock, partial(_exists, client, namespace)
+        name,
+        partial(client.run, namespace, name),
+        watch.minutes * 60,
+        clock,
+        partial(_exists, client, namespace),
+        latest.keep,
     )
     try:
-        with _interruptible():
-            converge(following, report, clock)
+        try:
+            with _interruptible():
+                converge(following, report, clock)
+        finally:
+            _print_recap(latest.run, watch.recap, report, clock)
     except DeadlineExceeded as error:
         raise DeadlineExceeded(
             f"gave up following after {watch.minutes:g} minutes; the run goes on. {error.reason}", f"follow it: {again}"
@@ -145,10 +164,7 @@ def _follow(client: Client, name: str, namespace: str, watch: Watch, report: Str
     except Interrupted:
         report.note(f"\nStopped following; run {name} goes on. End it: argo stop -n {namespace} {name}\nNext: {again}")
         return Exit.NO_ANSWER
-    finally:
-        _print_recap(following.last, watch.recap, report, clock)
-    service = following.last.service if following.last else ""
-    report.note(f"Next: {_runs_command(service, watch.place, namespace)}")
+    report.note(f"Next: {_runs_command(latest.run.service if latest.run else name, watch.place, namespace)}")
     return Exit.DONE
 
 

@@ -9,13 +9,13 @@ from http import HTTPStatus
 from typing import Any
 
 import requests
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from steps.errors import Blocked, StepError, TransientError
 from steps.kinds import FIELD_MANAGER, Manifest
+from steps.reconcile.retry_policy import RetryPolicy
 
 TIMEOUT = (5.0, 30.0)  # seconds to connect, and between two reads
-ATTEMPTS = 6
+RETRIES = RetryPolicy(attempts=6, longest_pause=4.0)
 PAGE = 100  # runs in one answer
 
 
@@ -58,13 +58,7 @@ class ArgoServer:
         query: Mapping[str, str] | None = None,
         absent: tuple[HTTPStatus, ...] = (),
     ) -> Manifest | None:
-        retrying = Retrying(
-            retry=retry_if_exception_type(TransientError),
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_random_exponential(multiplier=0.2, max=4),
-            reraise=True,
-        )
-        answer = retrying(self._once, method, path, content, query)
+        answer = RETRIES.run(lambda: self._once(method, path, content, query))
         found = _json(answer)
         if answer.ok and found is not None:
             return found

@@ -1,17 +1,18 @@
 """Following a run is a step that only reads: the loop waits, and the plan names the reason."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from steps.errors import TransientError
 from steps.kinds import Manifest
 from steps.reconcile.clock import Clock
+from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.report.argo_nodes import read_run
 from steps.report.run import SUSPENDED, Run, TaskResult
 
-PATIENCE = 300.0  # seconds without an answer after which following ends; the run goes on without us
+NO_ANSWER_SECONDS = 300.0  # seconds without an answer after which following ends; the run goes on without us
 APPEARS_WITHIN = 60.0  # seconds; a run that an event requests may appear late, or never
 
 
@@ -28,6 +29,7 @@ def with_gone_holders(run: Run, exists: RunExists) -> Run:
 @dataclass(frozen=True)
 class RunObservation:
     run: Run | None
+    since: float  # seconds on the clock: of the last answer, or of the start of following
     unanswered: str = ""  # why there was no answer this time; the run is the one observed before
 
 
@@ -40,29 +42,23 @@ class FollowRun:
     deadline: float  # seconds
     clock: Clock
     exists: RunExists = lambda _: True
-    _answers: list[tuple[float, Run | None]] = field(default_factory=list, init=False, compare=False, repr=False)
+    latest: Callable[[Run], None] = lambda _: None  # called with each state of the run
 
-    @property
-    def last(self) -> Run | None:
-        """The last observed state of the run."""
-        return self._answers[-1][1] if self._answers else None
-
-    def observe(self) -> RunObservation:
+    def observe(self, past: Past[RunObservation]) -> RunObservation:
         """Raises TransientError only after minutes without an answer: an API server may restart during a long run."""
-        if not self._answers:
-            self._answers.append((self.clock.now(), None))
-        since, before = self._answers[-1]
+        before = past.facts or RunObservation(None, self.clock.now())
         try:
             found = self.read()
         except TransientError as error:
-            if self.clock.now() - since >= PATIENCE:
+            if self.clock.now() - before.since >= NO_ANSWER_SECONDS:
                 raise
-            return RunObservation(before, error.reason)
+            return replace(before, unanswered=error.reason)
         if found is None:
-            return self._without_run(since, before)
+            late = self.clock.now() - before.since >= APPEARS_WITHIN
+            return RunObservation(None, before.since, "deleted" if before.run else "never" if late else "")
         run = with_gone_holders(read_run(found), self.exists)
-        self._answers[:] = [(self.clock.now(), run)]
-        return RunObservation(run)
+        self.latest(run)
+        return RunObservation(run, self.clock.now())
 
     def plan(self, observed: RunObservation) -> Plan:
         return plan(self.name, observed)
@@ -72,10 +68,6 @@ class FollowRun:
 
     def outputs(self, observed: RunObservation) -> Run | None:
         return observed.run
-
-    def _without_run(self, since: float, before: Run | None) -> RunObservation:
-        late = self.clock.now() - since >= APPEARS_WITHIN
-        return RunObservation(None, "deleted" if before else "never" if late else "")
 
 
 def plan(name: str, observed: RunObservation) -> Plan:
