@@ -259,7 +259,7 @@ def _node(run: _Run, recap: Recap) -> dict[str, Any]:
     at_exit = f".onExit[0].{recap.task}" if recap.task in EXIT_TASKS else f".{recap.task}"
     found = {"name": run.name + at_exit, "displayName": recap.task, "message": recap.reason}
     if recap.skipped:
-        # As Argo writes it, which tells a skipped task from one that was never reached.
+        # As Argo writes a skipped task, in contrast to one that was never reached.
         return {**found, "type": "Skipped", "phase": "Skipped", "message": "when 'skipped' evaluated false"}
     # Other outputs of a task that failed may be those of an earlier run.
     written = run.outputs(recap.task).glob(RECAP if recap.code else "*")
@@ -328,7 +328,7 @@ def _places_of_results(run: _Run) -> str:
     proof, traffic = (STATE.task, STATE.task) if current else ("smoke-test", "promote-release")
     rows = {
         **({"unchanged": run.output(STATE.task, "reason")} if current else {}),
-        "prompt": service.smoke.prompt,
+        "prompt": service.proof.prompt,
         "answer": run.output(proof, "answer"),
         "endpoint": run.output(traffic, "endpoint") + " (inside the embedded cluster)",
         "model": f"{service.model.id}@{service.model.revision} is {release.model_digest}",

@@ -74,7 +74,11 @@ class Bench:
             name,
             f"--document={SERVICES / 'demo.yaml'}",
             f"--model-digest={self.listing.digest}",
-            *([f"--scratch={self.disk / 'scratch'}"] if "scratch" in CATALOGUE[name].options else []),
+            *(
+                [f"--scratch={self.disk / 'scratch'}"]
+                if name in CATALOGUE and "scratch" in CATALOGUE[name].options
+                else []
+            ),
             *(f"--set={field}={value}" for field, value in sets.items()),
             *arguments,
         )

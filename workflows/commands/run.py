@@ -36,7 +36,7 @@ class Place:
     """Where runs are, and by which client."""
 
     namespace: str = ""  # empty: that of the document, else the default of documents
-    argo_server: str | None = None  # address; None: as the environment says; empty: the Kubernetes API
+    argo_server: str | None = None  # address; None: of the environment; empty: the Kubernetes API
     event: bool = False  # start by the event binding
 
 

@@ -115,8 +115,8 @@ def _exists_already(found: Mapping[str, Any] | None, absent: tuple[HTTPStatus, .
     return HTTPStatus.CONFLICT in absent and "already exists" in str((found or {}).get("message", ""))
 
 
-def _no_answer(method: str, path: str, what: str) -> TransientError:
-    return TransientError(f"no answer from Argo Server to {method} {path}: {what}", "run it again")
+def _no_answer(method: str, path: str, reason: str) -> TransientError:
+    return TransientError(f"no answer from Argo Server to {method} {path}: {reason}", "run it again")
 
 
 def _refusal(method: str, path: str, answer: requests.Response, found: Mapping[str, Any] | None) -> StepError:

@@ -46,7 +46,7 @@ def markdown(run: Run, now: float) -> str:
 
 
 def as_data(run: Run) -> dict[str, Any]:
-    """A run for JSON; times as ISO 8601, empty texts for what is not known."""
+    """A run for JSON; times as ISO 8601, empty texts for unknown values."""
     return {
         "name": run.name,
         "namespace": run.namespace,
