@@ -22,7 +22,7 @@ CHECKS = (
     Check(
         "API01",
         "Permissions",
-        "ask the owner of the cluster to apply both folders of `python -m workflows render`, or use another kubeconfig",
+        "ask the owner of the cluster to apply both folders of `slipway render`, or use another kubeconfig",
         cluster.permissions,
     ),
     Check(
@@ -93,7 +93,7 @@ CHECKS = (
     Check(
         "ARG01",
         "Lock of the run",
-        "render again for the version that `argo version` says (python -m workflows render --argo), and apply it",
+        "render again for the version that `argo version` says (slipway render --argo), and apply it",
         argo.lock_of_the_run,
     ),
     Check(

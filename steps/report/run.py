@@ -20,9 +20,7 @@ TOUCHING = frozenset({"roll-out-service", "smoke-test", "promote-release"})
 # Reasons for which Argo skips a task: of the pipeline, and of the exit handler.
 NOTHING_TO_DO = "check-release found nothing to do"
 NOT_FAILED = "the run did not fail"
-NO_EXIT_HANDLER = (
-    "its exit handler did not run. Next: submit a new run, which cleans up, or run python -m steps roll-back"
-)
+NO_EXIT_HANDLER = "its exit handler did not run. Next: submit a new run, which cleans up, or run slipway step roll-back"
 
 
 @dataclass(frozen=True)

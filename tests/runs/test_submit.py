@@ -23,12 +23,12 @@ from workflows.commands.run import Place, Start
 from workflows.runs import follow
 from workflows.simulator.faults import request_faults
 
-DOORS = ("kubernetes", "argo-server", "event")
+CLIENTS = ("kubernetes", "argo-server", "event")
 QUIET = Start(SERVICE, run_id="1")
 
 
-def place(world: ArgoWorld, door: str) -> Place:
-    return Place(argo_server=world.argo_server if door != "kubernetes" else "", event=door == "event")
+def place(world: ArgoWorld, client: str) -> Place:
+    return Place(argo_server=world.argo_server if client != "kubernetes" else "", event=client == "event")
 
 
 def scripted(*moves: Callable[[], Any]) -> FakeClock:
@@ -50,14 +50,15 @@ def done(world: ArgoWorld, recap: str = "nothing changed, 2 as wanted", **output
     )
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_run_that_succeeds_is_zero_and_its_tasks_are_told(world: ArgoWorld, door: str, capsys: Any) -> None:
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_run_that_succeeds_is_zero_and_its_tasks_are_told(world: ArgoWorld, client: str, capsys: Any) -> None:
     world.apply_template()
     clock = scripted(lambda: done(world, recap="1 changed: update Service/default/sglang-pd", release="ab12cd34"))
-    assert run_commands.submit(QUIET, place(world, door), clock) == 0
+    assert run_commands.submit(QUIET, place(world, client), clock) == 0
+    server = "" if client == "kubernetes" else f" --argo-server {world.argo_server}"
     assert capsys.readouterr().out.splitlines() == [
         "run qwen3-32b-1 started in namespace slipway from qwen3-32b",
-        "waiting  Pending, no controller of Argo has come to it yet",
+        "waiting  Pending, no controller of Argo has reconciled it yet",
         "ok       run qwen3-32b-1 Succeeded: changed by promote-release",
         "",
         "run qwen3-32b-1 Succeeded: changed by promote-release, 2m42s",
@@ -65,40 +66,41 @@ def test_a_run_that_succeeds_is_zero_and_its_tasks_are_told(world: ArgoWorld, do
         "  promote-release  Succeeded  42s  1 changed: update Service/default/sglang-pd",
         "  roll-back        Skipped    0s   the run did not fail",
         "  report-run       Succeeded  42s  1 changed: create message/x",
+        f"Next: slipway runs qwen3-32b -n slipway{server}",
     ]
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_every_parameter_is_passed_so_that_a_retry_forgets_none(world: ArgoWorld, door: str) -> None:
+@pytest.mark.parametrize("client", CLIENTS)
+def test_every_parameter_is_passed_so_that_a_retry_forgets_none(world: ArgoWorld, client: str) -> None:
     template = world.apply_template()
     start = replace(
-        QUIET, overrides=("image=a/b:0.5.24", "serving.prefill.replicas=3"), wait=False, reason="image 1", trigger="ci"
+        QUIET, parameters=("image=a/b:0.5.24", "prefill-replicas=3"), wait=False, reason="image 1", trigger="ci"
     )
-    assert run_commands.submit(start, place(world, door)) == 0
+    assert run_commands.submit(start, place(world, client)) == 0
     run = world.only_run()
     passed = {parameter["name"]: parameter["value"] for parameter in run["spec"]["arguments"]["parameters"]}
     declared = {parameter["name"]: parameter["value"] for parameter in template["spec"]["arguments"]["parameters"]}
     wanted = {**declared, "image": "a/b:0.5.24", "prefill-replicas": "3", "reason": "image 1"}
-    if door == "event":
+    if client == "event":
         wanted.pop("service")  # the document itself cannot come in by that door
     assert passed == wanted
-    lock = {"synchronization"} if door == "kubernetes" else set()  # the one way that can carry it
+    lock = {"synchronization"} if client == "kubernetes" else set()  # the one way that can carry it
     assert set(run["spec"]) == {"workflowTemplateRef", "arguments"} | lock
     assert run["metadata"]["labels"]["slipway/trigger"] == "ci"
     assert run["metadata"]["name"] == "qwen3-32b-1"
 
 
 @pytest.mark.parametrize("says_try_again", [False, True])
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("client", CLIENTS)
 def test_asking_twice_with_one_id_starts_one_run(
-    world: ArgoWorld, door: str, says_try_again: bool, capsys: Any
+    world: ArgoWorld, client: str, says_try_again: bool, capsys: Any
 ) -> None:
     world.apply_template()
     world.says_try_again = says_try_again
     for _ in range(2):
-        assert run_commands.submit(replace(QUIET, wait=False), place(world, door)) == 0
+        assert run_commands.submit(replace(QUIET, wait=False), place(world, client)) == 0
     assert len(world.runs()) == 1
-    assert "run qwen3-32b-1 is there already; nothing was started" in capsys.readouterr().out
+    assert "run qwen3-32b-1 exists already; no run was started" in capsys.readouterr().out
 
 
 def test_a_run_whose_start_was_not_heard_is_started_once(world: ArgoWorld) -> None:
@@ -114,21 +116,22 @@ WRONG = [
     ("prefill-replicas=many", "prefill-replicas: found 'many', allowed is: Number of prefill workers, 1 to 64"),
     ("prefill-replicas=65", "serving.prefill.replicas: found 65, allowed is: input should be less than or equal to 64"),
     ("strategy=Fast", "strategy: found 'Fast', allowed is: BlueGreen or Recreate"),
-    ("service=x", "service: no parameter that a run may override; allowed are: model-revision (model.revision), "),
-    ("transfer.mode=streamed", "transfer.mode: no parameter that a run may override"),
+    ("service=x", "service: no parameter of a run; allowed are: model-revision (model.revision), "),
+    ("transfer.mode=streamed", "transfer.mode: no parameter of a run"),
+    ("serving.image=a/b:0.5.24", "serving.image: no parameter of a run; allowed are: model-revision"),
     ("image", "'image': expected name=value"),
     ("model-revision=a\n", "model-revision: found 'a\\n'"),
 ]
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize(("override", "says"), WRONG)
 def test_a_wrong_override_is_refused_before_anything_is_created(
-    world: ArgoWorld, door: str, override: str, says: str
+    world: ArgoWorld, client: str, override: str, says: str
 ) -> None:
     world.apply_template()
     with pytest.raises(DocumentError) as refused:
-        run_commands.submit(replace(QUIET, overrides=(override,)), place(world, door))
+        run_commands.submit(replace(QUIET, parameters=(override,)), place(world, client))
     assert says in str(refused.value)
     assert world.runs() == []
 
@@ -137,7 +140,7 @@ def test_a_wrong_override_is_refused_before_anything_is_created(
     ("start", "says"),
     [
         (replace(QUIET, run_id="A b"), "--run-id: found 'A b'"),
-        (replace(QUIET, target=str(SERVICES / "qwen3-32b.yaml"), overrides=("image=",)), ""),
+        (replace(QUIET, target=str(SERVICES / "qwen3-32b.yaml"), parameters=("image=",)), ""),
     ],
 )
 def test_words_that_become_names_and_titles_are_checked(world: ArgoWorld, start: Start, says: str) -> None:
@@ -169,10 +172,10 @@ def test_a_template_that_slipway_did_not_render_is_refused(world: ArgoWorld) -> 
         run_commands.submit(QUIET, Place())
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_an_absent_template_is_named(world: ArgoWorld, door: str) -> None:
+@pytest.mark.parametrize("client", CLIENTS)
+def test_an_absent_template_is_named(world: ArgoWorld, client: str) -> None:
     with pytest.raises(Blocked, match="there is no WorkflowTemplate qwen3-32b in namespace slipway"):
-        run_commands.submit(QUIET, place(world, door))
+        run_commands.submit(QUIET, place(world, client))
 
 
 def test_a_queued_run_says_what_it_waits_for(world: ArgoWorld, capsys: Any) -> None:
@@ -230,15 +233,15 @@ def failed(world: ArgoWorld, phase: str = "Failed") -> None:
     world.tell(phase=phase, nodes=nodes(name, tasks, root=phase), startedAt="2026-01-02T03:00:00Z")
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("phase", ["Failed", "Error"])
 def test_a_run_that_fails_is_eleven_with_what_its_last_attempt_said(
-    world: ArgoWorld, door: str, phase: str, capsys: Any, tmp_path: Path
+    world: ArgoWorld, client: str, phase: str, capsys: Any, tmp_path: Path
 ) -> None:
     world.apply_template()
     recap = tmp_path / "out" / "recap.md"
     with pytest.raises(Blocked) as ended:
-        run_commands.submit(replace(QUIET, recap=recap), place(world, door), scripted(lambda: failed(world, phase)))
+        run_commands.submit(replace(QUIET, recap=recap), place(world, client), scripted(lambda: failed(world, phase)))
     assert int(ended.value.exit) == 11
     assert f"run qwen3-32b-1 {phase}: preflight: 1 fault: GPU01 Free | GPUs: found 0" in str(ended.value)
     lines = capsys.readouterr().out.splitlines()
@@ -265,7 +268,7 @@ def test_giving_up_is_thirteen_and_leaves_the_run_alone(world: ArgoWorld) -> Non
         run_commands.submit(replace(QUIET, minutes=1.0), Place(), FakeClock())
     assert int(late.value.exit) == 13
     assert "gave up following after 1 minutes; the run goes on." in str(late.value)
-    assert "Next: follow it: python -m workflows status qwen3-32b-1 --namespace slipway --follow" in str(late.value)
+    assert "Next: follow it: slipway runs qwen3-32b-1 -n slipway --follow" in str(late.value)
     assert len(world.runs()) == 1
 
 
@@ -278,9 +281,9 @@ def test_a_run_is_followed_twice_as_long_as_its_template_lets_it_take(world: Arg
     assert 1200 <= clock.now() - start < 1210
 
 
-@pytest.mark.parametrize("door", ["kubernetes", "argo-server"])
+@pytest.mark.parametrize("client", ["kubernetes", "argo-server"])
 def test_a_server_that_restarts_while_a_run_is_followed_is_waited_for(
-    world: ArgoWorld, door: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    world: ArgoWorld, client: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(kubernetes_cluster, "RETRIES", RetryPolicy(attempts=1))
     world.apply_template()
@@ -289,11 +292,11 @@ def test_a_server_that_restarts_while_a_run_is_followed_is_waited_for(
         lambda: None,
         lambda: done(world),
     )
-    assert run_commands.submit(QUIET, place(world, door), clock) == 0
+    assert run_commands.submit(QUIET, place(world, client), clock) == 0
     told = (
         "no answer from the API server when asked to get workflows.argoproj.io qwen3-32b-1" in capsys.readouterr().out
     )
-    assert told == (door == "kubernetes")
+    assert told == (client == "kubernetes")
 
 
 def test_minutes_of_silence_are_seventy_five(world: ArgoWorld, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +307,7 @@ def test_minutes_of_silence_are_seventy_five(world: ArgoWorld, monkeypatch: pyte
     with pytest.raises(TransientError) as silent:
         run_commands.submit(QUIET, Place(), clock)
     assert int(silent.value.exit) == 75
-    assert follow.PATIENCE <= clock.now() - start < follow.PATIENCE + 20
+    assert follow.NO_ANSWER_SECONDS <= clock.now() - start < follow.NO_ANSWER_SECONDS + 20
 
 
 def test_a_run_that_is_deleted_is_no_longer_waited_for(world: ArgoWorld) -> None:
@@ -367,7 +370,7 @@ def test_an_argo_server_that_is_not_there_is_told(world: ArgoWorld, address: str
 
 
 def test_an_event_needs_an_argo_server(world: ArgoWorld) -> None:
-    with pytest.raises(Blocked, match="events are received by Argo Server"):
+    with pytest.raises(Blocked, match="events need an Argo Server"):
         run_commands.submit(QUIET, Place(event=True))
 
 
@@ -401,7 +404,7 @@ def test_the_environment_of_argos_command_line_leads_to_argo_server(
     assert main(["submit", SERVICE, "--no-wait"]) == 0
     assert any(asked.endswith("/submit") for asked in world.requests)
     world.requests.clear()
-    assert main(["status", "--argo-server", ""]) == 0
+    assert main(["runs", "--argo-server", ""]) == 0
     assert world.requests == []
 
 
@@ -410,8 +413,8 @@ def test_the_command_line_says_it_on_stderr_with_the_code(world: ArgoWorld, caps
     assert "there is no WorkflowTemplate qwen3-32b" in capsys.readouterr().err
     world.apply_template()
     assert main(["submit", SERVICE, "-p", "strategy=Fast"]) == 10
-    assert main(["submit", SERVICE, "--set", "image=a/b:0.5.24", "--no-wait", "--run-id", "7"]) == 0
-    assert "Follow it: python -m workflows status qwen3-32b-7 --namespace slipway --follow" in capsys.readouterr().out
+    assert main(["submit", SERVICE, "--parameter", "image=a/b:0.5.24", "--no-wait", "--run-id", "7"]) == 0
+    assert "Next: slipway runs qwen3-32b-7 -n slipway --follow" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -434,7 +437,7 @@ def test_ctrl_c_ends_the_following_and_not_the_run(world: ArgoWorld, number: int
     assert "spec" in world.only_run()
 
 
-@pytest.mark.parametrize("command", [["submit", SERVICE, "--run-id=1"], ["status"], ["--help"], ["schema"]])
+@pytest.mark.parametrize("command", [["submit", SERVICE, "--run-id=1"], ["runs"], ["--help"], ["schema"]])
 def test_a_reader_that_goes_away_ends_the_command_without_a_word_and_not_the_run(
     world: ArgoWorld, command: list[str]
 ) -> None:

@@ -40,7 +40,7 @@ def state(tmp_path: Path) -> Path:
 
 
 def start(state: Path, *more: str) -> "subprocess.Popen[str]":
-    words = [sys.executable, "-m", "workflows", "run", "manifests/services/demo.yaml", f"--state={state}", *more]
+    words = [sys.executable, "-m", "workflows", "rehearse", "manifests/services/demo.yaml", f"--state={state}", *more]
     return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -53,14 +53,14 @@ def run(state: Path, *more: str) -> tuple[int, str]:
 def kill_in(state: Path, task: str) -> None:
     """`kill -9` of the run right after the start of a task. From outside, it could come after the end of the run."""
     program = (
-        "import os, signal, sys; from workflows import local; from workflows.__main__ import main\n"
-        "start = local._started\n"
+        "import os, signal, sys; from workflows import rehearsal; from workflows.__main__ import main\n"
+        "start = rehearsal._started\n"
         "def started(run, task, *more):\n"
         "    process = start(run, task, *more)\n"
         f"    if task.name == {task!r}: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return process\n"
-        "local._started = started\n"
-        f"sys.exit(main(['run', 'manifests/services/demo.yaml', '--state={state}']))\n"
+        "rehearsal._started = started\n"
+        f"sys.exit(main(['rehearse', 'manifests/services/demo.yaml', '--state={state}']))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False
@@ -156,7 +156,7 @@ def test_ctrl_c_ends_a_run_with_a_sentence_and_the_next_run_goes_on(state: Path)
                 break
         said = process.stdout.read()
     assert process.returncode == 75, said
-    assert "Stopped. Nothing is lost: run it again" in said
+    assert "Stopped. Nothing is lost: the next run goes on" in said
     assert "Traceback" not in said
 
 
@@ -167,13 +167,13 @@ def test_ctrl_c_in_the_middle_of_a_fork_is_heard(state: Path) -> None:
         "def once():\n"
         "    if not sent: sent.append(os.kill(os.getpid(), signal.SIGINT))\n"
         "os.register_at_fork(after_in_parent=once)\n"
-        f"sys.exit(main(['run', 'manifests/services/demo.yaml', '--state={state}']))\n"
+        f"sys.exit(main(['rehearse', 'manifests/services/demo.yaml', '--state={state}']))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False
     )
     assert done.returncode == 75, done.stdout
-    assert "Stopped. Nothing is lost: run it again" in done.stdout
+    assert "Stopped. Nothing is lost: the next run goes on" in done.stdout
     assert not done.stderr
 
 

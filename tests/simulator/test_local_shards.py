@@ -20,7 +20,15 @@ def test_two_processes_share_the_transfer_and_the_task_behind_them_writes_the_ma
     hub = tmp_path / "demo" / "hub" / DEMO.model.id
     write_model(hub, 1_000_000, 3)
     sets = ("--set=transfer.mode=streamed", "--set=transfer.shards=2", "--set=transfer.partSize=1Mi")
-    words = [sys.executable, "-m", "workflows", "run", "manifests/services/demo.yaml", f"--state={tmp_path}", *sets]
+    words = [
+        sys.executable,
+        "-m",
+        "workflows",
+        "rehearse",
+        "manifests/services/demo.yaml",
+        f"--state={tmp_path}",
+        *sets,
+    ]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=220, check=False)
     assert done.returncode == 0, done.stdout
     recaps = {task: (int(changed), int(failed)) for task, changed, failed in RECAP.findall(done.stdout)}

@@ -22,7 +22,7 @@ OWN: Mapping[str, Callable[[ModelService], list[Manifest]]] = {
     "ci.yaml": accounts.continuous_integration,
     "people.yaml": accounts.people,
 }
-_HEAD = "# Generated from {origin} by `python -m workflows render`; change that, not this.\n"
+_HEAD = "# Generated from {origin} by `slipway render`; change that, not this.\n"
 
 
 def shared(service: ModelService) -> dict[Path, str]:

@@ -102,10 +102,10 @@ def test_a_task_that_reads_an_output_of_one_that_was_left_out_is_left_out_with_i
 
 def test_status_says_it_in_the_list_and_of_the_run(world: ArgoWorld, capsys: Any) -> None:
     add(world, phase="Succeeded", progress="3/3", startedAt="2026-11-22T19:00:00Z", finishedAt="2026-11-22T19:00:31Z")
-    assert main(["status", SERVICE]) == 0
+    assert main(["runs", SERVICE]) == 0
     row = capsys.readouterr().out.splitlines()[1].split()
     assert row[-3:] == ["ab12cd34", "nothing", "changed"]
-    assert main(["status", "run"]) == 0
+    assert main(["runs", "run"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "run run Succeeded: nothing changed, 31s"
     assert f"  preflight         Skipped    0s  {NOTHING_TO_DO}" in said
@@ -115,7 +115,7 @@ def test_status_says_it_in_the_list_and_of_the_run(world: ArgoWorld, capsys: Any
 
 def test_who_follows_it_hears_it_at_the_end(world: ArgoWorld, capsys: Any) -> None:
     add(world, phase="Succeeded", startedAt="2026-11-22T19:00:00Z", finishedAt="2026-11-22T19:00:31Z")
-    assert main(["status", "run", "--follow"]) == 0
+    assert main(["runs", "run", "--follow"]) == 0
     assert "run run Succeeded: nothing changed" in capsys.readouterr().out
 
 

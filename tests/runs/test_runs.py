@@ -15,8 +15,8 @@ from steps.rollout.writer_lease import Writer, WriterLease
 from tests.support.argo_world import NAMESPACE, SERVICE, ArgoWorld, Attempt, nodes
 from tests.support.fakes import FakeClock
 from workflows.__main__ import main
-from workflows.commands import run
-from workflows.commands.run import Place
+from workflows.commands import run as run_commands
+from workflows.commands.run import Place, Query
 from workflows.runs.submission import document_of
 from workflows.runs.tables import headline, markdown
 
@@ -86,16 +86,22 @@ def test_a_run_that_was_terminated_in_the_queue_did_not_succeed_whatever_argo_sa
     assert headline(run, 0.0) == says
 
 
+def runs(target: str, place: Place, clock: FakeClock | None = None) -> int:
+    return run_commands.runs(Query(target), place, clock)
+
+
 def table(capsys: Any) -> list[list[str]]:
-    return [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.pop().startswith("Next: slipway runs ")
+    return [line.split("  ") for line in lines]
 
 
-@pytest.mark.parametrize("door", ["kubernetes", "argo-server"])
-def test_the_last_runs_of_a_service_are_listed_with_what_they_did(busy: ArgoWorld, door: str, capsys: Any) -> None:
-    where = Place(argo_server=busy.argo_server if door == "argo-server" else "")
+@pytest.mark.parametrize("client", ["kubernetes", "argo-server"])
+def test_the_last_runs_of_a_service_are_listed_with_what_they_did(busy: ArgoWorld, client: str, capsys: Any) -> None:
+    where = Place(argo_server=busy.argo_server if client == "argo-server" else "")
     clock = FakeClock()
     clock.time = lambda: datetime(2026, 1, 2, 3, 5, 9, tzinfo=UTC).timestamp()  # type: ignore[method-assign]
-    assert run.status(SERVICE, where, clock=clock) == 0
+    assert runs(SERVICE, where, clock) == 0
     rows = [[cell.strip() for cell in row if cell.strip()] for row in table(capsys)]
     assert rows[0] == ["RUN", "TRIGGER", "PHASE", "STARTED", "DURATION", "PROGRESS", "RELEASE", "MESSAGE"]
     started = "2026-01-02 03:00Z"
@@ -107,46 +113,47 @@ def test_the_last_runs_of_a_service_are_listed_with_what_they_did(busy: ArgoWorl
 
 
 def test_without_a_name_the_runs_of_all_services_are_listed(busy: ArgoWorld, capsys: Any) -> None:
-    assert main(["status", "--last", "3"]) == 0
+    assert main(["runs", "--last", "3"]) == 0
     rows = table(capsys)
     assert len(rows) == 4
-    assert main(["status"]) == 0
+    assert main(["runs"]) == 0
     assert {row[0].strip() for row in table(capsys)[1:]} == {"a-nightly", "b-ci", "c-hand", "d-other"}
 
 
 def test_a_document_names_its_service(busy: ArgoWorld, capsys: Any) -> None:
-    assert main(["status", "manifests/services/qwen3-32b.yaml"]) == 0
+    assert main(["runs", "manifests/services/qwen3-32b.yaml"]) == 0
     assert len(table(capsys)) == 4
 
 
 def test_one_run_is_shown_with_its_tasks(busy: ArgoWorld, capsys: Any) -> None:
-    assert main(["status", "a-nightly"]) == 0
+    assert main(["runs", "a-nightly"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "run a-nightly Succeeded: nothing changed, 21s",
         "  resolve-model    Succeeded  42s  nothing changed, 2 as wanted",
         "  promote-release  Succeeded  42s  nothing changed, 2 as wanted",
         "  roll-back        Skipped    0s   the run did not fail",
         "  report-run       Succeeded  42s  1 changed: create message/x",
+        "Next: slipway runs qwen3-32b -n slipway",
     ]
 
 
 def test_a_run_can_be_followed_later_with_the_same_codes(busy: ArgoWorld, capsys: Any) -> None:
-    assert main(["status", "a-nightly", "--follow"]) == 0
-    assert main(["status", "b-ci", "--follow"]) == 11
+    assert main(["runs", "a-nightly", "--follow"]) == 0
+    assert main(["runs", "b-ci", "--follow"]) == 11
     assert "run b-ci Failed: preflight: no GPU free" in capsys.readouterr().err
 
 
 def test_what_is_neither_a_run_nor_a_service_is_told(busy: ArgoWorld) -> None:
-    with pytest.raises(Blocked, match="there is no run of absent in namespace slipway, and none is called so"):
-        run.status("absent", Place())
+    with pytest.raises(Blocked, match="there is no run of absent in namespace slipway, and no run of that name"):
+        runs("absent", Place())
     with pytest.raises(Blocked, match="there is no run absent in namespace slipway"):
-        run.status("absent", Place(), follow=True)
+        run_commands.runs(Query("absent", follow=True), Place())
 
 
 def test_an_empty_namespace_is_told(world: ArgoWorld) -> None:
     for server in ("", world.argo_server):
         with pytest.raises(Blocked, match="there is no run in namespace slipway"):
-            run.status("", Place(argo_server=server))
+            runs("", Place(argo_server=server))
 
 
 def test_a_task_that_changed_something_before_its_last_attempt_has_changed_something() -> None:
@@ -198,13 +205,13 @@ def test_overrides_are_named_with_their_run_by_the_newest_run_that_succeeded(wor
 
     ended("demo-1", "Succeeded", "image=a:0.5.24~demo-1,strategy=Recreate~demo-0")
     ended("demo-2", "Failed", "image=b:0.5.25~demo-2")
-    assert main(["status", SERVICE]) == 0
+    assert main(["runs", SERVICE]) == 0
     reset = "until -p image=document or a changed document"
     said = capsys.readouterr().out
     assert f"{SERVICE}:  serving.image=a:0.5.24 (run demo-1), {reset}" in said
     assert f"{SERVICE}:  rollout.strategy=Recreate (run demo-0), until -p strategy=document" in said
     assert "b:0.5.25" not in said
-    assert main(["status", "demo-2"]) == 0
+    assert main(["runs", "demo-2"]) == 0
     assert f"  serving.image=b:0.5.25 (run demo-2), {reset}" in capsys.readouterr().out
 
 
@@ -219,7 +226,7 @@ LOCK = f"slipway/Mutex/slipway-default-{SERVICE}"
 
 def message(world: ArgoWorld, name: str, capsys: Any) -> tuple[str, str]:
     """Phase and message of a run in the table."""
-    assert run.status(SERVICE, Place(), clock=FakeClock()) == 0
+    assert runs(SERVICE, Place(), FakeClock()) == 0
     (row,) = [row for row in table(capsys) if row[0] == name]
     cells = [cell.strip() for cell in row if cell.strip()]
     return cells[2], cells[-1]
@@ -231,24 +238,24 @@ def test_a_suspended_run_is_called_so_and_says_how_it_goes_on(world: ArgoWorld, 
     add(world, "a", LABELS, {"suspend": True}, phase="Running", nodes=at_work)
     says = "Suspended, it goes on with: argo resume -n slipway a; 1 task done; download-model Running"
     assert message(world, "a", capsys) == ("Suspended", says)
-    assert main(["status", "a"]) == 0
+    assert main(["runs", "a"]) == 0
     assert capsys.readouterr().out.startswith(f"run a {says}\n")
     add(world, "b", LABELS, {"suspend": True}, phase="Succeeded")
     assert message(world, "b", capsys)[0] == "Succeeded"
 
 
-@pytest.mark.parametrize("door", ["kubernetes", "argo-server"])
-def test_who_holds_a_lock_is_named_and_also_if_that_run_is_gone(world: ArgoWorld, door: str, capsys: Any) -> None:
-    where = Place(argo_server=world.argo_server if door == "argo-server" else "")
+@pytest.mark.parametrize("client", ["kubernetes", "argo-server"])
+def test_who_holds_a_lock_is_named_and_also_if_that_run_is_gone(world: ArgoWorld, client: str, capsys: Any) -> None:
+    where = Place(argo_server=world.argo_server if client == "argo-server" else "")
     waiting = {"mutex": {"waiting": [{"mutex": LOCK, "holder": "slipway/a"}]}}
     add(world, "a", LABELS, phase="Running")
     add(world, "b", LABELS, phase="Pending", synchronization=waiting)
     says = f"Pending, queued for mutex slipway-default-{SERVICE} held by run a"
-    run.status(SERVICE, where)
+    runs(SERVICE, where)
     assert any(line.endswith(says) for line in capsys.readouterr().out.splitlines())
     world.store.delete(world.kind("Workflow"), "a", NAMESPACE)
     for target in (SERVICE, "b"):
-        run.status(target, where)
+        runs(target, where)
         assert f"{says}, which is gone" in capsys.readouterr().out
 
 
@@ -270,7 +277,7 @@ def test_a_queued_run_that_is_to_stop_says_that_it_still_waits(world: ArgoWorld,
 
 
 CUT_OFF = {"create-volume": (Attempt(),), "roll-out-service": (Attempt("Failed", "workflow shutdown", ""),)}
-REST = "its exit handler did not run. Next: submit a new run, which cleans up, or run python -m steps roll-back"
+REST = "its exit handler did not run. Next: submit a new run, which cleans up, or run slipway step roll-back"
 
 
 @pytest.mark.parametrize(
@@ -298,10 +305,10 @@ def test_a_run_that_was_deleted_while_it_changed_the_service_is_named(world: Arg
     cluster = connect(world.kubeconfig)
     lease = WriterLease(service, cluster, Writer("b", 60, stays=True), FakeClock())
     assert cluster.swap(lease.acquired(lease.observe()))
-    run.status(SERVICE, Place())
+    runs(SERVICE, Place())
     assert REST not in capsys.readouterr().out
     world.store.delete(world.kind("Workflow"), "b", NAMESPACE)
-    run.status(SERVICE, Place())
-    assert capsys.readouterr().out.endswith(f"run b was deleted while it changed {SERVICE}: {REST}\n")
-    run.status(SERVICE, Place(argo_server=world.argo_server))  # which knows no Lease
+    runs(SERVICE, Place())
+    assert f"run b was deleted while it changed {SERVICE}: {REST}\n" in capsys.readouterr().out
+    runs(SERVICE, Place(argo_server=world.argo_server))  # which knows no Lease
     assert REST not in capsys.readouterr().out
