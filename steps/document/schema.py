@@ -324,7 +324,7 @@ class Serving(Section):
         if not re.fullmatch(r"\d+\.\d+\.\d+(rc\d+|\.post\d+)?", version):
             raise PydanticCustomError("version", "a version of SGLang such as {newest}", {"newest": NEWEST_PROVED})
         if not provable(version):
-            raise PydanticCustomError("no_proof", _NO_PROOF, {"oldest": ".".join(map(str, OLDEST))})
+            raise PydanticCustomError("no_proof", _NO_PROOF, {"oldest": ".".join(map(str, OLDEST)), "version": version})
         return version
 
     @field_validator("prefill", "decode")

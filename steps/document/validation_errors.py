@@ -71,6 +71,8 @@ def _shown(details: ErrorDetails, path: Path, written: Written) -> str:
     found = details["input"]
     if details["type"] == "token":
         return "a value that is not shown"
+    if details["type"] == "no_proof":
+        return repr(details["ctx"]["version"])
     if isinstance(found, Mapping):
         return "a section"
     if isinstance(found, list | tuple):
@@ -89,8 +91,7 @@ def _allowed(details: ErrorDetails, path: Path, written: Written) -> str:
     template = _ALLOWED.get(details["type"])
     if template:
         return template.format_map(details.get("ctx", {}))
-    message = details["msg"]
-    return message[0].lower() + message[1:]
+    return details["msg"]
 
 
 def _near_field(path: Path, fields: list[str], document: type[BaseModel]) -> str:

@@ -34,7 +34,7 @@ DOCUMENTS = {
     "reference": release(),
     "demo": release(name="demo"),
     "tcp": release("serving.fabric=tcp"),
-    "old engine": release("serving.image=sglang:0.4.10.post2", "serving.fabric=tcp"),
+    "old engine": release("serving.image=sglang:0.5.10", "serving.fabric=tcp"),
     "everything": release(
         "metadata.labels={team: search}",
         "serving.pod.imagePullSecrets=[{name: registry}]",
@@ -248,7 +248,7 @@ def test_each_pod_carries_the_hash_of_its_own_template() -> None:
         ("0.5.23", "/ready", "mooncake_tcp", None),
         ("0.5.22", "/ready", "mooncake_tcp", None),
         ("0.5.17", "/health", "mooncake_tcp", None),
-        ("0.5.9", "/health", "mooncake", "1"),
+        ("0.5.10", "/health", "mooncake", "1"),
         ("0.4.10.post2", "/health", "mooncake", "1"),
     ],
 )

@@ -29,6 +29,20 @@ serving:
   image: registry.example.com/llm/sglang-erdma:0.5.23
 workflow: {image: "registry.example.com/llm/slipway:0.1.0"}
 """
+_TERM = "{matchExpressions: [{key: a, operator: Exists}]}"
+_NODES = f"{{requiredDuringSchedulingIgnoredDuringExecution: {{nodeSelectorTerms: [{_TERM}]}}}}"
+_PODS = "{requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: zone, labelSelector: {}}]}"
+POD = {
+    "nodeSelector": "{pool: gpu}",
+    "tolerations": "[{key: nvidia.com/gpu, operator: Exists, effect: NoSchedule}]",
+    "affinity.nodeAffinity": _NODES,
+    "affinity.podAffinity": _PODS,
+    "affinity.podAntiAffinity": _PODS,
+    "topologySpreadConstraints": "[{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule}]",
+    "priorityClassName": "serving",
+    "imagePullSecrets": "[{name: registry}]",
+}
+RESOURCES = {"cpu": "'8'", "memory": "8Gi", "sharedMemory": "8Gi"}
 # Every field of the document, with another value for it.
 NO_RELEASE = {
     "metadata.labels": "{team: llm}",
@@ -62,8 +76,7 @@ NO_RELEASE = {
     "workflow.namespace": "runs",
     "workflow.schedule": "1 2 * * *",
     "workflow.timezone": "UTC",
-    "workflow.pod.nodeSelector": "{pool: cpu}",
-    "workflow.pod.imagePullSecrets": "[{name: registry}]",
+    **{f"workflow.pod.{field}": value for field, value in POD.items()},
     "workflow.gpuNodes": "allow",
     "workflow.skipUnchanged": "false",
     "workflow.labels": "{team: llm}",
@@ -96,11 +109,11 @@ RELEASE = {
     "serving.contextLength": "8192",
     "serving.args": "[--log-level=debug]",
     "serving.env": "{A: b}",
-    "serving.resources.cpu": "8",
-    "serving.resources.memory": "8Gi",
-    "serving.resources.sharedMemory": "8Gi",
-    "serving.pod.nodeSelector": "{pool: gpu}",
-    "serving.pod.imagePullSecrets": "[{name: registry}]",
+    "serving.router.args": "[--log-level=debug]",
+    **{f"serving.{role}image": "registry.example.com/llm/sglang:0.5.23" for role in ("prefill.", "decode.")},
+    **{f"serving.{role}env": "{A: b}" for role in ("prefill.", "decode.")},
+    **{f"serving.{role}pod.{field}": value for role in ("", "prefill.", "decode.") for field, value in POD.items()},
+    **{f"serving.{role}resources.{x}": value for role in ("", "prefill.", "decode.") for x, value in RESOURCES.items()},
 }
 REPLICAS = {"serving.prefill.replicas", "serving.decode.replicas"}
 
@@ -124,7 +137,8 @@ class Later(ModelService):
 
 def chat(*overrides: str, kind: type[ModelService] = ModelService) -> Release:
     """A release of the smallest document there is."""
-    return Release(kind.model_validate(parse(MINIMAL, "chat.yaml", overrides).model_dump()), DIGEST)
+    written = parse(MINIMAL, "chat.yaml", overrides).model_dump(by_alias=True)
+    return Release(kind.model_validate(written), DIGEST)
 
 
 def fields(section: type[BaseModel], path: str = "") -> Iterator[str]:
@@ -206,14 +220,21 @@ def test_a_default_changes_only_together_with_the_number_of_the_rendering() -> N
             "served_model_name": None,
             "ports": {"http": 8000, "bootstrap": 34000},
             "tensor_parallel": 2,
-            "router": {"image": "lmsysorg/sgl-model-gateway:v0.3.2", "policy": "round_robin"},
+            "router": {"image": "lmsysorg/sgl-model-gateway:v0.3.2", "policy": "round_robin", "args": ()},
             "fabric": "erdma",
             "rdma_devices": ("erdma_0",),
             "context_length": None,
             "args": (),
             "env": {},
             "resources": {"cpu": "12", "memory": "48Gi", "shared_memory": "15Gi"},
-            "pod": {"node_selector": {}, "image_pull_secrets": ()},
+            "pod": {
+                "node_selector": {},
+                "tolerations": (),
+                "affinity": {"node_affinity": None, "pod_affinity": None, "pod_anti_affinity": None},
+                "topology_spread_constraints": (),
+                "priority_class_name": None,
+                "image_pull_secrets": (),
+            },
         },
     )
 
