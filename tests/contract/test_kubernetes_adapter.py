@@ -119,7 +119,7 @@ def test_a_server_that_is_down_is_no_answer(tmp_path: Path, monkeypatch: pytest.
 
 
 class Portal(Handler):
-    """What stands in front of a cluster when the VPN is off: everything is an HTML page."""
+    """A portal in front of a cluster without VPN: every answer is an HTML page."""
 
     def do_GET(self) -> None:  # noqa: N802  # http.server wants this name
         self.send_body(200, b"<html>please log in</html>", "text/html")

@@ -1,4 +1,4 @@
-"""The registry adapter over sockets: a public image behind a token and a redirect, and every way to learn nothing."""
+"""The registry adapter over sockets: a public image behind a token and a redirect, and every failure."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ INDEX = {
 
 @dataclass
 class Hosts:
-    """A registry and the place where its bytes are; `answer` says what the registry does instead, by path."""
+    """A registry and its storage; `answer` replaces the registry's answers, by path."""
 
     answer: dict[str, Callable[[Handler], None]] = field(default_factory=dict)
     asked: list[tuple[str, str, str]] = field(default_factory=list)  # host, path, Authorization
@@ -72,7 +72,7 @@ def hosts() -> Iterator[Hosts]:
 
 
 def _asks(answer: Callable[[Handler], None]) -> Callable[[Handler], None]:
-    """As a method of a handler: what is bound already is not bound again."""
+    """As a method of a handler: a bound function is not bound again."""
 
     def do_get(handler: Handler) -> None:
         answer(handler)
