@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from steps.command_line import TAKEN, WRITER
+from steps.catalogue import CATALOGUE
 from steps.wiring import STEPS
 
 RUNS = 9
@@ -45,7 +45,7 @@ def main(runs: int) -> None:
         keys = {"OSS_ACCESS_KEY_ID": "dummy", "OSS_ACCESS_KEY_SECRET": "dummy"}
         environment = os.environ | keys | {"KUBECONFIG": kubeconfig.name}  # noqa: TID251  # passed on to the step
         for step in STEPS:
-            pinned = (f"--model-digest=sha256:{'0' * 64}",) if "model-digest" in TAKEN.get(step, WRITER) else ()
+            pinned = (f"--model-digest=sha256:{'0' * 64}",) if "model-digest" in CATALOGUE[step].options else ()
             options = (f"--document={DOCUMENT}", *pinned)
             shown = least(runs, environment, "-m", "steps", step, "--help")
             started = least(runs, environment, "-c", UP_TO_THE_FIRST_LOOK, step, *options)

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import NoReturn
 
 from steps import wiring
+from steps.catalogue import CATALOGUE
 from steps.command_line import parser
 from steps.document.overrides import BY_HAND, Wanted, given
 from steps.document.schema import read
@@ -88,7 +89,7 @@ def _run(options: argparse.Namespace, report: StreamReport, clock: SystemClock) 
     if options.check:
         check(step, report)
         return ""
-    found = converge(step, report, clock, patience=wiring.PATIENCE.get(options.step, 0.0)).outputs
+    found = converge(step, report, clock, no_answer_seconds=CATALOGUE[options.step].no_answer_seconds).outputs
     if options.outputs:
         outputs.write(found, options.outputs)
     return found.verdict if isinstance(found, outputs.Judged) else ""

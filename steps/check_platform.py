@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, TypeVar
 
-from steps import kinds, permissions
+from steps import catalogue, kinds
 from steps.checks import facts, image, model_code, table
 from steps.checks.facts import CodeOfModel, PlatformFacts
 from steps.checks.findings import Refusal
@@ -19,10 +19,11 @@ from steps.errors import Blocked, TransientError
 from steps.kinds import OSS_DRIVER, Kind, Manifest, Ref
 from steps.model import Listing, ModelDigest, ModelFile
 from steps.objects import record, services
-from steps.ports.kubernetes import Cluster, Right
+from steps.ports.kubernetes import Cluster, Permission
 from steps.ports.modelscope import ModelSource
 from steps.ports.oss import ModelStore
 from steps.ports.registry import ImageRegistry
+from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.release import Release
@@ -56,7 +57,7 @@ class CheckPlatform:
 
     deadline: ClassVar[float] = 300.0  # seconds; a component that restarts gets the time to come back
 
-    def observe(self) -> PlatformFacts:
+    def observe(self, _past: Past[PlatformFacts]) -> PlatformFacts:
         namespace = self.release.service.namespace
         listing, bucket, stored = self._model()
         found = self._select(kinds.SERVICE, namespace)
@@ -80,7 +81,7 @@ class CheckPlatform:
             quotas_of_runs=self._select(kinds.RESOURCE_QUOTA, self.release.service.workflow.namespace),
             code=_look(lambda: self._code(listing)),
             engine=self._engine(),
-            rights={right: self.cluster.allows(right) for right in self._rights()},
+            rights={permission: self.cluster.allows(permission) for permission in self._permissions()},
             in_pods=self.own_accounts,
         )
 
@@ -103,9 +104,10 @@ class CheckPlatform:
         traffic = next((one for one in found if one["metadata"]["name"] == name), None)
         return frozenset({recorded.current.release if recorded.current else "", services.serving_release(traffic)})
 
-    def _rights(self) -> tuple[Right, ...]:
+    def _permissions(self) -> tuple[Permission, ...]:
         service = self.release.service
-        return permissions.rights_of_accounts(service) if self.own_accounts else permissions.rights_of_one(service)
+        found = catalogue.permissions_of_accounts if self.own_accounts else catalogue.permissions_of_one_account
+        return found(service)
 
     def _get(self, ref: Ref) -> Manifest | Refusal | None:
         return _look(lambda: self.cluster.get(ref))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from steps.errors import Blocked, StepError
-from steps.reconcile.converge import Step
+from steps.reconcile.converge import Past, Step
 from steps.reconcile.outputs import Word
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
@@ -34,11 +34,22 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Observed:
+    """One step as this run has observed it."""
+
+    step: Step[Any]
+    facts: Any
+    plan: Plan
+    outputs: Any  # None unless the plan is empty
+    times: int  # observations of this step so far
+
+
+@dataclass(frozen=True)
 class Facts:
     stale: str = ""  # why the line must be walked; empty if nothing says so
     waits: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
-    outputs: Mapping[str, Any] = field(default_factory=dict)  # of each step, by its name
+    seen: Mapping[str, Observed] = field(default_factory=dict)  # by the name of the step
 
 
 @dataclass(frozen=True)
@@ -59,29 +70,31 @@ class CheckRelease:
     release: Release
     parts: tuple[Part, ...]
     overtaken: Callable[[], str] = lambda: ""  # by which other run this one was overtaken, as a sentence
-    _built: dict[str, Step[Any]] = field(default_factory=dict, init=False, compare=False, repr=False)
-    _looks: dict[str, int] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def deadline(self) -> float:
         return DEADLINE
 
-    def observe(self) -> Facts:
-        """Ask the steps in their order, up to the first that would have something to do."""
+    def observe(self, past: Past[Facts]) -> Facts:
+        """Plan each step in order, up to the first with a plan that is not empty."""
         if not self.release.service.workflow.skip_unchanged:
             return Facts("asked to walk the whole line: workflow.skipUnchanged is false")
         kept: tuple[str, ...] = ()
-        outputs: dict[str, Any] = {}
+        seen: dict[str, Observed] = {}
+        before = past.facts.seen if past.facts else {}
         for part in self.parts:
             try:
-                plan, outputs[part.step] = self._ask(part)
+                seen[part.step] = found = _observed(part, before.get(part.step))
             except StepError as error:
                 return Facts(f"{part.step}: {error}", kept=kept)
-            kept += plan.ok
-            if not plan.converged:
-                return self._found(part, plan, kept)
+            kept += found.plan.ok
+            if found.plan.converged:
+                continue
+            if _only_waits(found.plan) and found.times < part.looks:
+                return Facts(waits=found.plan.waiting, kept=kept, seen=seen)
+            return Facts(f"{part.step} {first_reason(found.plan)}", kept=kept)
         try:
-            return Facts(self.overtaken(), kept=kept, outputs=outputs)
+            return Facts(self.overtaken(), kept=kept, seen=seen)
         except StepError as error:
             return Facts(str(error), kept=kept)
 
@@ -98,25 +111,23 @@ class CheckRelease:
             state=CURRENT,
             reason=whole_and_proved(self.release),
             release=self.release.id,
-            endpoint=facts.outputs["promote-release"].endpoint,
-            answer=facts.outputs["smoke-test"].answer,
+            endpoint=facts.seen["promote-release"].outputs.endpoint,
+            answer=facts.seen["smoke-test"].outputs.answer,
         )
 
-    def _ask(self, part: Part) -> tuple[Plan, Any]:
-        """What the step would do, and its outputs if that is nothing. It is built once: it remembers what it asked."""
-        if part.step not in self._built:
-            self._built[part.step] = part.build()
-        step = self._built[part.step]
-        found = step.observe()
-        decided = step.plan(found)
-        return decided, step.outputs(found) if decided.converged else None
 
-    def _found(self, part: Part, plan: Plan, kept: tuple[str, ...]) -> Facts:
-        self._looks[part.step] = self._looks.get(part.step, 0) + 1
-        only_waits = not (plan.changes or plan.failed)
-        if only_waits and self._looks[part.step] < part.looks:
-            return Facts(waits=plan.waiting, kept=kept)
-        return Facts(f"{part.step} {first_reason(plan)}", kept=kept)
+def _observed(part: Part, before: Observed | None) -> Observed:
+    """Raises StepError. A step is built once in a run, and gets its own facts as the past."""
+    step = before.step if before else part.build()
+    facts = step.observe(Past(before.facts if before else None))
+    plan = step.plan(facts)
+    return Observed(
+        step, facts, plan, step.outputs(facts) if plan.converged else None, before.times + 1 if before else 1
+    )
+
+
+def _only_waits(plan: Plan) -> bool:
+    return not (plan.changes or plan.failed)
 
 
 def plan(release: Release, facts: Facts) -> Plan:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from steps.catalogue import CATALOGUE
 from steps.document.overrides import InForce, of_text
 from steps.errors import exit_codes
 from steps.model import MalformedDigestError, ModelDigest
@@ -30,39 +31,7 @@ def _shard(text: str) -> int | None:
 
 
 VERB = "slipway step"  # the name of this program when `slipway` runs it
-SENTENCES: Mapping[str, str] = {
-    "resolve-model": "Pin the files of the model by one digest, and the overrides in force.",
-    "check-release": "Is this exact release deployed and verified?",
-    "check-platform": "Check hub, bucket, cluster, fabric and nodes; read-only.",
-    "create-scratch": "Claim the scratch volume of a run.",
-    "download-model": "Copy the files from the hub to the scratch volume, verified.",
-    "upload-model": "Copy the files from the scratch volume to the bucket, verified, the manifest last.",
-    "mirror-model": "Copy the files from the hub to the bucket in one stream, verified, the manifest last.",
-    "verify-model": "Read the files in the bucket again and compare every byte.",
-    "create-volume": "Create Secret, volume and claim over the verified files.",
-    "roll-out-service": "Start the release and wait until its own pods are ready.",
-    "smoke-test": "Prove the release with real inference on every pair of workers.",
-    "promote-release": "Move the traffic to the proved release, record it and remove old ones.",
-    "roll-back": "Restore the recorded release and remove the failed one.",
-    "report-run": "Report the result of a run to its targets.",
-}
-# Options that only some steps take, and those steps.
-PINNED = ("parameter", "overrides", "model-digest")
-WRITER = (*PINNED, "run-name", "record-counter")
-AT_EXIT = ("run-name", "run-status")
-TAKEN: Mapping[str, tuple[str, ...]] = {
-    "resolve-model": ("parameter", "run-name"),
-    "check-platform": (*PINNED, "run-name"),
-    "create-scratch": (*PINNED, "run-name", "run-uid"),
-    "download-model": (*PINNED, "scratch"),
-    "upload-model": (*PINNED, "scratch"),
-    "mirror-model": (*PINNED, "shard"),
-    "verify-model": PINNED,
-    "smoke-test": PINNED,
-    "promote-release": (*WRITER, "proved-release"),
-    "roll-back": AT_EXIT,
-    "report-run": AT_EXIT,
-}
+# Options of some steps; the entry of a step in the catalogue names those that it takes.
 OPTIONS: Mapping[str, dict[str, Any]] = {
     "parameter": {
         "action": "append",
@@ -115,11 +84,11 @@ def parser(arguments: list[str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     steps = found.add_subparsers(dest="step", required=True, metavar="STEP", title="steps")
-    for name, sentence in SENTENCES.items():
+    for name, spec in CATALOGUE.items():
         step = steps.add_parser(
             name,
-            help=sentence,
-            description=sentence,
+            help=spec.description,
+            description=spec.description,
             epilog=exit_codes(),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -137,9 +106,8 @@ def _add_options(parser: argparse.ArgumentParser, step: str) -> None:
         metavar="PATH=VALUE",
         help="change one field of the document for this step alone; may repeat. No later run inherits it",
     )
-    taken = TAKEN.get(step, WRITER)
     for name, option in OPTIONS.items():
-        if name in taken:
+        if name in CATALOGUE[step].options:
             parser.add_argument(f"--{name}", **option)
         else:
             parser.set_defaults(**{name.replace("-", "_"): option.get("default")})

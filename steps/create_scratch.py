@@ -13,6 +13,7 @@ from steps.kinds import Manifest, Ref
 from steps.objects.metadata import being_deleted
 from steps.objects.scratch_claim import claim, claim_ref, owned_by
 from steps.ports.kubernetes import Cluster
+from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 
@@ -31,7 +32,7 @@ class CreateScratch:
 
     deadline: ClassVar[float] = 300.0  # seconds
 
-    def observe(self) -> Manifest | None:
+    def observe(self, _past: Past[Manifest | None]) -> Manifest | None:
         if not self.run or not self.uid:
             raise Blocked(
                 "there is no run that the scratch volume could belong to: --run-name or --run-uid is empty",

@@ -18,6 +18,7 @@ from steps.objects.converging import (
 )
 from steps.ports.kubernetes import Cluster
 from steps.ports.oss import AccessKey
+from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.release import Release
@@ -53,7 +54,7 @@ class CreateVolume:
     def deadline(self) -> float:
         return self.release.service.volume.deadline_minutes * 60.0
 
-    def observe(self) -> Facts:
+    def observe(self, _past: Past[Facts]) -> Facts:
         if self.manifest() is None:
             return Facts(None, None, (), stored=False)
         live_volume = self.cluster.get(volume.volume_ref(self.release))

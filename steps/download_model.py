@@ -7,6 +7,7 @@ from steps.model import Listing
 from steps.ports.modelscope import ModelSource
 from steps.ports.oss import ModelStore
 from steps.reconcile.clock import Clock, SystemClock
+from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.release import Release
@@ -64,7 +65,7 @@ class DownloadModel:
     def folder(self) -> Scratch:
         return Scratch.of(self.scratch, self.release.model_digest)
 
-    def observe(self) -> Facts:
+    def observe(self, _past: Past[Facts]) -> Facts:
         found = manifest.read(self.store, self.release)
         if found:
             return Facts(found)

@@ -1,4 +1,4 @@
-"""Names that several rooms share: kinds, resources, labels."""
+"""Names that several rooms share: kinds, resources, labels, variables."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -77,3 +77,17 @@ RELEASE_LABEL = "slipway/release"
 ROLE_LABEL = "slipway/role"
 HASH_LABEL = "slipway/spec-hash"
 TRIGGER_LABEL = "slipway/trigger"  # of a run: manual, schedule or ci
+
+# Environment variables of a step. In the cluster, the kubelet fills the first five from Secrets.
+ACCESS_KEY_ID = "OSS_ACCESS_KEY_ID"
+ACCESS_KEY_SECRET = "OSS_ACCESS_KEY_SECRET"  # noqa: S105  # a name, not a secret
+SESSION_TOKEN = "OSS_SESSION_TOKEN"  # noqa: S105  # a name, not a secret
+HUB_TOKEN = "MODELSCOPE_API_TOKEN"  # noqa: S105  # a name, not a secret
+WEBHOOK_URL = "SLIPWAY_WEBHOOK_URL"
+# Set by local runs and tests, to reach embedded services with the document as it is.
+HUB_ENDPOINT = "SLIPWAY_MODELSCOPE_ENDPOINT"
+STORE_ENDPOINT = "SLIPWAY_OSS_ENDPOINT"
+REGISTRY = "SLIPWAY_REGISTRY"  # "none": do not query the registry of the image
+RUN_FILE = "SLIPWAY_RUN_FILE"  # of a local run: its Workflow object, in JSON
+TERMINATION_LOG = "SLIPWAY_TERMINATION_LOG"
+KUBECONFIG = "KUBECONFIG"

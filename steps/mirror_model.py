@@ -10,6 +10,7 @@ from steps.model import Listing
 from steps.ports.modelscope import ModelSource
 from steps.ports.oss import ModelStore
 from steps.reconcile.clock import Clock, SystemClock
+from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.release import Release
@@ -56,7 +57,7 @@ class MirrorModel:
     def deadline(self) -> float:
         return delivery.deadline(self.release.service)
 
-    def observe(self) -> Facts:
+    def observe(self, _past: Past[Facts]) -> Facts:
         found = manifest.read(self.store, self.release)
         if found:
             return Facts(found)

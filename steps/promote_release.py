@@ -18,6 +18,7 @@ from steps.objects.group_operator import GroupOperator
 from steps.objects.record import Entry, Record
 from steps.ports.kubernetes import Cluster
 from steps.reconcile.clock import Clock, SystemClock
+from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.release import Release
@@ -68,7 +69,7 @@ class PromoteRelease:
     def deadline(self) -> float:
         return DEADLINE
 
-    def observe(self) -> Facts:
+    def observe(self, _past: Past[Facts]) -> Facts:
         operator = group_operator.ask(self.cluster)
         if operator is None:
             return Facts(None)

@@ -1,9 +1,8 @@
-"""report-run: after every run, last of all. Tells people how it ended and what was put back.
+"""report-run: the last task of each run. It notifies people of the result and of the rollback.
 
-It changes nothing of the service, and its failure changes nothing either: it is shown on its own task. It gives back
-the scratch volume of a run that no Retry needs. A run has one
-report for each of its ends: Argo starts the exit handler once when a run ends, and once more when a Retry of it ends,
-which people must hear as well. So nothing is remembered of who was told.
+It changes nothing of the service, and its failure changes nothing either: it is shown on its own task. It deletes the
+scratch volume of a run that no Retry needs. Argo starts the exit handler once when a run ends, and once more when a
+Retry of it ends: each end has its own message, so no message is remembered.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from steps.objects import record, scratch_claim
 from steps.objects.metadata import being_deleted
 from steps.ports.kubernetes import Cluster
 from steps.ports.notify import Notifier
+from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.report.recap import task_line
@@ -26,8 +26,8 @@ from steps.report.run_end import ObservedRun, ReadWorkflow, RunEnd, observe_run
 
 DEADLINE = 300.0  # seconds
 # Argo starts the pod of this step just before it writes how roll-back ended; with the pauses of the loop, some 20 s.
-LOOKS_AT_ROLL_BACK = 8
-# Tasks of the line that make and use up the scratch volume.
+OBSERVATIONS_OF_ROLL_BACK = 8
+# Tasks of the pipeline that create and use up the scratch volume.
 CREATE_SCRATCH = "create-scratch"
 UPLOAD_MODEL = "upload-model"
 ENDED = ("Succeeded", "Failed")  # phases of a pod
@@ -38,21 +38,20 @@ class Facts:
     observed: ObservedRun = field(default_factory=ObservedRun)
     release: str | None = ""  # id of the release that serves; empty: there is none; None: it is not known
     overrides: tuple[InForce, ...] = ()  # under which it was promoted
-    last_look: bool = False  # what Argo has not written by now is not waited for
-    told: bool = False
-    refused: str = ""  # why people could not be told
+    observations: int = 0  # of this step so far
+    notified: bool = False
     spare: tuple[Manifest, ...] = ()  # the scratch claim that no Retry needs, and the ended pods that would keep it
 
 
 @dataclass(frozen=True)
-class Told:
-    """Payload of the change that tells people."""
+class Notification:
+    """Payload of the change that notifies people."""
 
     message: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class GivenBack:
+class Deletion:
     """Payload of the change that deletes that very object."""
 
     ref: Ref
@@ -65,58 +64,66 @@ class Outputs:
     message: str
 
 
-@dataclass
-class _Seen:
-    looks: int = 0
-    told: bool = False
-    refused: str = ""
-
-
 @dataclass(frozen=True)
 class ReportRun:
     service: ModelService
     cluster: Cluster
-    notifier: Callable[[], Notifier] | None  # None: the document names no one to tell
+    notifier: Callable[[], Notifier] | None  # None: the document has no target for notifications
     run: RunEnd
     workflow: ReadWorkflow = lambda: None
-    _seen: _Seen = field(default_factory=_Seen, init=False, compare=False, repr=False)
 
     @property
     def deadline(self) -> float:
         return DEADLINE
 
-    def observe(self) -> Facts:
-        self._seen.looks += 1
+    def observe(self, past: Past[Facts]) -> Facts:
         found = observe_run(self.workflow)
+        notified = any(isinstance(change.payload, Notification) for change in past.done)
         return Facts(
             found,
             *self._serving(),
-            last_look=self._seen.looks >= LOOKS_AT_ROLL_BACK,
-            told=self._seen.told,
-            refused=self._seen.refused,
-            spare=self._spare() if self._all_told and no_retry_needs_scratch(self.run, found) else (),
+            observations=past.facts.observations + 1 if past.facts else 1,
+            notified=notified,
+            spare=self._spare(notified=notified) if no_retry_needs_scratch(self.run, found) else (),
         )
 
     def plan(self, facts: Facts) -> Plan:
-        return plan(self.service, self.run, facts, tells=self.notifier is not None)
+        return plan(self.service, self.run, facts, notifies=self.notifier is not None)
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
+        """Raises Blocked for a target that refuses the message, once the other changes are done."""
+        refused: Blocked | None = None
         for change in changes:
-            if isinstance(change.payload, GivenBack):
-                self.cluster.delete(change.payload.ref, change.payload.uid)
-                report.changed(change)
+            try:
+                self._apply(change)
+            except Blocked as error:
+                if not isinstance(change.payload, Notification):
+                    raise
+                refused = error
             else:
-                self._tell(change, report)
+                report.changed(change)
+        if refused:
+            raise Blocked(f"the result of the run was not sent: {refused.reason}", refused.hint)
 
     def outputs(self, facts: Facts) -> Outputs:
         return Outputs(verdict(self.run, facts), summary(self.service, self.run, facts))
 
-    @property
-    def _all_told(self) -> bool:
-        """People first: the cluster may not answer about the scratch volume."""
-        return self.notifier is None or self._seen.told or bool(self._seen.refused)
+    def _apply(self, change: Change) -> None:
+        if isinstance(change.payload, Deletion):
+            self.cluster.delete(change.payload.ref, change.payload.uid)
+        elif self.notifier:
+            self.notifier().send(change.payload.message)
 
-    def _spare(self) -> tuple[Manifest, ...]:
+    def _spare(self, *, notified: bool) -> tuple[Manifest, ...]:
+        """Before people are notified, a cluster that does not answer is no reason to wait."""
+        try:
+            return self._read_spare()
+        except StepError:
+            if notified or self.notifier is None:
+                raise
+            return ()
+
+    def _read_spare(self) -> tuple[Manifest, ...]:
         live = self.cluster.get(scratch_claim.claim_ref(self.service, self.run.name))
         if live is None or not scratch_claim.of_run(live, self.run.name):
             return ()
@@ -131,35 +138,20 @@ class ReportRun:
             return None, ()
         return (found.current.release, found.overrides) if found.current else ("", ())
 
-    def _tell(self, change: Change, report: Report) -> None:
-        """Raises TransientError if no one answers. A refusal is kept until the recap is told, then it ends the step."""
-        if self.notifier is None:
-            return
-        try:
-            self.notifier().send(change.payload.message)
-        except Blocked as error:
-            self._seen.refused = f"no one was told how the run ended: {error}"
-            return
-        self._seen.told = True
-        report.changed(change)
 
-
-def plan(service: ModelService, run: RunEnd, facts: Facts, *, tells: bool) -> Plan:
+def plan(service: ModelService, run: RunEnd, facts: Facts, *, notifies: bool) -> Plan:
     if not run.status:
-        return Plan(ok=("no status of a run was given, so no one is told",))
+        return Plan(ok=("no status of a run was given, so no message is sent",))
     back = _roll_back(facts)
-    if run.failed and back and not back.ended and not facts.last_look:
+    if run.failed and back and not back.ended and facts.observations < OBSERVATIONS_OF_ROLL_BACK:
         return Plan(waiting=(f"Argo to write how {ROLL_BACK} ended",))
-    recap = Plan(ok=(f"{run}: {run.status}", *facts.observed.recap(run), *map(task_line, _tasks(facts))))
-    if facts.spare:
-        return recap + Plan(tuple(map(_giving_back, facts.spare)))
-    if facts.refused:
-        return recap + Plan(failed=(facts.refused,))
-    return recap if facts.told or not tells else recap + Plan((_telling(service, run, facts),))
+    notification = (_notification(service, run, facts),) if notifies and not facts.notified else ()
+    ok = (f"{run}: {run.status}", *facts.observed.recap(run), *map(task_line, _tasks(facts)))
+    return Plan((*notification, *map(_deletion, facts.spare)), ok=ok)
 
 
 def no_retry_needs_scratch(run: RunEnd, found: ObservedRun) -> bool:
-    """Whether what was moved to the scratch volume of this run, if it has one, is of no use any more.
+    """Whether the files on the scratch volume of this run, if it has one, are of no further use.
 
     A Retry of a run that failed runs neither create-scratch nor upload-model again once they succeeded.
     """
@@ -171,22 +163,22 @@ def no_retry_needs_scratch(run: RunEnd, found: ObservedRun) -> bool:
     return not run.failed or phases[CREATE_SCRATCH] != SUCCEEDED or phases.get(UPLOAD_MODEL) == SUCCEEDED
 
 
-def _giving_back(found: Manifest) -> Change:
+def _deletion(found: Manifest) -> Change:
     ref = Ref.of(found)
     why = (
         "no Retry of this run needs it" if ref.kind == PERSISTENT_VOLUME_CLAIM else "it has ended, and holds the claim"
     )
-    return Change("delete", str(ref), why, GivenBack(ref, found["metadata"]["uid"]))
+    return Change("delete", str(ref), why, Deletion(ref, found["metadata"]["uid"]))
 
 
 def verdict(run: RunEnd, facts: Facts) -> str:
-    """What roll-back did: its own word, `not put back` if it failed, `kept` after a run that did not fail."""
+    """The verdict of roll-back, `not rolled back` if it failed, `kept` after a run that did not fail."""
     back = _roll_back(facts)
     if not run.failed:
         return "kept"
     if back is None or not back.ended:
         return "not known"
-    return "not put back" if back.failed else back.outputs.get("verdict", "") or "kept"
+    return "not rolled back" if back.failed else back.outputs.get("verdict", "") or "kept"
 
 
 def summary(service: ModelService, run: RunEnd, facts: Facts) -> str:
@@ -194,30 +186,30 @@ def summary(service: ModelService, run: RunEnd, facts: Facts) -> str:
     ended = f"{run}: {run.status or 'no status'}{_in_brackets(run, facts.observed)}"
     if facts.observed.run and facts.observed.run.result:
         ended += f"; {facts.observed.run.result}"
-    return f"{ended}; {_put_back(run, facts)}; {_serves(service, facts)}"
+    return f"{ended}; {_rollback(run, facts)}; {_serves(service, facts)}"
 
 
-def _put_back(run: RunEnd, facts: Facts) -> str:
+def _rollback(run: RunEnd, facts: Facts) -> str:
     back = _roll_back(facts)
     if not run.failed:
-        return "nothing to put back"
+        return "no rollback"
     if back is None or not back.ended:
-        return "what was put back is not known"
+        return "the result of the rollback is not known"
     if back.failed:
-        return f"could not be put back: {back.message or back.phase}"
-    return back.outputs.get("message", "") or "nothing had to be put back"
+        return f"the rollback failed: {back.message or back.phase}"
+    return back.outputs.get("message", "") or "no rollback was needed"
 
 
 def _serves(service: ModelService, facts: Facts) -> str:
     if facts.release is None:
-        return f"which release of {service.name} serves is not known"
+        return f"the release of {service.name} is not known"
     if not facts.release:
         return f"{service.name} serves no release yet"
     beside = f" with {', '.join(map(str, facts.overrides))}" if facts.overrides else ""
     return f"{service.name} serves release {facts.release}{beside}"
 
 
-def _telling(service: ModelService, run: RunEnd, facts: Facts) -> Change:
+def _notification(service: ModelService, run: RunEnd, facts: Facts) -> Change:
     message = {
         "service": service.name,
         "namespace": service.namespace,
@@ -234,7 +226,9 @@ def _telling(service: ModelService, run: RunEnd, facts: Facts) -> Change:
         ],
         "text": summary(service, run, facts),
     }
-    return Change("create", f"message/{run.name or service.name}", f"tell people: {run.status}", Told(message))
+    return Change(
+        "create", f"message/{run.name or service.name}", f"notify people: {run.status}", Notification(message)
+    )
 
 
 def _roll_back(facts: Facts) -> TaskResult | None:
@@ -243,7 +237,7 @@ def _roll_back(facts: Facts) -> TaskResult | None:
 
 
 def _tasks(facts: Facts) -> tuple[TaskResult, ...]:
-    """Those that were at work and have ended: this one has not."""
+    """The tasks that ran and have ended: this one has not."""
     found = facts.observed.run.tasks if facts.observed.run else ()
     return tuple(task for task in found if task.ended and task.ran)
 

@@ -19,6 +19,7 @@ from steps.objects import record
 from steps.objects.record import Record
 from steps.ports.kubernetes import Cluster
 from steps.ports.modelscope import ModelSource
+from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report, size
 from steps.rollout import inherited_overrides
@@ -60,7 +61,7 @@ class ResolveModel:
         """The step waits for nobody."""
         return 0.0
 
-    def observe(self) -> Facts:
+    def observe(self, _past: Past[Facts]) -> Facts:
         found = record.read(self.cluster.get(record.record_ref(self.wanted.resolve().service)))
         service = inherited_overrides.resolve(self.wanted, found).service
         return Facts(self.source(service).listing(), found)  # the record first: what is promoted from now on is newer

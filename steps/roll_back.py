@@ -1,18 +1,19 @@
-"""roll-back: after a run that failed. Puts the recorded release back, and removes a release that serves no one.
+"""roll-back: after a run that failed. Restores the recorded release, and removes a release without traffic.
 
-The run stays failed. What this step does:
+The run stays failed. This step does:
 
-- a run that wrote nothing, by the Lease of the writer: nothing, whatever it finds;
-- a run whose service another run changes by now: nothing;
-- a release that neither is recorded nor takes the traffic: its group and Service are removed, since the group holds
+- after a run that wrote nothing, by the Lease of the writer: nothing, whatever the cluster holds;
+- while another run changes the service: nothing;
+- for a release that neither is recorded nor has the traffic: it deletes its group and Service, since the group holds
   GPUs. That is the failed BlueGreen candidate, and also the very first release. Volumes stay: they hold no bytes and no
   GPU, a retried roll-out needs them, and the next promotion collects them;
-- the recorded release, if it is gone (Recreate) or was changed in place by this run (scaling): its recorded group and
-  Service are applied again and waited for. Traffic that leads elsewhere moves only after the release has answered;
-- a release that takes the traffic already but is not recorded yet: nothing. It was proved, and the next run finishes
-  its promotion.
+- for the recorded release, if it is gone (Recreate) or was changed in place by this run (scaling): it applies the
+  recorded group and Service again and waits until they are ready. Traffic that leads elsewhere moves only after the
+  release has answered;
+- for a release that has the traffic but is not recorded yet: nothing. It was proved, and the next run finishes its
+  promotion.
 
-By hand, without the status of a run, it is the decision of a person, and does the same for whatever is found.
+By hand, without the status of a run, it is the decision of a person, and does the same for any state that it finds.
 """
 
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from steps.objects.record import Entry, Record
 from steps.ports.kubernetes import Cluster
 from steps.ports.sglang import ChatRequest, ChatResponse, EngineError, Inference, NotServing, Server
 from steps.proof.answers import flaws, shown
+from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.report.run import TOUCHING
@@ -37,14 +39,14 @@ from steps.rollout.intent import Intent
 from steps.rollout.observation import GroupObservation, observe_group
 from steps.rollout.readiness import Fingerprint, fingerprint, stable
 
-KEPT, REMOVED, PUT_BACK = "kept", "removed", "put back"  # verdicts
-OBJECTS = 3  # that a record holds of a release: the group, its own Service, and the one that clients use
+KEPT, REMOVED, ROLLED_BACK = "kept", "removed", "rolled back"  # verdicts
+OBJECTS = 3  # of a release in the record: the group, its own Service, and the Service of the clients
 
 
 @dataclass(frozen=True)
 class Facts:
     observed: ObservedRun = field(default_factory=ObservedRun)
-    wrote: bool = True  # whether the run changed anything, as the Lease says
+    wrote: bool = True  # whether the run changed anything, by the Lease
     other_writer: str = ""  # which other run changes the service now
     overtaken: str = ""  # which newer run promoted since this one began
     operator: bool = True  # whether the cluster serves groups
@@ -56,26 +58,15 @@ class Facts:
     looks: tuple[ObjectObservation, ...] = ()  # recorded group and its own Service
     moving: ObjectObservation | None = None  # recorded traffic Service
     group: GroupObservation = field(default_factory=lambda: GroupObservation(None))  # the recorded group
-    before: Fingerprint | None = None  # of the look before this one
-    proof: Plan = field(default_factory=Plan)  # what the recorded release says to a chat, where traffic is to move
-    done: tuple[str, ...] = ()  # what this step did already: REMOVED, PUT_BACK
+    before: Fingerprint | None = None  # of the observation before this one
+    proof: Plan = field(default_factory=Plan)  # of a chat with the recorded release, where traffic is to move
+    done: tuple[str, ...] = ()  # by this step: REMOVED, ROLLED_BACK
 
 
 @dataclass(frozen=True)
 class Outputs:
     verdict: str
     message: str
-
-
-@dataclass
-class _Seen:
-    """What the looks of this step share: the end of a run does not change, and a chat is asked once."""
-
-    observed: ObservedRun | None = None
-    wrote: bool | None = None
-    fingerprint: Fingerprint | None = None
-    proof: Plan | None = None
-    done: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -87,44 +78,38 @@ class RollBack:
     workflow: ReadWorkflow = lambda: None
     wrote: Callable[[], bool] = lambda: True
     other_writer: Callable[[], str] = lambda: ""
-    _seen: _Seen = field(default_factory=_Seen, init=False, compare=False, repr=False)
 
     @property
     def deadline(self) -> float:
         return self.service.rollout.deadline_minutes * 60.0
 
-    def observe(self) -> Facts:
-        facts = self._about_the_run()
+    def observe(self, past: Past[Facts]) -> Facts:
+        facts = self._about_the_run(past)
         if stays_out(self.run, facts):
             return facts
         facts = self._about_the_service(facts)
         current = facts.record.current
         if current is None or not facts.operator or facts.foreign or facts.overtaken or promotion_pending(facts):
             return facts
-        return self._look_at_recorded(facts, current)
+        return self._about_the_recorded(facts, current, past.facts)
 
     def plan(self, facts: Facts) -> Plan:
         return plan(self.service, self.run, facts)
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
-        for change in changes:
-            apply_changes(self.cluster, (change,), report)
-            self._seen.done.append(PUT_BACK if isinstance(change.payload, Apply) else REMOVED)
+        apply_changes(self.cluster, changes, report)
 
     def outputs(self, facts: Facts) -> Outputs:
         return Outputs(verdict=verdict(facts), message=summary(self.run, facts))
 
-    def _about_the_run(self) -> Facts:
-        seen = self._seen
-        if seen.observed is None:
-            seen.observed = observe_run(self.workflow)
-        if seen.wrote is None:
-            seen.wrote = self.wrote()  # asked before the Lease is given back at the end
+    def _about_the_run(self, past: Past[Facts]) -> Facts:
+        """The end of a run does not change, and once this step has returned the Lease, it proves nothing."""
+        before = past.facts
         return Facts(
-            observed=seen.observed,
-            wrote=seen.wrote,
+            observed=before.observed if before else observe_run(self.workflow),
+            wrote=before.wrote if before else self.wrote(),
             other_writer=self.other_writer(),
-            done=tuple(seen.done),
+            done=tuple(ROLLED_BACK if isinstance(change.payload, Apply) else REMOVED for change in past.done),
         )
 
     def _about_the_service(self, facts: Facts) -> Facts:
@@ -144,10 +129,10 @@ class RollBack:
             found=groups_and_services(self.cluster, self.service, operator.kind if operator else None),
         )
 
-    def _look_at_recorded(self, facts: Facts, current: Entry) -> Facts:
+    def _about_the_recorded(self, facts: Facts, current: Entry, past: Facts | None) -> Facts:
         group, own, traffic = current.objects
         found = observe_group(self.cluster, group)
-        before, self._seen.fingerprint = self._seen.fingerprint, fingerprint(found)
+        before = fingerprint(past.group) if past else None
         facts = replace(
             facts,
             looks=(observe_object(self.cluster, group), observe_object(self.cluster, own)),
@@ -156,18 +141,18 @@ class RollBack:
             before=before,
         )
         ready = astray(facts) and plan_objects(facts.looks).converged and stable(group, found, before).converged
-        return replace(facts, proof=self._proof(own)) if ready else facts
+        return replace(facts, proof=self._proof(own, past)) if ready else facts
 
-    def _proof(self, own: Manifest) -> Plan:
-        """One chat through the router of the recorded release, whatever takes the traffic."""
-        if self._seen.proof is None:
-            try:
-                self._seen.proof = self._ask(_server(own))
-            except NotServing as error:
-                return Plan(waiting=(error.reason,))
-        return self._seen.proof
+    def _proof(self, own: Manifest, past: Facts | None) -> Plan:
+        """One chat through the router of the recorded release, with or without traffic; sent once while it is ready."""
+        if past and past.proof.ok:
+            return past.proof
+        try:
+            return self._chat(_server(own))
+        except NotServing as error:
+            return Plan(waiting=(error.reason,))
 
-    def _ask(self, router: Server) -> Plan:
+    def _chat(self, router: Server) -> Plan:
         # As the router knows the model: the document of a run that failed may call it by another name.
         models = {worker.served_model_name for worker in self.inference.routed_workers(router) if worker.healthy}
         if not models:
@@ -191,30 +176,30 @@ def plan(service: ModelService, run: RunEnd, facts: Facts) -> Plan:
     removals = Plan(
         deletions(
             superseded(facts.found, service, kept_releases(facts)),
-            "neither recorded nor serving, so it would hold GPUs and serve no one",
+            "neither recorded nor serving: it would hold GPUs without traffic",
         )
     )
     back = restoration(run, facts)
     if removals.changes and back.failed:
-        return recap + removals  # the fault stays, and ends the step at its next observation
+        return recap + removals  # the failure stays, and ends the step at its next observation
     return recap + removals + back
 
 
 def stays_out(run: RunEnd, facts: Facts) -> str:
-    """Why this step leaves the service alone, in words for people; empty if it does not."""
+    """The reason to leave the service alone, for people; empty if there is none."""
     if run.by_hand:
         found = facts.observed.run
         at_work = f"{run} is {found.phase}: stop it first" if found and not found.ended else ""
         return at_work or facts.other_writer
     if not run.failed:
-        return "nothing to put back" if run.status else "no status of a run was given, so nothing is touched"
+        return "no rollback" if run.status else "no status of a run was given, so no rollback"
     if not facts.wrote:
-        return f"{run} wrote nothing, so nothing is rolled back"
-    return f"nothing is put back: {facts.other_writer}" if facts.other_writer else ""
+        return f"{run} wrote nothing, so no rollback"
+    return f"no rollback: {facts.other_writer}" if facts.other_writer else ""
 
 
 def kept_releases(facts: Facts) -> set[str]:
-    """Ids of the releases that stay. What a broken record cannot say is left to the traffic, and else to a person."""
+    """Ids of the releases that stay. Where the record is broken, the traffic decides, and else a person."""
     serving = services.serving_release(facts.traffic)
     recorded = facts.record.current.release if facts.record.current else ""
     if facts.broken and not _exists(facts, serving):
@@ -236,60 +221,60 @@ def astray(facts: Facts) -> bool:
 
 
 def restoration(run: RunEnd, facts: Facts) -> Plan:
-    """Recorded group and Service where the run took them away or changed them; traffic once they have answered."""
+    """Recorded group and Service where the run deleted or changed them; traffic once they have answered."""
     if not facts.looks or facts.moving is None:
         return Plan()
-    put_back, moves = PUT_BACK in facts.done, astray(facts)
+    restored, moves = ROLLED_BACK in facts.done, astray(facts)
     touched = run.by_hand or facts.observed.ran(TOUCHING)
-    if not (touched or put_back or facts.group.group is None):
-        return Plan()  # whatever differs, it was not this run
+    if not (touched or restored or facts.group.group is None):
+        return Plan()  # a difference is not the work of this run
     foreign = plan_objects((*facts.looks, *([facts.moving] if moves else []))).failed
     if foreign:
-        return Plan(failed=tuple(f"the recorded release is not put back: {fault}" for fault in foreign))
+        return Plan(failed=tuple(f"the recorded release is not restored: {fault}" for fault in foreign))
     objects = plan_objects(facts.looks)
-    if objects.changes or objects.waiting or not (put_back or moves):
+    if objects.changes or objects.waiting or not (restored or moves):
         return objects
     ready = objects + stable(facts.looks[0].wanted, facts.group, facts.before)
     return ready + _moved_traffic(facts) if moves and ready.converged else ready
 
 
 def _moved_traffic(facts: Facts) -> Plan:
-    """The recorded release is ready; the traffic follows once it is proved, too."""
+    """The recorded release is ready; the traffic follows once it is also proved."""
     if facts.moving is None or not facts.proof.converged:
         return facts.proof
     return facts.proof + plan_objects((facts.moving,)) if facts.proof.ok else Plan(waiting=("the first answer",))
 
 
 def verdict(facts: Facts) -> str:
-    """What was done: `kept` (nothing), `removed` (a release that serves no one) or `put back` (the recorded one)."""
-    return next((verdict for verdict in (PUT_BACK, REMOVED) if verdict in facts.done), KEPT)
+    """`kept` (nothing was done), `removed` (a release without traffic) or `rolled back` (to the recorded one)."""
+    return next((verdict for verdict in (ROLLED_BACK, REMOVED) if verdict in facts.done), KEPT)
 
 
 def summary(run: RunEnd, facts: Facts) -> str:
     """Part of a sentence for people."""
     did = {
-        PUT_BACK: "the recorded release was put back",
+        ROLLED_BACK: "the recorded release was restored",
         REMOVED: "a release that is neither recorded nor serving was removed",
     }.get(verdict(facts))
     if not did and facts.other_writer:
-        did = "nothing was put back, because another run changes the service"
-    did = did or stays_out(run, facts) or "nothing had to be put back"
-    return "; ".join(filter(None, (did, *_nothing_to_go_back_to(facts))))
+        did = "no rollback, because another run changes the service"
+    did = did or stays_out(run, facts) or "no rollback was needed"
+    return "; ".join(filter(None, (did, *_without_rollback(facts))))
 
 
 def _recap(run: RunEnd, facts: Facts) -> tuple[str, ...]:
     status = (f"{run}: {run.status}",) if run.status else ()
-    return (*status, *facts.observed.recap(run), *_nothing_to_go_back_to(facts))
+    return (*status, *facts.observed.recap(run), *_without_rollback(facts))
 
 
-def _nothing_to_go_back_to(facts: Facts) -> tuple[str, ...]:
+def _without_rollback(facts: Facts) -> tuple[str, ...]:
     if facts.overtaken:
         return (f"the recorded release is left as it is: {facts.overtaken}",)
-    return (f"there is nothing to go back to: {facts.broken}",) if facts.broken else ()
+    return (f"no release can be restored: {facts.broken}",) if facts.broken else ()
 
 
 def _broken(found: Record) -> str:
-    """Why no release can be put back from the record; empty if one can, or if none was promoted yet."""
+    """Why no release can be restored from the record; empty if one can, or if none was promoted yet."""
     if found.current is None:
         return found.broken
     held = len(found.current.objects)

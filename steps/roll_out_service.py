@@ -16,6 +16,7 @@ from steps.objects.metadata import labels_of
 from steps.objects.ownership import foreign_owner, owner
 from steps.objects.pod_status import is_ready, name_of
 from steps.ports.kubernetes import Cluster
+from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.release import Release
@@ -38,7 +39,7 @@ class Facts:
         ObjectObservation, ...
     ] = ()  # group and Service as wanted, accepted by the server; empty if there is a fault
     group: GroupObservation = field(default_factory=lambda: GroupObservation(None))
-    before: Fingerprint | None = None  # of the look before this one
+    before: Fingerprint | None = None  # of the observation before this one
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,12 @@ class Outputs:
 class RollOutService:
     release: Release
     cluster: Cluster
-    _seen: list[Fingerprint] = field(default_factory=list, init=False, compare=False, repr=False)
 
     @property
     def deadline(self) -> float:
         return self.release.service.rollout.deadline_minutes * 60.0
 
-    def observe(self) -> Facts:
+    def observe(self, past: Past[Facts]) -> Facts:
         operator = group_operator.ask(self.cluster)
         if operator is None:
             return Facts(None)
@@ -76,7 +76,7 @@ class RollOutService:
             unread="" if recorded.current else record.mending(service, recorded),
             claim=self.cluster.get(volume.claim_ref(self.release)),
         )
-        return facts if obstacles(self.release, facts) else self._look_closer(facts, operator)
+        return facts if obstacles(self.release, facts) else self._look_closer(facts, operator, past)
 
     def plan(self, facts: Facts) -> Plan:
         return plan(self.release, facts)
@@ -89,7 +89,7 @@ class RollOutService:
         nodes = sorted({pod["spec"].get("nodeName", "") for pod in ready} - {""})
         return Outputs(group=self.release.group, ready_pods=len(ready), nodes=",".join(nodes))
 
-    def _look_closer(self, facts: Facts, operator: GroupOperator) -> Facts:
+    def _look_closer(self, facts: Facts, operator: GroupOperator, past: Past[Facts]) -> Facts:
         wanted = wanted_group(self.cluster, self.release, operator)
         looks = (
             observe_object(self.cluster, wanted),
@@ -98,8 +98,7 @@ class RollOutService:
         if in_the_way(self.release, facts):
             return replace(facts, looks=looks)
         group = observe_group(self.cluster, wanted)
-        before = self._seen[-1] if self._seen else None
-        self._seen[:] = [fingerprint(group)]
+        before = fingerprint(past.facts.group) if past.facts else None
         return replace(facts, looks=looks, group=group, before=before)
 
     def _older_pods(self) -> tuple[Manifest, ...]:

@@ -6,8 +6,8 @@ and their counters are read before and after every one, until KV cache went from
 """
 
 import secrets
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from steps.proof.probe_requests import Pair, ProbeRequest, ThroughRouter
 from steps.proof.transport import LOG_LINES, transport
 from steps.proof.worker_endpoints import WorkerEndpoint
 from steps.proof.worker_state import WorkerState
+from steps.reconcile.converge import Past
 from steps.reconcile.outputs import Word
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
@@ -58,27 +59,19 @@ class Outputs:
     completion_tokens: int
 
 
-@dataclass
-class _Seen:
-    """What the readings of one run share: nothing is asked twice of the same pod, and each request is sent once."""
-
-    states: dict[str, WorkerState] = field(default_factory=dict)  # by uid of the pod
-    requests: list[ProbeRequest] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class SmokeTest:
     release: Release
     cluster: Cluster
     inference: Inference
-    _seen: _Seen = field(default_factory=_Seen, init=False, compare=False, repr=False)
 
     @property
     def deadline(self) -> float:
         return self.release.service.smoke.deadline_minutes * 60.0
 
-    def observe(self) -> Facts:
-        facts = self._look()
+    def observe(self, past: Past[Facts]) -> Facts:
+        """Query each pod once, and send each request once: the other results are those of the past."""
+        facts = self._read(past.facts or Facts())
         return self._prove(facts) if unfit(self.release, facts).converged else facts
 
     def plan(self, facts: Facts) -> Plan:
@@ -104,7 +97,7 @@ class SmokeTest:
             completion_tokens=first.completion_tokens,
         )
 
-    def _look(self) -> Facts:
+    def _read(self, past: Facts) -> Facts:
         release, namespace = self.release, self.release.service.namespace
         pods = self.cluster.select(POD, namespace, {SERVICE_LABEL: release.service.name, RELEASE_LABEL: release.id})
         service = release_service_ref(release)
@@ -113,60 +106,64 @@ class SmokeTest:
             return Facts(absent=(f"there is no {what}; roll-out-service makes it. Next: {NO_RELEASE}",))
         found = worker_endpoints.workers(release, pods)
         waits = worker_endpoints.missing(release, found)
-        workers = [_unless_starting(waits, partial(self._worker_state, endpoint)) for endpoint in found]
+        known = {worker.endpoint.uid: worker for worker in past.workers}
+        workers = [
+            known.get(endpoint.uid) or _unless_starting(waits, partial(self._worker_state, endpoint))
+            for endpoint in found
+        ]
         router = worker_endpoints.router(release)
         routed = _unless_starting(waits, lambda: self.inference.routed_workers(router))
         return Facts(
             waits=tuple(waits),
             workers=tuple(worker for worker in workers if worker),
             routed=tuple(routed or ()),
-            requests=tuple(self._seen.requests),
+            # The answers of other pods prove nothing about these.
+            requests=past.requests if {endpoint.uid for endpoint in found} <= known.keys() else (),
         )
 
     def _worker_state(self, endpoint: WorkerEndpoint) -> WorkerState:
-        """What the worker says of itself. Asked once: the checksum reads all of its weights."""
-        if endpoint.uid not in self._seen.states:
-            # Another pod than before: what was proved with the old one counts no more.
-            self._seen.requests.clear()
-            ask, chat_request = self.inference, self._chat_request(endpoint.name)
-            log = self.cluster.pod_log(endpoint.http.namespace, endpoint.pod, endpoint.container, lines=LOG_LINES)
-            info = ask.engine_info(endpoint.http)
-            self._seen.states[endpoint.uid] = WorkerState(
-                endpoint=endpoint,
-                info=info,
-                kv_bytes_per_token=kv_bytes_per_token(ask.metrics(endpoint.http)),
-                route=ask.bootstrap_route(endpoint.bootstrap) if info.disaggregation_mode == "prefill" else None,
-                direct=ask.chat(endpoint.http, chat_request),
-                checksum=ask.weights_checksum(endpoint.http),
-                transport=transport(log),
-            )
-        return self._seen.states[endpoint.uid]
+        """The state of one worker. Read once: the checksum reads all of its weights."""
+        ask, chat_request = self.inference, self._chat_request(endpoint.name)
+        log = self.cluster.pod_log(endpoint.http.namespace, endpoint.pod, endpoint.container, lines=LOG_LINES)
+        info = ask.engine_info(endpoint.http)
+        return WorkerState(
+            endpoint=endpoint,
+            info=info,
+            kv_bytes_per_token=kv_bytes_per_token(ask.metrics(endpoint.http)),
+            route=ask.bootstrap_route(endpoint.bootstrap) if info.disaggregation_mode == "prefill" else None,
+            direct=ask.chat(endpoint.http, chat_request),
+            checksum=ask.weights_checksum(endpoint.http),
+            transport=transport(log),
+        )
 
     def _prove(self, facts: Facts) -> Facts:
-        """Send what is to be asked next, as long as the counters follow at once."""
-        waits: list[str] = []
-        _unless_starting(waits, lambda: self._go_on(facts.workers))
-        return replace(facts, waits=tuple(waits), requests=tuple(self._seen.requests))
+        """Send the next requests, as long as the counters follow at once."""
+        waits, done = list[str](), list(facts.requests)
+        _unless_starting(waits, lambda: self._go_on(facts.workers, done))
+        return replace(facts, waits=tuple(waits), requests=tuple(done))
 
-    def _go_on(self, workers: tuple[WorkerState, ...]) -> None:
-        done, wanted = self._seen.requests, proving.every_pair(workers)
+    def _go_on(self, workers: tuple[WorkerState, ...], done: list[ProbeRequest]) -> None:
+        """Appends to `done`, so that the requests before the one without an answer count."""
+        wanted = proving.every_pair(workers)
         if done and not done[-1].stable:
             done[-1] = done[-1].again(self._counters(workers))
         while (chosen := proving.next_request(wanted, done)) is not None:
             before = self._counters(workers)
-            response = self._ask(workers, chosen)
+            response = self._ask(workers, chosen, done)
             pair = None if isinstance(chosen, ThroughRouter) else chosen
             done.append(ProbeRequest(wanted, pair, response, before, self._counters(workers)))
 
-    def _ask(self, workers: tuple[WorkerState, ...], chosen: ThroughRouter | Pair) -> ChatResponse | EngineError:
+    def _ask(
+        self, workers: tuple[WorkerState, ...], chosen: ThroughRouter | Pair, done: Sequence[ProbeRequest]
+    ) -> ChatResponse | EngineError:
         if isinstance(chosen, ThroughRouter):
-            chat_request = self._chat_request("" if not self._seen.requests else secrets.token_hex(4))
+            chat_request = self._chat_request(secrets.token_hex(4) if done else "")
             return self.inference.chat(worker_endpoints.router(self.release), chat_request)
         by_name = {worker.endpoint.name: worker.endpoint for worker in workers}
         prefill, decode = (by_name[name] for name in chosen)
         pairing = Pairing(prefill.http.host, prefill.bootstrap.port, secrets.randbits(63))
         chat_request = self._chat_request(secrets.token_hex(4))
-        if any(request.pair == chosen for request in self._seen.requests):
+        if any(request.pair == chosen for request in done):
             chat_request = replace(chat_request, max_tokens=min(AGAIN, chat_request.max_tokens))
         return self.inference.chat_on_pair(prefill.http, decode.http, pairing, chat_request)
 

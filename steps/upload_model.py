@@ -6,6 +6,7 @@ from pathlib import Path
 from steps.model import Listing
 from steps.ports.oss import ModelStore
 from steps.reconcile.clock import Clock, SystemClock
+from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.release import Release
@@ -65,7 +66,7 @@ class UploadModel:
     def folder(self) -> Scratch:
         return Scratch.of(self.scratch, self.release.model_digest)
 
-    def observe(self) -> Facts:
+    def observe(self, _past: Past[Facts]) -> Facts:
         found = manifest.read(self.store, self.release)
         if found:
             return Facts(found, staged=staging.observe(self.folder, None))

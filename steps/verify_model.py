@@ -7,6 +7,7 @@ proves each byte when it is written.
 from dataclasses import dataclass, field
 
 from steps.ports.oss import ModelStore
+from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report, size
 from steps.release import Release
@@ -61,7 +62,7 @@ class VerifyModel:
     def deadline(self) -> float:
         return delivery.deadline(self.release.service)
 
-    def observe(self) -> Facts:
+    def observe(self, _past: Past[Facts]) -> Facts:
         found = manifest.read(self.store, self.release)
         return Facts(found, examine(self.store, self.release, found)) if found else Facts(None)
 

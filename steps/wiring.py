@@ -14,9 +14,23 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from steps.catalogue import CATALOGUE
 from steps.document.overrides import InForce, Wanted
 from steps.document.schema import Document, ModelService
 from steps.errors import Blocked
+from steps.kinds import (
+    ACCESS_KEY_ID,
+    ACCESS_KEY_SECRET,
+    HUB_ENDPOINT,
+    HUB_TOKEN,
+    KUBECONFIG,
+    REGISTRY,
+    RUN_FILE,
+    SESSION_TOKEN,
+    STORE_ENDPOINT,
+    TERMINATION_LOG,
+    WEBHOOK_URL,
+)
 from steps.model import ModelDigest
 from steps.ports.kubernetes import Locks
 from steps.ports.modelscope import ModelSource
@@ -43,26 +57,11 @@ log = logging.getLogger("steps")
 
 ENVIRONMENT = os.environ  # noqa: TID251  # this module is the one place that reads it
 
-ACCESS_KEY_ID = "OSS_ACCESS_KEY_ID"
-ACCESS_KEY_SECRET = "OSS_ACCESS_KEY_SECRET"  # noqa: S105  # a name, not a secret
-SESSION_TOKEN = "OSS_SESSION_TOKEN"  # noqa: S105  # a name, not a secret
-HUB_TOKEN = "MODELSCOPE_API_TOKEN"  # noqa: S105  # a name, not a secret
-WEBHOOK_URL = "SLIPWAY_WEBHOOK_URL"
-# Set by local runs and tests, to reach embedded services with the document as it is.
-RUN_FILE = "SLIPWAY_RUN_FILE"  # of a local run: what would be the Workflow object, in JSON
-HUB_ENDPOINT = "SLIPWAY_MODELSCOPE_ENDPOINT"
-STORE_ENDPOINT = "SLIPWAY_OSS_ENDPOINT"
-REGISTRY = "SLIPWAY_REGISTRY"  # "none" where no image registry may be asked
-
 # Between two steps of a run that hold the Lease of the writer, pods start and are tried again, and a smoke test runs.
 BETWEEN_STEPS = 30 * 60  # seconds, beside the deadline of the smoke test
 WITHIN_A_STEP = 120  # seconds; the loop of a step renews it every few
 # Of check-release at what the engines count, which follows an answer: with the pauses of the loop, some 18 seconds.
 LOOKS_AT_ANSWERS = 8
-# Seconds without an answer after which these steps end; a step that is not named leaves the next attempt to Argo. Those
-# of the exit handler have one attempt: Argo tries nothing again in a run that was stopped, or is past its deadline.
-# https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (processNodeRetries)
-PATIENCE = {"roll-back": 600.0, "report-run": 240.0}
 _LAST_OF_TRANSFER = {"staged": "upload-model", "streamed": "mirror-model"}  # by transfer.mode
 
 
@@ -93,7 +92,7 @@ def progress_file() -> Path | None:
 
 def termination_log() -> Path:
     """Where Kubernetes reads the one-line reason of a container's end."""
-    return Path(ENVIRONMENT.get("SLIPWAY_TERMINATION_LOG", "/dev/termination-log"))
+    return Path(ENVIRONMENT.get(TERMINATION_LOG, "/dev/termination-log"))
 
 
 def build(step: str, invocation: Invocation) -> Step[Any]:
@@ -294,21 +293,24 @@ def _report_run(invocation: Invocation) -> Step[Any]:
     return ReportRun(service, cluster, notifier, run, _workflow(service, cluster, run.name))
 
 
-STEPS: Mapping[str, Callable[[Invocation], Step[Any]]] = {
+_FACTORIES: Mapping[str, Callable[[Invocation], Step[Any]]] = {
     "resolve-model": _resolve_model,
-    "check-release": _inherits(_check_release),
-    "check-platform": _inherits(_check_platform),
+    "check-release": _check_release,
+    "check-platform": _check_platform,
     "download-model": _download_model,
     "upload-model": _upload_model,
     "mirror-model": _mirror_model,
     "verify-model": _verify_model,
     "create-scratch": _create_scratch,
-    "create-volume": _inherits(_create_volume),
-    "roll-out-service": _inherits(_roll_out_service),
-    "smoke-test": _inherits(_smoke_test),
-    "promote-release": _inherits(_promote_release),
+    "create-volume": _create_volume,
+    "roll-out-service": _roll_out_service,
+    "smoke-test": _smoke_test,
+    "promote-release": _promote_release,
     "roll-back": _roll_back,
     "report-run": _report_run,
+}
+STEPS: Mapping[str, Callable[[Invocation], Step[Any]]] = {
+    step: _inherits(factory) if CATALOGUE[step].inherits else factory for step, factory in _FACTORIES.items()
 }
 
 
@@ -440,8 +442,8 @@ def _notifier() -> Notifier:
 
 def _kubeconfig() -> Path | None:
     """None means: this is a pod, use its service account."""
-    if "KUBECONFIG" in ENVIRONMENT:
-        return Path(ENVIRONMENT["KUBECONFIG"])
+    if KUBECONFIG in ENVIRONMENT:
+        return Path(ENVIRONMENT[KUBECONFIG])
     return None if "KUBERNETES_SERVICE_HOST" in ENVIRONMENT else Path.home() / ".kube" / "config"
 
 

@@ -1,14 +1,15 @@
-"""The line as data: the tasks and their order. The only place that knows it.
+"""The pipeline as data: the tasks of a run and their order.
 
 `workflows.argo` turns it into Argo manifests and `workflows.rehearsal` into processes, so both run the same commands.
 """
 
 import dataclasses
 import importlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from steps.catalogue import CATALOGUE, StepSpec
 from steps.document.schema import ModelService
 from steps.report.argo_nodes import MARKER
 from steps.report.run import REPORT_RUN, ROLL_BACK
@@ -24,19 +25,40 @@ class Output:
 
 @dataclass(frozen=True)
 class Task:
-    name: str  # of the node in Argo and of the recap
-    step: str  # `python -m steps <step>`, module and Argo template
-    does: str  # one sentence for people
+    """One place of a step in the pipeline."""
+
+    step: str  # `python -m steps <step>`, and the Argo template
+    alias: str = ""  # name of the task, where the pipeline has several tasks of its step
+    purpose: str = ""  # in place of the description of the step
     after: tuple[str, ...] = ()
-    options: Mapping[str, Output] = field(default_factory=dict)  # option of the step -> where its value comes from
-    about_run: tuple[str, ...] = ()  # options of the step that only the run itself can fill
-    scratch: bool = False  # works on the scratch volume
     only_in_pods: bool = False  # on a laptop, scratch is a folder
-    # What --shard tells the step. Several mean as many instances of the task at the same time, each of which may be
-    # tried again alone; none means that the step is not told.
+    # Values of --shard. Several mean as many instances of the task at the same time, each with retries of its own; none
+    # means a call without the option.
     shards: tuple[str, ...] = ()
-    unless_current: bool = False  # left out when check-release finds nothing to do
-    if_failed: bool = False  # of the exit handler: left out when the run succeeded
+    if_failed: bool = False  # of the exit handler: skipped if the run succeeded
+
+    @property
+    def name(self) -> str:
+        """The name of the node in Argo, and of the task in a recap."""
+        return self.alias or self.step
+
+    @property
+    def spec(self) -> StepSpec:
+        return CATALOGUE[self.step]
+
+    @property
+    def description(self) -> str:
+        return self.purpose or self.spec.description
+
+    @property
+    def options(self) -> Mapping[str, Output]:
+        """Options with an output of an earlier task as value."""
+        return {option: SOURCES[option] for option in self.spec.options if option in SOURCES}
+
+    @property
+    def run_facts(self) -> tuple[str, ...]:
+        """Options with a fact of the run as value."""
+        return tuple(option for option in self.spec.options if option in RUN_FACTS)
 
     @property
     def fans_out(self) -> bool:
@@ -44,17 +66,17 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Sign:
-    """A node that does nothing and needs no pod: that it is green is what it says."""
+class Marker:
+    """A node without work and without a pod: its green phase is its meaning."""
 
     name: str
-    does: str
+    description: str
     after: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where a task finds its document and leaves what it makes; paths of a pod or of this machine."""
+    """Document, outputs and scratch of a task; paths of a pod or of this machine."""
 
     document: str
     outputs: str
@@ -62,137 +84,71 @@ class Places:
 
 
 SHARD = "shard"  # option of a step that shares its work
-
-# What the first task found, and every later one goes by.
-_PINNED = {
+RECORD_COUNTER = Output("resolve-model", "record_counter")
+# By the counter, a step finds out that another run promoted a release since this one began.
+SOURCES: Mapping[str, Output] = {
     "model-digest": Output("resolve-model", "model_digest"),
     "overrides": Output("resolve-model", "overrides"),
+    "record-counter": RECORD_COUNTER,
+    "proved-release": Output("smoke-test", "proved_release"),
 }
-_MORE = {"promote-release": {"proved-release": Output("smoke-test", "proved_release")}}
-RECORD_COUNTER = Output("resolve-model", "record_counter")
-# What tells a step whether another run promoted a release since this one began.
-_INTENT = {"record-counter": RECORD_COUNTER}
+RUN_FACTS = ("run-name", "run-status", "run-uid")
 
-# Steps that change the service, in the name of the run: no other run may do so before this one has ended.
-WRITING = frozenset({"create-volume", "roll-out-service", "promote-release", "roll-back"})
-
-RESOLVE = Task("resolve-model", "resolve-model", "Pin the files at the hub by one digest", about_run=("run-name",))
-CHECK = Task(
-    "check-release",
-    "check-release",
-    "Is exactly this release, whole and proved, what serves already? Then the rest is left out",
-    ("resolve-model",),
-    _PINNED | _INTENT,
-    ("run-name",),
-)
-# What a task that is left out looks at. An output that is missing stops the run, so it never means "left out".
+RESOLVE = Task("resolve-model")
+CHECK = Task("check-release")
+# The condition of a task that is skipped. An output that is missing stops the run, so it never means "skip".
 STATE = Output("check-release", "state")
-NOTHING_CHANGED = Sign(
+NOTHING_CHANGED = Marker(
     MARKER, "Nothing changed: the release of the document serves already, and was proved again", (CHECK.name,)
 )
-PREFLIGHT = Task(
-    "preflight",
-    "check-platform",
-    "Check everything that needs no bytes, before any byte moves",
-    ("check-release",),
-    _PINNED,
-    about_run=("run-name",),
-    unless_current=True,
-)
-SCRATCH = Task(
-    "create-scratch",
-    "create-scratch",
-    "Claim the scratch volume of this run",
-    ("preflight",),
-    _PINNED,
-    about_run=("run-name", "run-uid"),
-    only_in_pods=True,
-    unless_current=True,
-)
-DOWNLOAD = Task(
-    "download-model",
-    "download-model",
-    "Hub to scratch volume, verified",
-    ("create-scratch",),
-    _PINNED,
-    scratch=True,
-    unless_current=True,
-)
-UPLOAD = Task(
-    "upload-model",
-    "upload-model",
-    "Scratch volume to bucket, verified, manifest last",
-    ("download-model",),
-    _PINNED,
-    scratch=True,
-    unless_current=True,
-)
-MIRROR = Task(
-    "mirror-model",
-    "mirror-model",
-    "Hub to bucket in one stream, verified, manifest last",
-    ("preflight",),
-    _PINNED,
-    unless_current=True,
-)
+PREFLIGHT = Task("check-platform", "preflight", "Check everything that needs no bytes, before any byte moves.")
+SCRATCH = Task("create-scratch", only_in_pods=True)
+MIRROR = Task("mirror-model")
 PUBLISH = Task(
-    "publish-model",
-    "mirror-model",
-    "Check that every shard has arrived, then write the manifest",
-    ("mirror-model",),
-    _PINNED,
-    shards=("all",),
-    unless_current=True,
+    "mirror-model", "publish-model", "Check that every shard has arrived, then write the manifest.", shards=("all",)
 )
-# Tasks of the exit handler: each begins whatever became of the one before it.
-EXIT = (
-    Task(
-        ROLL_BACK,
-        ROLL_BACK,
-        "Put the recorded release back, remove the one that failed",
-        about_run=("run-name", "run-status"),
-        if_failed=True,
-    ),
-    Task(
-        REPORT_RUN,
-        REPORT_RUN,
-        "Tell people how the run ended",
-        about_run=("run-name", "run-status"),
-    ),
-)
+COMPONENTS = Task("check-platform", "check-components", "The same checks again, right before GPUs are taken.")
+# The exit handler. Each task begins after the one before it, failed or not.
+EXIT = (Task(ROLL_BACK, if_failed=True), Task(REPORT_RUN))
 
 
 def tasks(service: ModelService, *, in_pods: bool = True) -> tuple[Task, ...]:
-    """The tasks of one run, in an order in which each comes after all that it needs."""
-    transfer = (SCRATCH, DOWNLOAD, UPLOAD) if service.transfer.mode == "staged" else _streamed(service.transfer.shards)
-    rest = (
-        ("create-volume", "create-volume", "Secret, volume and claim over the verified files"),
-        ("check-components", "check-platform", "The same checks again, right before GPUs are taken"),
-        ("roll-out-service", "roll-out-service", "Start the release and wait until its own pods serve"),
-        ("smoke-test", "smoke-test", "Real inference: right model, right answers, KV cache moved on every pair"),
-        ("promote-release", "promote-release", "Move the traffic, record the release, retire the old one"),
+    """The tasks of one run without its exit handler, each behind the one before it."""
+    every = (
+        RESOLVE,
+        CHECK,
+        PREFLIGHT,
+        *_transfer(service),
+        Task("create-volume"),
+        COMPONENTS,
+        Task("roll-out-service"),
+        Task("smoke-test"),
+        Task("promote-release"),
     )
-    line = [RESOLVE, CHECK, PREFLIGHT, *transfer]
-    for name, step, does in rest:
-        options, about_run = (
-            (_PINNED | _MORE.get(step, {}) | _INTENT, ("run-name",))
-            if step in WRITING
-            else (_PINNED, PREFLIGHT.about_run if step == PREFLIGHT.step else ())
-        )
-        line.append(Task(name, step, does, (line[-1].name,), options, about_run, unless_current=True))
-    return tuple(task for task in line if in_pods or not task.only_in_pods)
+    return tuple(_in_order(task for task in every if in_pods or not task.only_in_pods))
 
 
-def _streamed(shards: int) -> tuple[Task, ...]:
-    """One task; or one in several instances, and behind them the one that may write the manifest."""
+def _transfer(service: ModelService) -> tuple[Task, ...]:
+    """By way of the scratch volume; or in one stream, with a last task for the manifest if there are several shards."""
+    shards = service.transfer.shards
+    if service.transfer.mode == "staged":
+        return (SCRATCH, Task("download-model"), Task("upload-model"))
     if shards == 1:
         return (MIRROR,)
+    purpose = "Copy the files from the hub to the bucket in one stream, each shard its own files."
     numbers = tuple(str(number) for number in range(shards))
-    return dataclasses.replace(MIRROR, does="Hub to bucket in one stream, each its own files", shards=numbers), PUBLISH
+    return dataclasses.replace(MIRROR, purpose=purpose, shards=numbers), PUBLISH
+
+
+def _in_order(found: Iterable[Task]) -> Iterator[Task]:
+    after: tuple[str, ...] = ()
+    for task in found:
+        yield dataclasses.replace(task, after=after)
+        after = (task.name,)
 
 
 def command(task: Task) -> tuple[str, ...]:
-    """What starts the task, in a pod and on this machine."""
+    """The command of the task, in a pod and on this machine."""
     return ("python", "-m", "steps", task.step)
 
 
@@ -201,24 +157,18 @@ def arguments(
 ) -> tuple[str, ...]:
     """The arguments behind `command`.
 
-    `values` fills `task.options` and `task.about_run` by their names, and `shard` for a task that is told one;
-    `parameters` are `name=value`, `sets` `path.to.field=value`. A task of the exit handler is told no parameters: what
-    it does is not decided by them, and a wrong one must not keep it from starting. Raises KeyError for an option that
-    has no value.
+    `values` fills `task.options` and `task.run_facts` by their names, and `shard` for a task with shards; `parameters`
+    are `name=value`, `sets` `path.to.field=value`. A step of the exit handler takes no parameters: its work does not
+    depend on them, and a wrong one must not keep it from starting. Raises KeyError for an option without a value.
     """
-    scratch = (f"--scratch={places.scratch}",) if task.scratch else ()
+    scratch = (f"--scratch={places.scratch}",) if "scratch" in task.spec.options else ()
     shard = (SHARD,) if task.shards else ()
-    options = (f"--{option}={values[option]}" for option in (*task.options, *shard, *task.about_run))
-    given = (f"--parameter={parameter}" for parameter in parameters if task not in EXIT)
+    options = (f"--{option}={values[option]}" for option in (*task.options, *shard, *task.run_facts))
+    given = (f"--parameter={parameter}" for parameter in parameters if "parameter" in task.spec.options)
     edits = (f"--set={edit}" for edit in sets)
     return (f"--document={places.document}", f"--outputs={places.outputs}", *scratch, *options, *given, *edits)
 
 
-def module_name(step: str) -> str:
-    """`check-platform` is the module `steps.check_platform`."""
-    return "steps." + step.replace("-", "_")
-
-
 def outputs(step: str) -> tuple[dataclasses.Field[Any], ...]:
-    """The fields that a step writes, from the very dataclass that it writes them with."""
-    return dataclasses.fields(importlib.import_module(module_name(step)).Outputs)
+    """The fields of the dataclass with which the step writes its outputs."""
+    return dataclasses.fields(importlib.import_module(f"steps.{CATALOGUE[step].module}").Outputs)

@@ -135,8 +135,8 @@ def _run_tasks(run: _Run) -> list[Recap]:
     if run.outputs("").exists():
         shutil.rmtree(run.outputs(""))  # what an earlier run proved is no proof of this one
     for task in tasks(run.service, in_pods=False):
-        if task.unless_current and run.said(STATE.task, STATE.field) == CURRENT:
-            recaps.append(_left_out(run, task, f"{CHECK.name} found nothing to do"))
+        if task.spec.skippable and run.said(STATE.task, STATE.field) == CURRENT:
+            recaps.append(_skipped(run, task, f"{CHECK.name} found nothing to do"))
             continue
         values = {option: _value(run, source) for option, source in task.options.items()}
         recaps += _run_task(run, task, values | {"run-name": run.name})
@@ -148,14 +148,14 @@ def _run_tasks(run: _Run) -> list[Recap]:
 def _at_the_end(run: _Run, line: list[Recap]) -> list[Recap]:
     """The exit handler: what a task of it fails of is shown, and keeps none from the one after it."""
     failed = any(recap.code for recap in line)
-    about_run = {"run-name": run.name, "run-status": "Failed" if failed else SUCCEEDED}
+    run_facts = {"run-name": run.name, "run-status": "Failed" if failed else SUCCEEDED}
     ended: list[Recap] = []
     for task in EXIT:
         if task.if_failed and not failed:
-            ended.append(_left_out(run, task, NOT_FAILED))
+            ended.append(_skipped(run, task, NOT_FAILED))
             continue
-        _tell_of(run, [*line, *ended], about_run["run-status"])
-        ended += _run_task(run, task, about_run)
+        _tell_of(run, [*line, *ended], run_facts["run-status"])
+        ended += _run_task(run, task, run_facts)
     if not any(recap.code for recap in ended if recap.task == ROLL_BACK):
         (run.state / COUNTER).unlink(missing_ok=True)
         (run.state / RUN_NAME).unlink(missing_ok=True)
@@ -167,7 +167,7 @@ def _first_failure(recaps: list[Recap]) -> Recap | None:
     return next((recap for recap in recaps if recap.code and recap.task != REPORT_RUN), None)
 
 
-def _left_out(run: _Run, task: Task, why: str) -> Recap:
+def _skipped(run: _Run, task: Task, why: str) -> Recap:
     reason = f"skipped: {why}"
     run.console.print(Text.assemble((task.name, "bold"), f"  {reason}"))
     return Recap(task.name, Exit.DONE, 0, 0, 0, reason, 0.0, skipped=True)
@@ -183,7 +183,7 @@ def _run_name(state: Path) -> str:
 
 def _run_task(run: _Run, task: Task, values: Mapping[str, str]) -> list[Recap]:
     """Run every instance of the task at the same time, and those that got no answer again."""
-    run.console.print(Text.assemble(("\n" + task.name, "bold"), f"  {task.does}"))
+    run.console.print(Text.assemble(("\n" + task.name, "bold"), f"  {task.description}"))
     instances = {_instance(task, shard): {**values, SHARD: shard} for shard in task.shards or ("",)}
     recaps = _run_once(run, task, instances)
     for attempt in range(2, ATTEMPTS + 1):

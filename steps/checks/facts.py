@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from steps.checks.findings import Refusal
 from steps.kinds import DAEMON_SET, DEPLOYMENT, NODE, POD, Kind, Manifest
-from steps.ports.kubernetes import Right
+from steps.ports.kubernetes import Permission
 
 Objects = tuple[Manifest, ...]
 
@@ -86,7 +86,7 @@ class PlatformFacts:
     quotas: Objects | Refusal = ()  # of the serving namespace
     quotas_of_runs: Objects | Refusal = ()  # of the namespace of the workflow
     run: Manifest | Refusal | None = None  # the Workflow that this step belongs to
-    rights: Mapping[Right, bool] = field(default_factory=dict)
+    rights: Mapping[Permission, bool] = field(default_factory=dict)
     # Ids of the releases beside which BlueGreen starts another: what is recorded, and what serves. None: not known.
     staying: frozenset[str] | None = None
     in_pods: bool = False  # whether the steps run on nodes of this cluster

@@ -2,14 +2,14 @@
 
 from collections import Counter
 
+from steps.catalogue import CATALOGUE
 from steps.checks.facts import PlatformFacts
 from steps.checks.findings import Finding, Refusal, Well, Wrong
 from steps.checks.nodes import has_gpus, is_ready, quantity
 from steps.document.schema import ModelService
 from steps.kinds import Manifest
-from steps.permissions import STEPS
 from steps.release import Release
-from steps.resource_requests import Footprint, footprint
+from steps.resource_requests import ResourceRequests
 
 _REPELLING = ("NoSchedule", "NoExecute")
 
@@ -37,13 +37,13 @@ def nodes_for_steps(release: Release, facts: PlatformFacts) -> tuple[Finding, ..
     )
 
 
-def largest(service: ModelService) -> Footprint:
-    found = [footprint(step, service) for step in STEPS]
+def largest(service: ModelService) -> ResourceRequests:
+    found = [spec.resources(service) for spec in CATALOGUE.values()]
     cpu = max(found, key=lambda one: quantity(one.cpu)).cpu
-    return Footprint(cpu, max(one.memory_mebibytes for one in found))
+    return ResourceRequests(cpu, max(one.memory_mebibytes for one in found))
 
 
-def _obstacle(node: Manifest, service: ModelService, need: Footprint) -> str:
+def _obstacle(node: Manifest, service: ModelService, need: ResourceRequests) -> str:
     """Why the scheduler would pass over this node; empty if it would not."""
     labels, spec = node["metadata"].get("labels", {}), node["spec"]
     room = node["status"].get("allocatable", {})

@@ -1,7 +1,7 @@
-"""Pods of a release: what workers and router are started with.
+"""Pod templates of a release: workers and router.
 
-Nothing that a pod template says may depend on anything but what makes up `Release.id`, save the router's list of
-workers: whatever else changes is another release, which is proved beside the old one.
+A pod template depends on the inputs of `Release.id` alone, except for the list of workers of the router: any other
+change is another release, which is proved beside the old one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,14 +25,14 @@ from steps.sglang.flags import (
 PodTemplate = dict[str, Any]
 
 HASH_LENGTH = 10
-# Longer than any generation that may be in flight: SGLang drains without an upper bound after SIGTERM.
+# Longer than any generation in flight: SGLang drains without an upper bound after SIGTERM.
 WORKER_GRACE = 600  # seconds
 # The router's own `--shutdown-grace-period-secs` is 180.
 ROUTER_GRACE = 240  # seconds
-# Deleting a group tells router and workers to stop at the same moment. The workers wait until the router has stopped
-# taking requests and has seen which workers are gone.
+# Deleting a group stops router and workers at the same moment. The workers wait until the router accepts no more
+# requests and has removed the workers that are gone.
 WORKER_PRE_STOP = HEALTH_INTERVAL * HEALTH_FAILURES + 5  # seconds
-# Endpoints reach every node some seconds after a pod starts to terminate; until then the router must go on serving.
+# Endpoints reach every node some seconds after a pod starts to terminate; until then the router must serve.
 ROUTER_PRE_STOP = 5  # seconds
 
 _ROUTER_RESOURCES = {"cpu": "4", "memory": "8Gi"}
@@ -74,14 +74,14 @@ def router_template(release: Release, prefill: Sequence[str], decode: Sequence[s
 
 
 def labelled(template: PodTemplate, labels: Mapping[str, str]) -> PodTemplate:
-    """The template with labels of the document too. They are no part of the hash, since they change no process."""
+    """The template with the labels of the document. They are not part of the hash, since they change no process."""
     return {**template, "metadata": {"labels": {**labels, **template["metadata"]["labels"]}}}
 
 
 def spec_hash(template: PodTemplate) -> str:
-    """Value of the hash label: the template with Slipway's own labels, without that one.
+    """Value of the hash label: a hash of the template with Slipway's own labels, without the hash label.
 
-    Pods that carry it were made from this template.
+    Pods with this value were created from this template.
     """
     labels = {key: value for key, value in template["metadata"]["labels"].items() if key != HASH_LABEL}
     return content_hash({"labels": labels, "spec": template["spec"]}, HASH_LENGTH)
@@ -109,7 +109,7 @@ def _worker(release: Release, role: WorkerRole) -> dict[str, Any]:
         "resources": _resources(_worker_resources(release)),
         "lifecycle": _pre_stop(WORKER_PRE_STOP),
         "securityContext": _worker_security(release),
-        # The end of the log becomes the reason that a person reads.
+        # The end of the log becomes the termination message.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": "model", "mountPath": service.model_path, "readOnly": True},
@@ -120,7 +120,7 @@ def _worker(release: Release, role: WorkerRole) -> dict[str, Any]:
 
 def _env(release: Release) -> list[dict[str, Any]]:
     address = {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}
-    # Mooncake tells its peers this address; on a node with several cards it would else guess one.
+    # Mooncake sends its peers this address; without it, it would guess one on a node with several cards.
     sources: dict[str, dict[str, Any]] = {"POD_IP": {"valueFrom": address}, "SGLANG_HOST_IP": {"valueFrom": address}}
     sources |= {name: {"value": value} for name, value in worker_env(release.service.serving).items()}
     return [{"name": name, **source} for name, source in sources.items()]
@@ -137,7 +137,7 @@ def _worker_resources(release: Release) -> dict[str, str]:
 
 
 def _worker_security(release: Release) -> dict[str, Any]:
-    """RDMA registers memory, which must be locked; nothing here needs a privileged container."""
+    """RDMA registers memory, which must be locked: IPC_LOCK is enough, without a privileged container."""
     security: dict[str, Any] = {"allowPrivilegeEscalation": False}
     if release.service.serving.fabric == "erdma":
         security["capabilities"] = {"add": ["IPC_LOCK"]}
@@ -145,7 +145,7 @@ def _worker_security(release: Release) -> dict[str, Any]:
 
 
 def _monitoring_labels(release: Release, role: str) -> dict[str, str]:
-    """What Alibaba's inference dashboards select; the second spelling is the one of older samples.
+    """Labels that Alibaba's inference dashboards select; the second spelling is that of older samples.
 
     https://www.alibabacloud.com/help/en/ack/cloud-native-ai-suite/user-guide/configure-monitoring-for-llm-inference-services
     """
@@ -159,7 +159,7 @@ def _monitoring_labels(release: Release, role: str) -> dict[str, str]:
 def _pod_defaults(release: Release, grace: int) -> dict[str, Any]:
     defaults: dict[str, Any] = {
         "terminationGracePeriodSeconds": grace,
-        # A worker talks to no API, and one variable for each Service of the namespace helps nobody.
+        # A worker calls no API, and needs no variable for each Service of the namespace.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
     }
@@ -177,5 +177,5 @@ def _resources(amounts: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _pre_stop(seconds: int) -> dict[str, Any]:
-    # `sleep` as a handler of its own is newer (Kubernetes 1.30) than the clusters this must run on.
+    # `sleep` as a handler of its own needs Kubernetes 1.30, which is newer than some supported clusters.
     return {"preStop": {"exec": {"command": ["sleep", str(seconds)]}}}

@@ -1,4 +1,4 @@
-"""The two Services of a release: one that leads to it alone, and the one that clients use."""
+"""The two Services of a release: its own, and the one that clients use."""
 
 from typing import Any
 
@@ -18,17 +18,17 @@ def traffic_service_ref(service: ModelService) -> Ref:
 
 
 def release_service(release: Release) -> Manifest:
-    """Leads to the router of this release, whatever takes the traffic: a candidate is proved through it."""
+    """Selects the routers of this release, independent of the traffic: a candidate is proved through it."""
     return _service(release, release_service_ref(release), {RELEASE_LABEL: release.id})
 
 
 def traffic_service(release: Release) -> Manifest:
-    """Leads to the router of the release that takes the traffic; its selector moves, so no label names a release."""
+    """Selects the routers of the release that takes the traffic; the selector moves, so no label names a release."""
     return _service(release, traffic_service_ref(release.service), {})
 
 
 def serving_release(traffic: Manifest | None) -> str:
-    """Id of the release that the traffic goes to now; empty if there is none."""
+    """Id of the release that takes the traffic; empty without one."""
     return str(((traffic or {}).get("spec", {}).get("selector") or {}).get(RELEASE_LABEL, ""))
 
 

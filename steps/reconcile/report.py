@@ -1,4 +1,4 @@
-"""What a step tells people: ok, changed, waiting, failed, progress, and a RECAP line.
+"""The report of a step for people: ok, changed, waiting, failed, progress, and a RECAP line.
 
 On a terminal it has colours and one live progress line. Otherwise it is plain lines on stdout, and progress goes to the
 log as JSON lines.
@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -17,7 +17,7 @@ from typing import Any, Protocol, TextIO
 import yaml
 
 from steps.reconcile.clock import Clock
-from steps.reconcile.console import paper
+from steps.reconcile.console import console
 from steps.reconcile.outputs import NOTHING_CHANGED
 from steps.reconcile.plan import Change
 
@@ -33,13 +33,13 @@ _STYLES = {"ok": "green", "changed": "yellow", "waiting": "cyan", "failed": "bol
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a transfer is. Bytes that were there already count as neither done nor total."""
+    """Progress of a transfer. Bytes that were there before count as neither done nor total."""
 
     done: int  # bytes
     total: int  # bytes
     files_done: int
     files_total: int
-    current: str = ""  # what is moving now
+    current: str = ""  # name of the file that moves now
     rate: float = 0.0  # bytes per second
 
     @property
@@ -58,7 +58,12 @@ class Progress:
 
 
 class Report(Protocol):
-    """What a step may tell while it works; safe to call from several threads."""
+    """The report of a step while it works; safe to call from several threads."""
+
+    @property
+    def done(self) -> Sequence[Change]:
+        """The changes that were reported so far."""
+        ...
 
     def changed(self, change: Change) -> None: ...
 
@@ -69,7 +74,7 @@ class Report(Protocol):
     def failed(self, reason: str) -> None: ...
 
     def note(self, text: str) -> None:
-        """A line that is neither of the four words: the answer of the model, a warning."""
+        """A line with none of the four words: the answer of the model, a warning."""
         ...
 
     def progress(self, progress: Progress) -> None: ...
@@ -79,7 +84,7 @@ class StreamReport:
     """The report of a step process."""
 
     def __init__(self, stream: TextIO, clock: Clock, *, diff: bool = False, progress_file: Path | None = None) -> None:
-        self._paper = paper(stream)
+        self._console = console(stream)
         self._clock = clock
         self._diff = diff
         self._progress_file = progress_file  # Argo's: https://argo-workflows.readthedocs.io/en/latest/progress/
@@ -88,10 +93,10 @@ class StreamReport:
         self._last_progress = float("-inf")
         self._live = False
         self.counts = {"ok": 0, "changed": 0, "failed": 0}
-        self._changes: list[str] = []
+        self.done: list[Change] = []
 
     def changed(self, change: Change) -> None:
-        self._changes.append(f"{change.action} {change.target}")
+        self.done.append(change)
         self._line("changed", str(change))
         if self._diff:
             self._print_diff(change)
@@ -113,17 +118,17 @@ class StreamReport:
     def note(self, text: str) -> None:
         with self._lock:
             self._clear_live()
-            self._paper.line((text, ""))
+            self._console.line((text, ""))
 
     def progress(self, progress: Progress) -> None:
         with self._lock:
-            pause = EVERY_LIVE if self._paper.live else EVERY
+            pause = EVERY_LIVE if self._console.live else EVERY
             finished = progress.done >= progress.total
             if self._clock.now() - self._last_progress < pause and not finished:
                 return
             self._last_progress = self._clock.now()
-            self._tell_argo(progress)
-            if self._paper.live:
+            self._write_progress_file(progress)
+            if self._console.live:
                 self._show_live(f"  {progress}")
             else:
                 log.info("progress", extra={"progress": _progress_fields(progress)})
@@ -132,30 +137,31 @@ class StreamReport:
         with self._lock:
             self._clear_live()
             counts = " ".join(f"{word}={count}" for word, count in self.counts.items())
-            self._paper.line((f"RECAP {step}: {counts}", "bold"))
+            self._console.line((f"RECAP {step}: {counts}", "bold"))
 
     def in_one_line(self) -> str:
-        """What was done so far, for those who see one line of each step: counts, and the first changes by name."""
-        if not self._changes:
+        """Counts, and the first changes by name, for a list with one line for each step."""
+        if not self.done:
             failed = f", {self.counts['failed']} failed" if self.counts["failed"] else ""
-            return f"{NOTHING_CHANGED}, {self.counts['ok']} as wanted{failed}"
-        more = f" and {len(self._changes) - NAMED} more" if len(self._changes) > NAMED else ""
-        return f"{len(self._changes)} changed: {'; '.join(self._changes[:NAMED])}{more}"
+            return f"{NOTHING_CHANGED}, {self.counts['ok']} ok{failed}"
+        names = "; ".join(f"{change.action} {change.target}" for change in self.done[:NAMED])
+        more = f" and {len(self.done) - NAMED} more" if len(self.done) > NAMED else ""
+        return f"{len(self.done)} changed: {names}{more}"
 
     def _line(self, word: str, text: str) -> None:
         with self._lock:
             self._clear_live()
             if word in self.counts:
                 self.counts[word] += 1
-            self._paper.line((f"{word:<8}", _STYLES[word]), (" ", ""), (text, ""))
+            self._console.line((f"{word:<8}", _STYLES[word]), (" ", ""), (text, ""))
 
     def _print_diff(self, change: Change) -> None:
         before, after = _as_lines(change.before), _as_lines(change.after)
-        for line in difflib.unified_diff(before, after, "now", "wanted", lineterm="", n=2):
+        for line in difflib.unified_diff(before, after, "now", "declared", lineterm="", n=2):
             style = {"+": "green", "-": "red"}.get(line[:1], "")
-            self._paper.line((line, style))
+            self._console.line((line, style))
 
-    def _tell_argo(self, progress: Progress) -> None:
+    def _write_progress_file(self, progress: Progress) -> None:
         if self._progress_file is None or not progress.total:
             return
         done, total = progress.done // MEGABYTE, max(1, progress.total // MEGABYTE)
@@ -167,14 +173,14 @@ class StreamReport:
 
     def _show_live(self, text: str) -> None:
         self._live = True
-        width = max(20, self._paper.width - 1)
-        self._paper.stream.write(f"\r\x1b[2K{text[:width]}")
-        self._paper.stream.flush()
+        width = max(20, self._console.width - 1)
+        self._console.stream.write(f"\r\x1b[2K{text[:width]}")
+        self._console.stream.flush()
 
     def _clear_live(self) -> None:
         if self._live:
             self._live = False
-            self._paper.stream.write("\r\x1b[2K")
+            self._console.stream.write("\r\x1b[2K")
 
 
 def size(count: int) -> str:

@@ -1,6 +1,6 @@
 """The command lines of SGLang workers and of the router, for the version inside the image.
 
-Flags come and go between releases, and an unknown flag is a crash loop, so each goes by the first version that has it.
+Flags change between releases, and an unknown flag is a crash loop, so each has the first version that supports it.
 Sources: `sglang/srt/arg_groups/`, `sglang/srt/entrypoints/http_server.py` and `sglang/srt/environ.py` of the wheels.
 """
 
@@ -34,7 +34,7 @@ def parsed(version: str) -> tuple[int, ...]:
 
 
 def worker_args(service: ModelService, role: WorkerRole) -> list[str]:
-    """Arguments of a worker. The document's own come last, where argparse lets them win."""
+    """Arguments of a worker. Those of the document come last, since argparse takes the last value."""
     serving = service.serving
     own: Role = getattr(serving, role)
     return [
@@ -71,7 +71,7 @@ def router_args(serving: Serving, prefill: Sequence[str], decode: Sequence[str])
     """Arguments of the router in front of workers at these addresses.
 
     The list is static: it needs no permission to list pods, and the DNS names outlive the pods. The bootstrap port
-    must follow each prefill address, or the router tells the workers that there is none.
+    must follow each prefill address; without it, the router sends none to the workers.
     """
     arguments = ["--pd-disaggregation"]
     for url in prefill:

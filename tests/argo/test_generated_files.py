@@ -1,14 +1,16 @@
 """What is committed is what the sources say, and rendering is a function of the document alone."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
+from steps.catalogue import CATALOGUE
 from steps.document.schema import parse
 from steps.errors import DocumentError
 from tests.support.samples import ROOT, SERVICES
-from workflows.argo.bundle import ARGO, REFERENCE, SCHEMA, drift, render, service_folder, write, write_all
+from workflows.argo.bundle import ARGO, PYPROJECT, REFERENCE, SCHEMA, drift, render, service_folder, write, write_all
 from workflows.argo.install import KUSTOMIZATION
 from workflows.argo.versions import LINES
 
@@ -21,6 +23,7 @@ REFERENCE_FILE = SERVICES / "qwen3-32b.yaml"
 def copy_of_root(tmp_path: Path) -> Path:
     (tmp_path / REFERENCE).parent.mkdir(parents=True)
     (tmp_path / REFERENCE).write_bytes(REFERENCE_FILE.read_bytes())
+    (tmp_path / PYPROJECT).write_bytes((ROOT / PYPROJECT).read_bytes())
     write_all(tmp_path)
     return tmp_path
 
@@ -60,6 +63,12 @@ def test_a_changed_document_is_drift(copy_of_root: Path) -> None:
 
 def test_every_line_of_argo_finds_its_folder() -> None:
     assert {path.name for path in (ROOT / ARGO).iterdir() if path.is_dir()} == {line.folder for line in LINES.values()}
+
+
+def test_the_import_contract_forbids_each_step_of_the_catalogue_to_import_another() -> None:
+    contract = tomllib.loads((ROOT / PYPROJECT).read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"][0]
+    (layer,) = (layer for layer in contract["layers"] if "resolve_model" in layer)
+    assert layer.split(" | ") == [spec.module for spec in CATALOGUE.values()]
 
 
 @pytest.mark.parametrize("version", LINES)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from steps.catalogue import CATALOGUE, rules
 from steps.document.schema import ModelService
 from steps.errors import Blocked
 from steps.kinds import Manifest
-from steps.permissions import STEPS, account, grants, rights
+from steps.permissions import account, permissions
 from tests.support.folders import Identity, built, document, every_object, identity
 from tests.support.rendered import LINES, VARIANTS, sample, templates, workflow_spec
 from tests.support.samples import ROOT, SERVICES, service
@@ -152,7 +153,7 @@ def test_every_pod_has_an_account_that_is_made(variant: str) -> None:
     made = {identity(one)[2] for one in accounts.accounts(sample(variant)) if one["kind"] == "ServiceAccount"}
     named = {template["serviceAccountName"] for template in templates(workflow_spec(variant=variant)).values()}
     assert named <= made
-    assert made == {account(step) for step in STEPS}
+    assert made == {account(step) for step in CATALOGUE}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -169,7 +170,7 @@ def test_every_binding_leads_from_a_made_account_to_a_made_role(variant: str) ->
 
 def test_every_pod_lets_argos_executor_report() -> None:
     (binding,) = (one for one in accounts.accounts(SERVICE) if one["kind"] == "RoleBinding")
-    assert {subject["name"] for subject in binding["subjects"]} == {account(step) for step in STEPS}
+    assert {subject["name"] for subject in binding["subjects"]} == {account(step) for step in CATALOGUE}
     (role,) = (one for one in accounts.accounts(SERVICE) if one["kind"] == "Role")
     assert role["rules"] == [
         {"apiGroups": ["argoproj.io"], "resources": ["workflowtaskresults"], "verbs": ["create", "patch"]}
@@ -179,11 +180,11 @@ def test_every_pod_lets_argos_executor_report() -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_roles_grant_the_table_and_no_more(variant: str) -> None:
     of = sample(variant)
-    for step in STEPS:
+    for step in CATALOGUE:
         wanted = {
             (right.verb, right.group, right.resource, right.namespace, right.name)
-            for grant in grants(step, of)
-            for right in rights(grant, of)
+            for rule in rules(step, of)
+            for right in permissions(rule, of)
         }
         assert granted(roles_of_steps(of), account(step)) == wanted
 
@@ -195,8 +196,8 @@ def roles_of_steps(of: ModelService) -> list[Manifest]:
 def test_only_looking_at_rdma_devices_is_granted_to_a_service_that_has_no_use_for_it() -> None:
     """The installation is one for services with and without RDMA."""
     of = service("serving.fabric=tcp")
-    for step in STEPS:
-        wanted = {right.resource for grant in grants(step, of) for right in rights(grant, of)}
+    for step in CATALOGUE:
+        wanted = {right.resource for rule in rules(step, of) for right in permissions(rule, of)}
         more = {
             (verb, resource)
             for verb, _, resource, *_ in granted(roles_of_steps(of), account(step))
@@ -262,8 +263,8 @@ def test_a_role_of_the_cloud_is_on_the_accounts_that_reach_the_bucket() -> None:
 
 def test_the_page_says_every_right_of_every_account() -> None:
     page = (ROOT / "docs" / "permissions.md").read_text(encoding="utf-8")
-    for step in STEPS:
+    for step in CATALOGUE:
         assert f"`{account(step)}`" in page
-        for grant in grants(step, SERVICE):
-            resource = f"{grant.resource}.{grant.group}" if grant.group else grant.resource
-            assert f"| {', '.join(grant.verbs)} | `{resource}` |" in page
+        for rule in rules(step, SERVICE):
+            resource = f"{rule.resource}.{rule.group}" if rule.group else rule.resource
+            assert f"| {', '.join(rule.verbs)} | `{resource}` |" in page

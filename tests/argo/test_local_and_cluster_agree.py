@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pytest
 from rich.console import Console
 
+from steps.catalogue import CATALOGUE
 from steps.check_release import CURRENT, STALE
 from steps.reconcile.outputs import file_name
 from steps.report.argo_nodes import MARKER
@@ -17,7 +18,6 @@ from tests.support.rendered import LINES, VARIANTS, dag_tasks, exit_steps, sampl
 from tests.support.samples import DIGEST, SERVICES
 from workflows import pipeline, rehearsal
 from workflows.argo.templates import PLACES
-from workflows.pipeline import WRITING
 
 PROVED = "0a1b2c3d"
 IN_FORCE = "image=registry.example.com/llm/x:0.5.24~demo-c1"
@@ -199,7 +199,7 @@ def test_every_task_behind_the_first_reads_the_document_under_the_overrides_that
 def counters(started: list[list[str]]) -> dict[str, str]:
     """--record-counter of each step that is told one."""
     found = {words[3]: word.partition("=")[2] for words in started for word in words if "--record-counter=" in word}
-    assert set(found) >= WRITING - {ROLL_BACK}
+    assert set(found) >= {step for step, spec in CATALOGUE.items() if spec.writes} - {ROLL_BACK}
     return found
 
 

@@ -12,7 +12,8 @@ import celpy
 import pytest
 from celpy.adapter import json_to_cel
 
-from steps import wiring
+from steps import kinds, resource_requests, wiring
+from steps.catalogue import CATALOGUE
 from steps.check_release import CURRENT, CheckRelease
 from steps.command_line import parser
 from steps.document.overrides import OVERRIDES
@@ -23,12 +24,11 @@ from steps.release import Release
 from steps.report.run import EXIT_TASKS
 from steps.report_run import ReportRun
 from steps.resolve_model import ResolveModel
-from steps.resource_requests import TRANSFERS
 from tests.support.expr_lang import evaluate
 from tests.support.rendered import LINES, VARIANTS, dag_tasks, exit_steps, objects, sample, templates, workflow_spec
 from tests.support.samples import DIGEST, RECORDED, SERVICES
 from workflows import pipeline
-from workflows.argo.pods import PODS, deadline_seconds
+from workflows.argo.pods import deadline_seconds
 from workflows.argo.templates import PLACES, RETRY_EXPRESSION
 from workflows.argo.versions import for_line, line
 from workflows.runs.submission import Why, prepare
@@ -158,7 +158,7 @@ def test_a_pod_runs_a_step_that_the_command_line_knows() -> None:
         container = template["container"]
         assert container["command"] == ["python", "-m", "steps", template["name"]]
         assert template["name"] in wiring.STEPS
-        importlib.import_module(pipeline.module_name(template["name"]))
+        importlib.import_module(f"steps.{CATALOGUE[template['name']].module}")
         filled = {"{{inputs.parameters.shard}}": "1", "{{inputs.parameters.model-digest}}": DIGEST}
         filled |= {"{{inputs.parameters.record-counter}}": "1", "{{inputs.parameters.overrides}}": "document"}
         filled |= {f"{{{{workflow.parameters.{override.parameter}}}}}": "" for override in OVERRIDES}
@@ -215,7 +215,7 @@ def test_two_tasks_of_one_step_are_called_alike() -> None:
     for variant in VARIANTS:
         calls: dict[str, tuple[str, ...]] = {}
         for task in pipeline.tasks(sample(variant)):
-            values = dict.fromkeys((*task.options, pipeline.SHARD, *task.about_run), "value")
+            values = dict.fromkeys((*task.options, pipeline.SHARD, *task.run_facts), "value")
             assert calls.setdefault(task.step, pipeline.arguments(task, places, values)) == pipeline.arguments(
                 task, places, values
             )
@@ -223,7 +223,7 @@ def test_two_tasks_of_one_step_are_called_alike() -> None:
 
 def test_outputs_are_the_fields_that_the_step_writes_and_its_recap() -> None:
     for name, template in every_template():
-        module = importlib.import_module(pipeline.module_name(template["name"]))
+        module = importlib.import_module(f"steps.{CATALOGUE[template['name']].module}")
         wanted = [*(field.replace("_", "-") for field in module.Outputs.__dataclass_fields__), "recap"]
         parameters = template["outputs"]["parameters"]
         assert [parameter["name"] for parameter in parameters] == wanted, name
@@ -260,7 +260,7 @@ def test_a_final_failure_is_told_soon_and_a_transfer_bears_half_an_hour_of_silen
         duration, factor = strategy["backoff"]["duration"], strategy["backoff"]["factor"]
         first = int(duration.removesuffix("s"))
         assert first <= 5, name
-        if name in TRANSFERS:
+        if CATALOGUE[name].resources is resource_requests.transfer:
             # Beside the waits, each attempt asks for some time itself before it gives up.
             assert sum(first * factor**attempt for attempt in range(strategy["limit"])) >= 28 * 60, name
 
@@ -325,7 +325,7 @@ def test_the_whole_workflow_is_never_tried_again() -> None:
 
 def _own_deadline(step: str, of: ModelService) -> float:
     """Seconds after which the step itself gives up; its ports are not asked for that."""
-    kind = getattr(importlib.import_module(pipeline.module_name(step)), step.title().replace("-", ""))
+    kind = getattr(importlib.import_module(f"steps.{CATALOGUE[step].module}"), step.title().replace("-", ""))
     needed = [field for field in dataclasses.fields(kind) if field.init and field.default is dataclasses.MISSING]
     needed = [field for field in needed if field.default_factory is dataclasses.MISSING]
     first = Release(of, DIGEST) if needed[0].type in (Release, "Release") else of
@@ -432,11 +432,11 @@ def test_a_step_gets_the_very_secrets_that_it_reads(
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(KUBECONFIG, encoding="utf-8")
     secrets = {
-        wiring.ACCESS_KEY_ID,
-        wiring.ACCESS_KEY_SECRET,
-        wiring.SESSION_TOKEN,
-        wiring.HUB_TOKEN,
-        wiring.WEBHOOK_URL,
+        kinds.ACCESS_KEY_ID,
+        kinds.ACCESS_KEY_SECRET,
+        kinds.SESSION_TOKEN,
+        kinds.HUB_TOKEN,
+        kinds.WEBHOOK_URL,
     }
     values = {**dict.fromkeys(secrets, "http://127.0.0.1:9/dummy"), "KUBECONFIG": str(kubeconfig), **ROLE}
     for name, template in templates(workflow_spec(variant=variant)).items():
@@ -492,7 +492,8 @@ def test_no_task_of_the_exit_handler_waits_for_what_is_optional(argo: str, varia
         assert _mounts(pods[name]) == {"/tmp": "tmp"}
         assert pods[name]["volumes"] == [{"name": "tmp", "emptyDir": {}}]
         assert all(one["valueFrom"]["secretKeyRef"]["optional"] for one in pods[name]["container"].get("env", ()))
-    assert set(wiring.PATIENCE) == {task.step for task in pipeline.EXIT}
+    asks_itself = {step for step, spec in CATALOGUE.items() if spec.no_answer_seconds}
+    assert asks_itself == {task.step for task in pipeline.EXIT}
 
 
 def test_labels_and_nodes_of_the_document_reach_the_pods_and_the_selector_of_the_service_does_not() -> None:
@@ -563,13 +564,13 @@ def test_a_pod_says_what_its_step_does() -> None:
     for task in pipeline.tasks(sample()):
         annotations = templates(workflow_spec())[task.step]["metadata"]["annotations"]
         assert annotations["workflows.argoproj.io/description"] == next(
-            first.does for first in pipeline.tasks(sample()) if first.step == task.step
+            first.description for first in pipeline.tasks(sample()) if first.step == task.step
         )
 
 
 def test_every_step_has_its_own_account_and_its_row_in_the_table() -> None:
-    assert set(PODS) == set(wiring.STEPS)
-    names = [account(step) for step in PODS]
+    assert set(CATALOGUE) == set(wiring.STEPS)
+    names = [account(step) for step in CATALOGUE]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[a-z0-9-]{1,63}", name) for name in names)
 

@@ -21,6 +21,7 @@ from steps.model import ModelDigest
 from steps.objects import volume
 from steps.objects.services import release_service
 from steps.ports.sglang import EngineError
+from steps.reconcile.converge import Past
 from steps.reconcile.outputs import Word
 from steps.reconcile.plain_text import plain_text
 from steps.reconcile.plan import Plan
@@ -70,7 +71,7 @@ class Planned:
     made: Callable[[], Any] = lambda: None
     deadline: float = 0.0
 
-    def observe(self) -> None:
+    def observe(self, _past: Past[None]) -> None:
         return None
 
     def plan(self, _facts: None) -> Plan:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from steps import resource_requests
+from steps.catalogue import CATALOGUE
 from steps.checks.nodes import quantity
-from steps.resource_requests import TRANSFERS
 from tests.support.rendered import LINES, VARIANTS, sample, templates, workflow_spec
 from tests.support.samples import ROOT
 
@@ -80,7 +81,7 @@ def test_a_transfer_fits_on_a_node_of_two_cpus_and_has_room_for_every_part_in_fl
             assert set(resources["limits"]) == {"memory"}, "a limit of CPU would only slow a step down"
             assert resources["limits"]["memory"] == asked["memory"]
             assert quantity(asked["cpu"]) <= 1, name
-            if name in TRANSFERS:
+            if CATALOGUE[name].resources is resource_requests.transfer:
                 in_flight = transfer.workers * transfer.part_size_mib * 2**20
                 assert quantity(asked["memory"]) >= 2 * in_flight + 128 * 2**20
 
@@ -93,5 +94,9 @@ def test_the_page_of_the_resources_says_what_the_templates_ask_for() -> None:
     assert "448 MiB with the defaults" in page
     assert "| every other | 100m | 128 MiB |" in page
     for name, requests in asked.items():
-        wanted = {"cpu": "1", "memory": "448Mi"} if name in TRANSFERS else {"cpu": "100m", "memory": "128Mi"}
+        wanted = (
+            {"cpu": "1", "memory": "448Mi"}
+            if CATALOGUE[name].resources is resource_requests.transfer
+            else {"cpu": "100m", "memory": "128Mi"}
+        )
         assert requests == wanted, name

@@ -24,7 +24,7 @@ from steps.objects.read_only import ReadOnlyCluster
 from steps.ports.kubernetes import Cluster
 from steps.promote_release import PromoteRelease
 from steps.reconcile.clock import SystemClock
-from steps.reconcile.converge import Step, converge
+from steps.reconcile.converge import Past, Step, converge
 from steps.release import Release
 from steps.transfer import manifest
 from steps.transfer.manifest import ManifestFile
@@ -186,7 +186,7 @@ def test_every_step_that_may_be_left_out_is_asked_in_the_order_of_the_line_and_t
     step = world.build("check-release", "transfer.mode=streamed")
     assert isinstance(step, CheckRelease)
     asked = [part.step for part in step.parts]
-    line = [task.step for task in tasks(service("transfer.mode=streamed", name="demo")) if task.unless_current]
+    line = [task.step for task in tasks(service("transfer.mode=streamed", name="demo")) if task.spec.skippable]
     assert sorted(asked) == sorted(set(line) - {"check-platform"})
     assert [name for name in asked if name != "smoke-test"] == [
         name for name in line if name in asked and name != asked[-1]
@@ -296,7 +296,7 @@ def test_an_engine_that_answers_and_moves_no_kv_cache_is_stale_and_then_fails_th
     finally:
         object.__setattr__(world.script, "no_transfer", frozenset())
     assert (found.state, found.reason.partition(":")[0]) == (STALE, "smoke-test waits for")
-    assert "no prefill worker handed over KV cache" in str(failed.value)
+    assert "no prefill worker sent KV cache" in str(failed.value)
     assert world.ask().state == CURRENT
 
 
@@ -351,9 +351,9 @@ def test_what_was_taken_out_of_the_document_shows_in_the_record_of_the_release_e
     assert without.id == world.release.id
     cluster: Any = Forgetful(world.live.port)
     step = PromoteRelease(without, ReadOnlyCluster(cluster), proved=without.id)
-    assert [change.target for change in step.plan(step.observe()).changes] == [str(world.record)]
+    assert [change.target for change in step.plan(step.observe(Past())).changes] == [str(world.record)]
     same = PromoteRelease(world.release, ReadOnlyCluster(cluster))
-    assert same.plan(same.observe()).converged
+    assert same.plan(same.observe(Past())).converged
 
 
 def test_a_key_that_is_missing_or_refused_is_stale_and_the_line_tells_it(world: World) -> None:

@@ -9,7 +9,7 @@ from steps.adapters.kubernetes import cluster as kubernetes_cluster
 from steps.adapters.kubernetes.cluster import KubernetesCluster, connect
 from steps.errors import Blocked, TransientError
 from steps.kinds import FIELD_MANAGER, Kind, Manifest, Ref
-from steps.ports.kubernetes import Right
+from steps.ports.kubernetes import Permission
 from tests.support.api_servers import (
     DEFINITIONS,
     GROUP,
@@ -267,10 +267,10 @@ def test_a_claim_and_the_volume_that_names_it_are_bound(server: Server, cluster:
 
 def test_what_a_caller_may_do_can_be_asked(server: Server, cluster: KubernetesCluster) -> None:
     rights = [
-        Right("create", "", "secrets", server.namespace),
-        Right("get", "", "pods/log", server.namespace),
-        Right("patch", "workloads.x-k8s.io", "rolebasedgroups", server.namespace, "a"),
-        Right("create", "", "persistentvolumes"),
+        Permission("create", "", "secrets", server.namespace),
+        Permission("get", "", "pods/log", server.namespace),
+        Permission("patch", "workloads.x-k8s.io", "rolebasedgroups", server.namespace, "a"),
+        Permission("create", "", "persistentvolumes"),
     ]
     assert all(cluster.allows(right) for right in rights)
     powerless = connect(server.powerless)

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 import yaml
 
+from steps.catalogue import permissions_of_accounts
 from steps.document.schema import ModelService
 from steps.kinds import PERSISTENT_VOLUME, Manifest, Ref
 from steps.objects import record, services, volume
 from steps.objects.record import Record
-from steps.permissions import rights_of_accounts
 from steps.ports.oss import AccessKey
 from steps.release import Release
 from steps.wiring import ENVIRONMENT
@@ -230,4 +230,4 @@ def test_pruning_by_the_label_of_a_service_removes_what_left_its_folder_and_noth
 def _denied(cluster: Cluster, service: ModelService) -> list[Any]:
     """What the accounts of the steps lack."""
     connected = cluster.server.cluster()
-    return [right for right in rights_of_accounts(service) if not connected.allows(right)]
+    return [right for right in permissions_of_accounts(service) if not connected.allows(right)]

@@ -14,7 +14,7 @@ from steps.model import Listing, ModelFile
 from steps.objects import record, services
 from steps.ports.kubernetes import Locks
 from steps.promote_release import PromoteRelease
-from steps.reconcile.converge import Outcome, Step
+from steps.reconcile.converge import Outcome, Past, Step
 from steps.release import Release, writer_lease_name
 from steps.resolve_model import ResolveModel
 from steps.rollout.intent import Intent
@@ -72,7 +72,7 @@ def holder(live: LiveCluster) -> str:
 
 def give_back(live: LiveCluster, run: str) -> None:
     lease = WriterLease(FIRST.service, locks(live), Writer(run, 3600, stays=False), live.clock)
-    assert lease.locks.swap(lease.given_back(lease.observe()))
+    assert lease.locks.swap(lease.released(lease.observe()))
 
 
 def two_runs(live: LiveCluster) -> LiveCluster:
@@ -117,7 +117,7 @@ def test_an_older_run_changes_nothing_and_names_the_run_that_won(overtaken: Live
 def test_an_older_run_that_still_holds_the_lease_gives_it_back(overtaken: LiveCluster) -> None:
     """The record was written without the Lease; the run that lost must not keep others from working."""
     lease = WriterLease(FIRST.service, locks(overtaken), Writer("older", 3600, stays=True), overtaken.clock)
-    assert lease.locks.swap(lease.taken(lease.observe()))
+    assert lease.locks.swap(lease.acquired(lease.observe()))
     before = {name: one for name, one in overtaken.objects().items() if "/Lease/" not in name}
     with pytest.raises(Blocked, match="newer promoted"):
         guarded(overtaken, overtaken.rollout(OLDER), "older", 1)
@@ -140,7 +140,7 @@ def test_an_older_run_whose_release_is_ready_moves_no_traffic_while_a_person_and
         live.run(step)
     before = live.objects()
     for of in (OLDER, RECREATING):
-        with pytest.raises(Blocked, match="1 fault: newer promoted"):
+        with pytest.raises(Blocked, match="1 failed: newer promoted"):
             guarded(live, promotion(live, of, "older"), "older", 1)
     assert live.objects() == before
     promote(live, OLDER, HAND, None)  # a decision about what is there now
@@ -248,7 +248,7 @@ class Rival:
 
     def look(self) -> None:
         for step in self.steps:
-            plan = step.plan(step.observe())
+            plan = step.plan(step.observe(Past()))
             if plan.changes:
                 step.apply(plan.changes, self.report)
             self.waited += plan.waiting

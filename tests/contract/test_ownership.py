@@ -209,8 +209,8 @@ def test_the_end_of_a_failed_check_of_the_old_document_touches_nothing_of_the_ne
     report, outcome = live.run(end_of_demo(live, "preflight"))
     assert live.objects() == before
     assert services.serving_release(live.port.get(TRAFFIC)) == CHAT.id
-    assert outcome.outputs.message == "run demo-1 wrote nothing, so nothing is rolled back"
-    assert report.of("ok")[-1] == "run demo-1 wrote nothing, so nothing is rolled back"
+    assert outcome.outputs.message == "run demo-1 wrote nothing, so no rollback"
+    assert report.of("ok")[-1] == "run demo-1 wrote nothing, so no rollback"
 
 
 @pytest.mark.parametrize("demo_is_gone", [True, False])
@@ -222,7 +222,7 @@ def test_the_end_of_a_failed_rollout_of_the_old_document_touches_nothing_of_the_
     before = live.objects()
     with pytest.raises(Blocked, match="Service/default/sglang-pd exists and it belongs to chat"):
         live.run(Guarded(live.rollout(DEMO_NEXT), lease_of_demo(live, stays=True), INTENT))
-    with pytest.raises(Blocked, match="the recorded release is not put back: Service/default/sglang-pd exists and it"):
+    with pytest.raises(Blocked, match="the recorded release is not restored: Service/default/sglang-pd exists and it"):
         live.run(end_of_demo(live, "roll-out-service"))
     after = live.objects()
     lease = "v1/Lease/demo-writer"

@@ -15,6 +15,7 @@ import yaml
 
 from steps import kinds
 from steps.adapters.kubernetes.cluster import KubernetesCluster, connect
+from steps.catalogue import CATALOGUE, permissions_of_accounts, rules
 from steps.check_platform import CheckPlatform
 from steps.check_release import STALE, CheckRelease, Part
 from steps.checks import cluster, facts
@@ -27,8 +28,8 @@ from steps.objects.group import role_based_group
 from steps.objects.group_operator import GroupOperator
 from steps.objects.read_only import ReadOnlyCluster
 from steps.objects.record import Record
-from steps.permissions import STEPS, account, grants, rights, rights_of_accounts, user
-from steps.ports.kubernetes import Right
+from steps.permissions import account, permissions, user
+from steps.ports.kubernetes import Permission
 from steps.ports.oss import AccessKey
 from steps.promote_release import PromoteRelease
 from steps.reconcile.clock import SystemClock
@@ -106,7 +107,7 @@ class Installed:
         return str(answer.content["status"]["token"])
 
     @contextmanager
-    def without(self, name: str, right: Right) -> Iterator[None]:
+    def without(self, name: str, right: Permission) -> Iterator[None]:
         """Take one verb on one resource from the roles of an account, until everybody who asks is told so."""
         cluster, own = self.as_account(name), replace(right, user="")
         with self.server.api() as api:
@@ -150,9 +151,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
 
 ROWS = [
     (step, index)
-    for step in STEPS
+    for step in CATALOGUE
     for index, _ in enumerate(
-        right for grant in grants(step, release(NOTIFY).service) for right in rights(grant, release(NOTIFY).service)
+        right for rule in rules(step, release(NOTIFY).service) for right in permissions(rule, release(NOTIFY).service)
     )
 ]
 
@@ -162,8 +163,8 @@ def _row(row: tuple[str, int]) -> str:
     return f"{row[0]}-{right.verb}-{right.resource.replace('/', '-')}" + ("-by-name" if right.name else "")
 
 
-def _rights(step: str, service: ModelService) -> list[Right]:
-    return [right for grant in grants(step, service) for right in rights(grant, service)]
+def _rights(step: str, service: ModelService) -> list[Permission]:
+    return [right for rule in rules(step, service) for right in permissions(rule, service)]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=_row)
@@ -200,8 +201,8 @@ def test_a_right_by_name_holds_for_no_other_name(installed: Installed) -> None:
 def test_preflight_finds_all_roles_and_names_the_one_that_is_missing(installed: Installed) -> None:
     checking = installed.as_account(account("check-platform"))
     step = CheckPlatform(installed.release, checking, None, None, own_accounts=True)  # type: ignore[arg-type]
-    asked = rights_of_accounts(installed.service)
-    assert set(step._rights()) == set(asked)
+    asked = permissions_of_accounts(installed.service)
+    assert set(step._permissions()) == set(asked)
     assert [str(right) for right in asked if not checking.allows(right)] == []
     gone = next(right for right in asked if (right.verb, right.resource) == ("delete", "persistentvolumes"))
     with installed.without(account("create-volume"), gone):
@@ -219,27 +220,31 @@ def test_ci_may_start_one_template_and_nothing_else(installed: Installed) -> Non
     runs, serving = installed.service.workflow.namespace, installed.service.namespace
     argo = "argoproj.io"
     refused = [
-        Right("list", argo, "workflowtemplates", runs),
-        *(Right(verb, argo, "workflows", runs) for verb in ("update", "patch", "delete")),
+        Permission("list", argo, "workflowtemplates", runs),
+        *(Permission(verb, argo, "workflows", runs) for verb in ("update", "patch", "delete")),
         *(
-            Right("create", argo, kind, runs)
+            Permission("create", argo, kind, runs)
             for kind in ("workflowtemplates", "cronworkflows", "workfloweventbindings")
         ),
-        *(Right("get", "", kind, space) for kind in ("secrets", "pods", "configmaps") for space in (runs, serving)),
-        Right("create", "", "serviceaccounts/token", runs),
-        Right("create", argo, "workflows", serving),
+        *(
+            Permission("get", "", kind, space)
+            for kind in ("secrets", "pods", "configmaps")
+            for space in (runs, serving)
+        ),
+        Permission("create", "", "serviceaccounts/token", runs),
+        Permission("create", argo, "workflows", serving),
     ]
     assert [str(right) for right in _granted_to_ci(installed.service) if not ci.allows(right)] == []
     assert [str(right) for right in refused if ci.allows(right)] == []
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", CATALOGUE)
 def test_only_the_steps_of_the_volume_read_a_secret_and_only_its_own(step: str, installed: Installed) -> None:
     cluster, service = installed.as_account(account(step)), installed.service
     for space in (service.namespace, service.workflow.namespace):
-        assert not cluster.allows(Right("get", "", "secrets", space, "oss-credentials"))
-        assert not cluster.allows(Right("list", "", "secrets", space))
-    own = Right("get", "", "secrets", service.namespace, installed.release.volume_secret)
+        assert not cluster.allows(Permission("get", "", "secrets", space, "oss-credentials"))
+        assert not cluster.allows(Permission("list", "", "secrets", space))
+    own = Permission("get", "", "secrets", service.namespace, installed.release.volume_secret)
     assert cluster.allows(own) == (step in ("check-release", "create-volume"))
 
 
@@ -298,13 +303,13 @@ def test_the_steps_work_under_their_accounts_as_far_as_a_server_without_nodes_le
         admin.delete(ref, live["metadata"]["uid"])
 
 
-def _do(installed: Installed, cluster: KubernetesCluster, right: Right) -> None:
+def _do(installed: Installed, cluster: KubernetesCluster, right: Permission) -> None:
     """The very call of the adapter that needs this right. What it asks for need not be there."""
     if right.resource == "pods/log":
         cluster.pod_log(right.namespace, "absent", "absent")
         return
     if right.resource == "subjectaccessreviews":
-        cluster.allows(Right("get", "", "pods", user="somebody"))
+        cluster.allows(Permission("get", "", "pods", user="somebody"))
         return
     kind = KINDS[right.resource]
     ref = Ref(kind, right.name or "absent", right.namespace if kind != kinds.NAMESPACE else "")
@@ -320,13 +325,13 @@ def _do(installed: Installed, cluster: KubernetesCluster, right: Right) -> None:
         cluster.preview(_manifest(installed.release, right))
 
 
-def _claim(made: Release, right: Right) -> Manifest:
+def _claim(made: Release, right: Permission) -> Manifest:
     if right.namespace == made.service.workflow.namespace:
         return scratch_claim.claim(made.service, "nightly-7", "0b1c")
     return volume.claim(made, "1Ti")
 
 
-def _swap(installed: Installed, cluster: KubernetesCluster, right: Right) -> None:
+def _swap(installed: Installed, cluster: KubernetesCluster, right: Permission) -> None:
     kind = WriterLease if right.namespace == installed.service.namespace else GpuLease
     admin = kind(installed.service, installed.server.cluster(), Writer("admin", 60, stays=True), SystemClock())
     if right.verb == "get":
@@ -334,13 +339,13 @@ def _swap(installed: Installed, cluster: KubernetesCluster, right: Right) -> Non
         return
     live = installed.server.cluster().get(admin.ref)
     if right.verb == "update" and live is None:
-        admin.locks.swap(admin.given_back(admin.observe()))
+        admin.locks.swap(admin.released(admin.observe()))
     if right.verb == "create" and live is not None:
         installed.server.cluster().delete(admin.ref, live["metadata"]["uid"])
-    cluster.swap(admin.given_back(admin.observe()))  # nobody holds it, so no other test waits for it
+    cluster.swap(admin.released(admin.observe()))  # nobody holds it, so no other test waits for it
 
 
-def _manifest(made: Release, right: Right) -> Manifest:
+def _manifest(made: Release, right: Permission) -> Manifest:
     service = services.traffic_service(made) if right.name else services.release_service(made)
     return {
         "secrets": volume.secret(made, KEY),
@@ -355,17 +360,17 @@ def _manifest(made: Release, right: Right) -> Manifest:
 def _are_known(installed: Installed) -> bool:
     """Whether every account has what its roles give it; roles that were just made take a moment to be known."""
     ci, admin = installed.as_account(account_of_ci(installed.service)), installed.server.cluster()
-    wanted = [(admin, right) for right in rights_of_accounts(installed.service)]
+    wanted = [(admin, right) for right in permissions_of_accounts(installed.service)]
     wanted += [(ci, right) for right in _granted_to_ci(installed.service)]
     return all(cluster.allows(right) for cluster, right in wanted)
 
 
-def _granted_to_ci(service: ModelService) -> list[Right]:
+def _granted_to_ci(service: ModelService) -> list[Permission]:
     argo, runs = "argoproj.io", service.workflow.namespace
     return [
-        *(Right(verb, argo, "workflows", runs) for verb in ("create", "get", "list", "watch")),
-        Right("list", argo, "workfloweventbindings", runs),
-        Right("get", argo, "workflowtemplates", runs),  # without a name, as Argo Server 4.1 asks
+        *(Permission(verb, argo, "workflows", runs) for verb in ("create", "get", "list", "watch")),
+        Permission("list", argo, "workfloweventbindings", runs),
+        Permission("get", argo, "workflowtemplates", runs),  # without a name, as Argo Server 4.1 asks
     ]
 
 
@@ -386,7 +391,7 @@ def _roles_of(service: ModelService, name: str) -> list[Manifest]:
     return [one for one in objects if (one["kind"], one["metadata"]["name"]) in bound]
 
 
-def _without(role: Manifest, right: Right) -> list[Manifest]:
+def _without(role: Manifest, right: Permission) -> list[Manifest]:
     """The rules without one verb on one resource."""
     rules = []
     for rule in role["rules"]:

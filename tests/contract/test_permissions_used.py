@@ -16,6 +16,7 @@ import requests
 
 from steps import wiring
 from steps.adapters.kubernetes.cluster import KubernetesCluster, connect
+from steps.catalogue import CATALOGUE, rules
 from steps.check_platform import CheckPlatform
 from steps.check_release import CheckRelease, Part
 from steps.create_scratch import CreateScratch
@@ -25,11 +26,11 @@ from steps.kinds import POD, V1ALPHA1, Kind, Manifest, Ref
 from steps.model import Listing, ModelFile
 from steps.objects import scratch_claim, services, volume
 from steps.objects.read_only import ReadOnlyCluster
-from steps.permissions import STEPS, grants, rights
-from steps.ports.kubernetes import Right
+from steps.permissions import permissions
+from steps.ports.kubernetes import Permission
 from steps.ports.sglang import NotServing
 from steps.promote_release import PromoteRelease
-from steps.reconcile.converge import Step, converge
+from steps.reconcile.converge import Past, Step, converge
 from steps.release import Release
 from steps.report.run_end import RunEnd, workflow_of
 from steps.report_run import ReportRun
@@ -44,7 +45,6 @@ from tests.support.argo_world import Attempt, definition, nodes
 from tests.support.fakes import FakeClock, ListedSource, RecordingReport, stored
 from tests.support.live_cluster import KEY, LiveCluster, live_cluster
 from tests.support.samples import release, wanted
-from workflows.pipeline import WRITING
 from workflows.simulator.core.cluster.controllers.operator_style import V08
 from workflows.simulator.core.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS
 from workflows.simulator.http.api_server import ApiServer
@@ -78,9 +78,9 @@ Request = tuple[str, str, str, str]
 class Gate:
     """Lets an account do what its table says, without what was taken from it, and remembers what it was asked."""
 
-    rights: tuple[Right, ...]
-    without: set[Right] = field(default_factory=set)
-    used: set[Right] = field(default_factory=set)
+    rights: tuple[Permission, ...]
+    without: set[Permission] = field(default_factory=set)
+    used: set[Permission] = field(default_factory=set)
     strange: list[Request] = field(default_factory=list)
 
     def denied(self, verb: str, rule: str, namespace: str, name: str) -> bool:
@@ -98,7 +98,7 @@ def _own(rule: str, name: str) -> str:
     return name if rule == "namespaces" else ""
 
 
-def _covers(right: Right, request: Request) -> bool:
+def _covers(right: Permission, request: Request) -> bool:
     verb, rule, namespace, name = request
     where = right.namespace in ("", namespace) and right.name in ("", name)
     return (right.verb, right.resource) == (verb, rule) and where
@@ -217,13 +217,13 @@ def world(folder: Path, step: str) -> Iterator[World]:
             api.stop()
 
 
-def rights_of(step: str) -> tuple[Right, ...]:
-    return tuple(right for grant in grants(step, OLD.service) for right in rights(grant, OLD.service))
+def rights_of(step: str) -> tuple[Permission, ...]:
+    return tuple(permission for rule in rules(step, OLD.service) for permission in permissions(rule, OLD.service))
 
 
-def optional(step: str) -> set[Right]:
+def optional(step: str) -> set[Permission]:
     service = OLD.service
-    return {right for grant in grants(step, service) if grant.explains for right in rights(grant, service)}
+    return {permission for rule in rules(step, service) if rule.explains for permission in permissions(rule, service)}
 
 
 # In a scenario comes first what is refused before anything is written, and last what is written first: a right that is
@@ -243,8 +243,8 @@ class Insisting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.step, name)
 
-    def observe(self) -> Any:
-        facts = self.step.observe()
+    def observe(self, past: Past[Any]) -> Any:
+        facts = self.step.observe(past)
         if "not allowed to" in facts.stale:
             raise Blocked(facts.stale)
         return facts
@@ -433,7 +433,7 @@ SCENARIOS: dict[str, Callable[[World], list[Stage]]] = {
 @pytest.mark.parametrize("step", SCENARIOS)
 def test_a_step_uses_exactly_its_rights_and_names_the_one_that_it_lacks(step: str, tmp_path: Path) -> None:
     with world(tmp_path, step) as here:
-        missed: set[Right] = set()
+        missed: set[Permission] = set()
         for stage in SCENARIOS[step](here):
             stage.prepare()
             for text in stage.missed:
@@ -445,7 +445,7 @@ def test_a_step_uses_exactly_its_rights_and_names_the_one_that_it_lacks(step: st
         assert sorted(map(str, set(here.gate.rights) - missed - optional(step) - _in_a_race(step))) == []
 
 
-def _miss(here: World, stage: Stage, text: str) -> set[Right]:
+def _miss(here: World, stage: Stage, text: str) -> set[Permission]:
     """Take a right away, and be told which. It may be granted twice, by name and without; then both go."""
     if text == "create leases":
         here.forget_lease()
@@ -478,7 +478,7 @@ def _collide(here: World, step: str) -> None:
         assert here.cluster.get(ref) is not None
 
 
-def _in_a_race(step: str) -> set[Right]:
+def _in_a_race(step: str) -> set[Permission]:
     volumes = ("persistentvolumes", "persistentvolumeclaims")
     return {
         right
@@ -490,7 +490,7 @@ def _in_a_race(step: str) -> set[Right]:
 def test_the_platform_check_uses_exactly_its_rights_and_says_what_it_could_not_look_at(tmp_path: Path) -> None:
     with world(tmp_path, "check-platform") as here:
         step = CheckPlatform(OLD, here.cluster, _Stored(), LISTED, run="nightly-7", own_accounts=True)  # type: ignore[arg-type]
-        found = step.observe()
+        found = step.observe(Past())
         assert here.gate.strange == []
         assert sorted(map(str, set(here.gate.rights) - here.gate.used)) == []
         assert all(found.rights.values())
@@ -502,15 +502,15 @@ def test_the_platform_check_uses_exactly_its_rights_and_says_what_it_could_not_l
             assert f"{right.verb} {resource}" in str(refused.value)
 
 
-@pytest.mark.parametrize("step", sorted(set(STEPS) - set(SCENARIOS) - {"check-platform"}))
+@pytest.mark.parametrize("step", sorted(set(CATALOGUE) - set(SCENARIOS) - {"check-platform"}))
 def test_a_transfer_has_no_rights_on_the_cluster_and_no_way_to_it(step: str) -> None:
-    assert grants(step, OLD.service) == ()
+    assert rules(step, OLD.service) == ()
 
 
 def test_who_writes_is_guarded_and_may_hold_the_lease() -> None:
-    holders = {step for step in STEPS if any(grant.resource == "leases" for grant in grants(step, OLD.service))}
-    assert holders == WRITING
-    assert set(STEPS) == set(wiring.STEPS)
+    holders = {step for step in CATALOGUE if any(rule.resource == "leases" for rule in rules(step, OLD.service))}
+    assert holders == {step for step, spec in CATALOGUE.items() if spec.writes}
+    assert set(CATALOGUE) == set(wiring.STEPS)
 
 
 class _Stored:

@@ -237,7 +237,7 @@ def test_a_failed_recreate_is_put_back_and_serves(live: LiveCluster) -> None:
         live.run(live.rollout(broken))
     assert live.names("RoleBasedGroup") == [broken.group]
     report, outcome = live.run(live.way_back("roll-out-service"))
-    assert outcome.outputs.verdict == "put back"
+    assert outcome.outputs.verdict == "rolled back"
     assert any("ready" in line for line in report.of("waiting"))
     assert live.names("RoleBasedGroup") == [OLD.group]
     assert live.embedded.service_address("default", "sglang-pd", 8000) is not None
@@ -282,7 +282,7 @@ def test_a_failed_scaling_is_taken_back(live: LiveCluster) -> None:
     with pytest.raises(DeadlineExceeded, match="Unschedulable"):
         live.run(live.rollout(too_many), once=is_full)
     _, outcome = live.run(live.way_back("roll-out-service"))
-    assert outcome.outputs.verdict == "put back"
+    assert outcome.outputs.verdict == "rolled back"
     assert len(pods(live, "prefill")) == 2
 
 
@@ -326,7 +326,7 @@ def test_traffic_comes_back_to_a_release_that_serves_and_has_answered(live: Live
     lead_astray(live)
     live.port = witness = Ready(live.port)
     _, outcome = live.run(live.way_back("promote-release"))
-    assert outcome.outputs.verdict == "put back"
+    assert outcome.outputs.verdict == "rolled back"
     assert traffic_to(live) == OLD.id
     assert live.engine.asked == [OLD.group]
     assert witness.ready == [("RoleBasedGroup", 0), ("Service", 4)]  # all of them, when the traffic moved

@@ -15,7 +15,7 @@ import requests
 
 from steps.adapters.sglang import answers, metrics
 from steps.ports.sglang import ChatResponse, EngineError, EngineInfo
-from steps.proof.counters import Counters, Handovers, counters, kv_bytes_per_token
+from steps.proof.counters import Counters, KvTransfers, counters, kv_bytes_per_token
 from tests.support import samples
 from tests.support.pd_group import PdGroup, eventually, pd_group
 
@@ -299,16 +299,16 @@ def test_recorded_counters_prove_one_request() -> None:
         for name in ("prefill0", "prefill1", "decode0")
     }
     rank = ("", "0", "0")
-    assert moved["prefill0"] == Counters(1, 32, 1, 1, ranks={rank: Handovers(1, 32 * 512 / 2**20)})
-    assert moved["prefill1"] == Counters(ranks={rank: Handovers()})
-    assert moved["decode0"] == Counters(1, 32, 24, 1, ranks={rank: Handovers()})
+    assert moved["prefill0"] == Counters(1, 32, 1, 1, ranks={rank: KvTransfers(1, 32 * 512 / 2**20)})
+    assert moved["prefill1"] == Counters(ranks={rank: KvTransfers()})
+    assert moved["decode0"] == Counters(1, 32, 24, 1, ranks={rank: KvTransfers()})
 
 
-def test_each_rank_of_a_recorded_worker_counts_its_share_of_one_handover() -> None:
+def test_each_rank_of_a_recorded_worker_counts_its_share_of_one_transfer() -> None:
     folder = RECORDED / "tp2"
     moved = read(folder, "metrics_after_prefill0") - read(folder, "metrics_before_prefill0")
-    assert (moved.handovers, moved.ranks_agree, moved.mib) == (1, True, 26 * 512 / 2**20)
-    assert moved.ranks == {("", "0", rank): Handovers(1, 26 * 256 / 2**20) for rank in "01"}
+    assert (moved.kv_transfers, moved.ranks_agree, moved.mib) == (1, True, 26 * 512 / 2**20)
+    assert moved.ranks == {("", "0", rank): KvTransfers(1, 26 * 256 / 2**20) for rank in "01"}
     text = (folder / "metrics_after_prefill0.txt").read_text(encoding="utf-8")
     assert kv_bytes_per_token(metrics.parse(text)) == 512
 

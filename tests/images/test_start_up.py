@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.command_line import TAKEN
+from steps.catalogue import CATALOGUE
 from steps.wiring import STEPS
 from tests.support.samples import DIGEST, ROOT, SERVICES
 
@@ -77,6 +77,6 @@ def test_the_help_loads_no_client() -> None:
 @pytest.mark.parametrize("step", sorted(STEPS))
 def test_a_step_loads_only_the_clients_that_it_talks_through(step: str, kubeconfig: Path) -> None:
     pinned = {"model-digest": DIGEST, "overrides": "document"}
-    given = (f"--{name}={value}" for name, value in pinned.items() if name in TAKEN.get(step, pinned))
+    given = (f"--{name}={value}" for name, value in pinned.items() if name in CATALOGUE[step].options)
     options = (f"--document={SERVICES / 'demo.yaml'}", *given)
     assert loaded(step, *options, kubeconfig=kubeconfig) == EXPECTED[step]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from steps.catalogue import permissions_of_accounts, permissions_of_one_account
 from steps.check_platform import plan
 from steps.checks.facts import PlatformFacts
 from steps.checks.findings import Refusal
@@ -12,7 +13,6 @@ from steps.checks.image import said_version
 from steps.checks.nodes import quantity
 from steps.checks.table import CHECKS
 from steps.kinds import Manifest
-from steps.permissions import rights_of_accounts, rights_of_one
 from steps.reconcile.plan import Plan
 from steps.release import Release
 from tests.support.samples import ROOT, release
@@ -76,7 +76,7 @@ def healthy(**changes: Any) -> PlatformFacts:
         services=(),
         weight_bytes=QWEN3_32B_WEIGHTS,
         bucket="oss://llm-models/models can be written",
-        rights=dict.fromkeys(rights_of_one(release().service), True),
+        rights=dict.fromkeys(permissions_of_one_account(release().service), True),
     )
     return dataclasses.replace(facts, **changes)
 
@@ -291,14 +291,14 @@ def test_a_service_of_that_name_in_another_namespace_gives_no_gpus() -> None:
 
 
 def test_every_denied_permission_is_named() -> None:
-    rights = {right: right.resource != "rolebasedgroups" for right in rights_of_one(release().service)}
+    rights = {right: right.resource != "rolebasedgroups" for right in permissions_of_one_account(release().service)}
     faults = plan(release(), healthy(rights=rights)).failed
     assert len(faults) == 5
     assert "permission to patch rolebasedgroups.workloads.x-k8s.io in namespace default" in "".join(faults)
 
 
 def test_a_permission_that_the_account_of_another_step_lacks_is_named_before_any_byte_moves() -> None:
-    rights = {right: right.resource != "persistentvolumes" for right in rights_of_accounts(release().service)}
+    rights = {right: right.resource != "persistentvolumes" for right in permissions_of_accounts(release().service)}
     faults = plan(release(), healthy(rights=rights)).failed
     assert (
         "permission to delete persistentvolumes for system:serviceaccount:slipway:slipway-create-volume. Next: "

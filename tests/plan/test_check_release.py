@@ -8,7 +8,7 @@ import pytest
 
 from steps.check_release import CheckRelease, Outputs, Part
 from steps.errors import Blocked, DeadlineExceeded, Interrupted, NotConverging, StepError, TransientError
-from steps.reconcile.converge import converge
+from steps.reconcile.converge import Past, converge
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from tests.support.fakes import FakeClock, RecordingReport
@@ -36,7 +36,7 @@ class Scripted:
     looks: int = 0
     deadline: float = 60.0
 
-    def observe(self) -> Plan:
+    def observe(self, _past: Past[Plan]) -> Plan:
         self.looks += 1
         found = self.plans[min(self.looks, len(self.plans)) - 1]
         if isinstance(found, Exception):
@@ -188,7 +188,7 @@ def test_a_bug_is_no_reason_but_a_bug(error: Exception) -> None:
 
 def test_who_stops_it_stops_it() -> None:
     class Stopped(Scripted):
-        def observe(self) -> Plan:
+        def observe(self, _past: Past[Plan]) -> Plan:
             raise Interrupted("stopped by SIGTERM")
 
     line = Line()

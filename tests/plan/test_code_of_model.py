@@ -11,7 +11,8 @@ from steps.check_platform import CheckPlatform
 from steps.kinds import Kind, Manifest, Ref
 from steps.objects import record
 from steps.objects.record import Entry, Record
-from steps.ports.kubernetes import Right
+from steps.ports.kubernetes import Permission
+from steps.reconcile.converge import Past
 from steps.release import Release
 from steps.transfer import manifest
 from steps.transfer.hashing import crc
@@ -50,7 +51,7 @@ class Recorded:
     def serves(self, kind: Kind) -> bool:
         return True
 
-    def allows(self, right: Right) -> bool:
+    def allows(self, permission: Permission) -> bool:
         return True
 
 
@@ -84,7 +85,7 @@ def found(
         bucket_with(served or {}),
         source or MemorySource(dict(files)),
     )
-    plan = step.plan(step.observe())
+    plan = step.plan(step.observe(Past()))
     return tuple([line for line in lines if line.startswith("MOD01")] for lines in (plan.failed, plan.ok))  # type: ignore[return-value]  # two
 
 

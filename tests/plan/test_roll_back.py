@@ -83,15 +83,15 @@ def test_a_run_that_succeeded_leaves_nothing_to_do() -> None:
 
 def test_without_the_status_that_argo_was_to_fill_in_nothing_is_touched() -> None:
     found = planned(RunEnd.of("x", "{{workflow.status}}"), healthy(ObservedRun(), found=made(CURRENT, CANDIDATE)))
-    assert found == Plan(ok=("no status of a run was given, so nothing is touched",))
+    assert found == Plan(ok=("no status of a run was given, so no rollback",))
 
 
 @EITHER
 def test_a_run_that_wrote_nothing_rolls_nothing_back_whatever_there_is(run: ObservedRun) -> None:
     facts = healthy(run, found=made(CURRENT, CANDIDATE), group=GroupObservation(None), wrote=False)
     assert planned(FAILED, facts).converged
-    assert planned(FAILED, facts).ok[-1] == "run nightly-7 wrote nothing, so nothing is rolled back"
-    assert summary(FAILED, facts) == "run nightly-7 wrote nothing, so nothing is rolled back"
+    assert planned(FAILED, facts).ok[-1] == "run nightly-7 wrote nothing, so no rollback"
+    assert summary(FAILED, facts) == "run nightly-7 wrote nothing, so no rollback"
 
 
 @EITHER
@@ -121,7 +121,7 @@ def test_a_failed_rollout_in_place_is_taken_back_also_if_the_run_cannot_be_read(
 
 
 @EITHER
-def test_a_recreated_release_is_put_back_from_the_record(run: ObservedRun) -> None:
+def test_a_recreated_release_is_restored_from_the_record(run: ObservedRun) -> None:
     gone = healthy(
         run,
         found=made(CANDIDATE),
@@ -131,15 +131,15 @@ def test_a_recreated_release_is_put_back_from_the_record(run: ObservedRun) -> No
     assert lines(planned(FAILED, gone)) == [*REMOVED, f"create RoleBasedGroup/default/{CURRENT.group}"]
 
 
-def test_what_was_put_back_is_waited_for() -> None:
+def test_a_restored_release_is_waited_for() -> None:
     starting = ready_group(group_of(CURRENT))
     starting = replace(starting, pods=starting.pods[1:])
-    waiting = planned(FAILED, healthy(EARLY, group=starting, done=("put back",)))
+    waiting = planned(FAILED, healthy(EARLY, group=starting, done=("rolled back",)))
     assert "prefill 1/2 ready" in waiting.waiting[0]
     assert not waiting.changes
-    serving = healthy(EARLY, done=("put back",), before=fingerprint(ready_group(group_of(CURRENT))))
+    serving = healthy(EARLY, done=("rolled back",), before=fingerprint(ready_group(group_of(CURRENT))))
     assert planned(FAILED, serving).converged
-    assert verdict(serving) == "put back"
+    assert verdict(serving) == "rolled back"
 
 
 def test_a_release_that_takes_the_traffic_is_left_to_the_next_run() -> None:
@@ -161,7 +161,7 @@ def test_traffic_moves_back_only_to_a_release_that_is_ready_and_has_answered() -
     ]
     starting = ready_group(group_of(CURRENT))
     starting = replace(starting, pods=starting.pods[1:])
-    waiting = planned(FAILED, astray(group=starting, done=("put back",), proof=ANSWERED))
+    waiting = planned(FAILED, astray(group=starting, done=("rolled back",), proof=ANSWERED))
     assert not waiting.changes
     assert "prefill 1/2 ready" in waiting.waiting[0]
     silent = planned(FAILED, astray())
@@ -178,7 +178,7 @@ def test_traffic_that_goes_to_the_recorded_release_already_is_not_written() -> N
     renamed = live(ENTRY.objects[2])
     renamed["metadata"]["labels"]["by"] = "hand"
     moving = ObjectObservation(ENTRY.objects[2], renamed, live(ENTRY.objects[2]))
-    assert planned(FAILED, healthy(moving=moving, done=("put back",))).converged
+    assert planned(FAILED, healthy(moving=moving, done=("rolled back",))).converged
 
 
 def test_a_service_that_was_handed_over_keeps_its_traffic_and_no_group_is_made_for_it() -> None:
@@ -191,7 +191,7 @@ def test_a_service_that_was_handed_over_keeps_its_traffic_and_no_group_is_made_f
     ):
         found = planned(FAILED, facts)
         assert not found.changes
-        assert found.failed[0].startswith("the recorded release is not put back: Service/default/sglang-pd exists and")
+        assert found.failed[0].startswith("the recorded release is not restored: Service/default/sglang-pd exists and")
         assert "it belongs to chat" in found.failed[0]
         # What this run left behind goes all the same.
         assert lines(planned(FAILED, replace(facts, found=made(CURRENT, CANDIDATE)))) == REMOVED
@@ -217,8 +217,8 @@ def test_a_broken_record_costs_only_the_way_back(
     """Which release it names is not known: what takes the traffic stays, and everything if nothing does."""
     facts = Facts(LATE, broken="it is no JSON", found=found, traffic=live(traffic) if traffic else None)
     assert lines(planned(FAILED, facts)) == expected
-    assert "there is nothing to go back to: it is no JSON" in planned(FAILED, facts).ok
-    assert "there is nothing to go back to: it is no JSON" in summary(FAILED, facts)
+    assert "no release can be restored: it is no JSON" in planned(FAILED, facts).ok
+    assert "no release can be restored: it is no JSON" in summary(FAILED, facts)
 
 
 def test_a_run_that_a_newer_one_overtook_removes_its_candidate_and_leaves_the_rest() -> None:
@@ -231,7 +231,7 @@ def test_what_another_run_changes_by_now_is_left_to_it() -> None:
     """A run that waited in vain for the service, or lost it: whatever is half made there is not its own."""
     facts = healthy(found=made(CURRENT, CANDIDATE), other_writer="nightly-8 changes this service")
     assert planned(FAILED, facts).converged
-    assert planned(FAILED, facts).ok[-1] == "nothing is put back: nightly-8 changes this service"
+    assert planned(FAILED, facts).ok[-1] == "no rollback: nightly-8 changes this service"
     assert "another run changes the service" in summary(FAILED, facts)
 
 
@@ -249,7 +249,7 @@ def test_by_hand_it_is_the_decision_of_a_person() -> None:
     ("changes", "words"),
     [
         (
-            {"other_writer": "nightly-8 changes this service. If it is dead: kubectl delete lease"},
+            {"other_writer": "nightly-8 changes this service. Next: if it is dead, kubectl delete lease"},
             "kubectl delete lease",
         ),
         ({"observed": LATE}, "run nightly-7 is Running: stop it first"),
@@ -269,16 +269,16 @@ def test_each_failed_task_is_in_the_recap() -> None:
         "smoke-test failed: no KV cache moved",
     )
     unread = planned(FAILED, healthy(ObservedRun(unread="it is offloaded"))).ok
-    assert "what the tasks did is not known: it is offloaded" in unread
+    assert "the state of the tasks is not known: it is offloaded" in unread
 
 
 @pytest.mark.parametrize(
     ("run", "done", "words"),
     [
-        (SUCCEEDED, (), "nothing to put back"),
-        (FAILED, (), "nothing had to be put back"),
+        (SUCCEEDED, (), "no rollback"),
+        (FAILED, (), "no rollback was needed"),
         (FAILED, ("removed",), "a release that is neither recorded nor serving was removed"),
-        (FAILED, ("removed", "put back"), "the recorded release was put back"),
+        (FAILED, ("removed", "rolled back"), "the recorded release was restored"),
     ],
 )
 def test_one_phrase_says_what_was_done(run: RunEnd, done: tuple[str, ...], words: str) -> None:

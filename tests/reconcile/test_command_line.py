@@ -16,6 +16,7 @@ import pytest
 from steps import wiring
 from steps.__main__ import main
 from steps.errors import Blocked, DeadlineExceeded, NotConverging, TransientError
+from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from tests.support.samples import DIGEST, ROOT, SERVICES
@@ -42,7 +43,7 @@ class OneChange:
     def __init__(self, trouble: BaseException | None = None, faults: tuple[str, ...] = ()) -> None:
         self.trouble, self.faults, self.done = trouble, faults, False
 
-    def observe(self) -> bool:
+    def observe(self, _past: Past[bool]) -> bool:
         return self.done
 
     def plan(self, done: bool) -> Plan:
@@ -63,7 +64,7 @@ class OneChange:
 class Judge(OneChange):
     """A step that finds something out and changes nothing."""
 
-    def observe(self) -> bool:
+    def observe(self, _past: Past[bool]) -> bool:
         return True
 
     def outputs(self, _facts: bool) -> Any:
@@ -113,7 +114,7 @@ def test_a_step_that_only_judges_ends_its_recap_with_its_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, termination_log: Path
 ) -> None:
     assert run(monkeypatch, Judge(), "--outputs", str(tmp_path)) == 0
-    assert (tmp_path / "recap").read_text() == "nothing changed, 1 as wanted; stale: the traffic goes elsewhere"
+    assert (tmp_path / "recap").read_text() == "nothing changed, 1 ok; stale: the traffic goes elsewhere"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_faults_are_told_once_each(monkeypatch: pytest.MonkeyPatch, capsys: Any,
         "failed   no CRD",
         "RECAP create-volume: ok=0 changed=0 failed=2",
     ]
-    assert termination_log.read_text() == "2 faults: no GPU; no CRD"
+    assert termination_log.read_text() == "2 failed: no GPU; no CRD"
 
 
 def test_a_bug_is_a_sentence_for_people_and_a_traceback_in_the_log(

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from steps.errors import Blocked, DeadlineExceeded, NotConverging, TransientError
-from steps.reconcile.converge import FIRST_LOOK_AGAIN, LAST_LOOK_AGAIN, check, converge
+from steps.reconcile.converge import LONGEST_PAUSE, SHORTEST_PAUSE, Past, check, converge
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from tests.support.fakes import FakeClock, RecordingReport
@@ -30,7 +30,7 @@ class World:
     applied: list[str] = field(default_factory=list)
     undo: Callable[[str], bool] = lambda _name: False
 
-    def observe(self) -> set[str]:
+    def observe(self, past: Past[set[str]]) -> set[str]:
         return set(self.present)
 
     def plan(self, facts: set[str]) -> Plan:
@@ -81,10 +81,10 @@ def test_a_step_without_another_attempt_asks_for_minutes_and_repeats_no_change(b
     back = clock.now() + 300
 
     class Silent(World):
-        def observe(self) -> set[str]:
+        def observe(self, past: Past[set[str]]) -> set[str]:
             if broken == "observe" and clock.now() < back:
                 raise TransientError("no answer")
-            return super().observe()
+            return super().observe(past)
 
         def apply(self, changes: tuple[Change, ...], report: Report) -> None:
             super().apply(changes, report)
@@ -94,18 +94,18 @@ def test_a_step_without_another_attempt_asks_for_minutes_and_repeats_no_change(b
 
     for patience in (0.0, 200.0):
         with pytest.raises(TransientError):
-            converge(Silent(("a", "b")), RecordingReport(), clock, patience=patience)
+            converge(Silent(("a", "b")), RecordingReport(), clock, no_answer_seconds=patience)
     world, report = Silent(("a", "b"), deadline=3_600), RecordingReport()
-    converge(world, report, clock, patience=600.0)
+    converge(world, report, clock, no_answer_seconds=600.0)
     assert world.present == {"a", "b"}
     assert report.of("waiting") in (["no answer"], [])
 
 
 def test_what_only_shows_after_a_change_is_changed_in_the_next_round() -> None:
     class Staged(World):
-        def observe(self) -> set[str]:
+        def observe(self, past: Past[set[str]]) -> set[str]:
             self.wanted = ("a", "b") if "a" in self.present else ("a",)
-            return super().observe()
+            return super().observe(past)
 
     world = Staged()
     assert [change.target for change in converge(world, RecordingReport(), FakeClock()).changes] == ["a", "b"]
@@ -121,7 +121,7 @@ def test_somebody_elses_work_is_waited_for_and_told_once() -> None:
     clock = FakeClock(during)
     converge(world, report, clock)
     assert report.lines == [("waiting", "pod is starting")]
-    assert 1_030 <= clock.seconds <= 1_030 + LAST_LOOK_AGAIN
+    assert 1_030 <= clock.seconds <= 1_030 + LONGEST_PAUSE
 
 
 def test_looks_come_quickly_at_first_and_then_seldom() -> None:
@@ -130,9 +130,9 @@ def test_looks_come_quickly_at_first_and_then_seldom() -> None:
     with pytest.raises(DeadlineExceeded):
         converge(World(waits=("a pod",)), RecordingReport(), clock)
     pauses = [after - before for before, after in pairwise([1_000.0, *looks])]
-    assert pauses[0] == FIRST_LOOK_AGAIN
-    assert all(after in (2 * before, LAST_LOOK_AGAIN) for before, after in pairwise(pauses))
-    assert pauses[-1] == LAST_LOOK_AGAIN
+    assert pauses[0] == SHORTEST_PAUSE
+    assert all(after in (2 * before, LONGEST_PAUSE) for before, after in pairwise(pauses))
+    assert pauses[-1] == LONGEST_PAUSE
 
 
 def test_after_a_change_the_looks_come_quickly_again() -> None:
@@ -147,7 +147,7 @@ def test_after_a_change_the_looks_come_quickly_again() -> None:
     with pytest.raises(DeadlineExceeded):
         converge(world, RecordingReport(), FakeClock(during))
     assert world.applied == ["a"]
-    assert looks[6] - looks[5] == FIRST_LOOK_AGAIN
+    assert looks[6] - looks[5] == SHORTEST_PAUSE
 
 
 def test_a_late_world_is_given_up_with_what_it_waited_for() -> None:
@@ -157,7 +157,7 @@ def test_a_late_world_is_given_up_with_what_it_waited_for() -> None:
     assert "gave up after 10 minutes" in late.value.reason
     assert "decode-0 is Pending; decode-1 is Pending" in late.value.reason
     assert "deadlineMinutes" in late.value.hint
-    assert 600 <= clock.seconds - 1_000 <= 600 + LAST_LOOK_AGAIN
+    assert 600 <= clock.seconds - 1_000 <= 600 + LONGEST_PAUSE
 
 
 def test_a_world_that_becomes_right_at_the_last_look_is_done() -> None:
@@ -188,7 +188,7 @@ def test_a_change_that_is_wanted_again_names_who_undid_it() -> None:
 
 def test_a_fault_stops_before_anything_is_changed_and_all_faults_are_told() -> None:
     world, report = World(("a",), faults=("no GPU", "no CRD")), RecordingReport()
-    with pytest.raises(Blocked, match="2 faults: no GPU; no CRD"):
+    with pytest.raises(Blocked, match="2 failed: no GPU; no CRD"):
         converge(world, report, FakeClock())
     assert report.of("failed") == ["no GPU", "no CRD"]
     assert world.applied == []
@@ -202,7 +202,7 @@ def test_a_fault_ends_the_waiting_at_once() -> None:
             world.faults = ("ImagePullBackOff",)
 
     clock = FakeClock(during)
-    with pytest.raises(Blocked, match="1 fault: ImagePullBackOff"):
+    with pytest.raises(Blocked, match="1 failed: ImagePullBackOff"):
         converge(world, RecordingReport(), clock)
     assert clock.seconds < 1_030
 

@@ -45,9 +45,9 @@ def test_the_four_words_and_the_recap() -> None:
 def test_one_line_says_whether_anything_changed_and_names_the_first_changes() -> None:
     report = report_to(io.StringIO())
     report.ok(["a", "b"])
-    assert report.in_one_line() == "nothing changed, 2 as wanted"
+    assert report.in_one_line() == "nothing changed, 2 ok"
     report.failed("no GPU")
-    assert report.in_one_line() == "nothing changed, 2 as wanted, 1 failed"
+    assert report.in_one_line() == "nothing changed, 2 ok, 1 failed"
     for name in "abcde":
         report.changed(Change("create", name))
     assert report.in_one_line() == "5 changed: create a; create b; create c and 2 more"

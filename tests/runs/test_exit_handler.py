@@ -107,9 +107,10 @@ def test_without_the_right_to_read_its_run_it_does_the_rest(failed: ArgoWorld) -
     inbox = Inbox()
     report, outputs = reported(failed, inbox)
     assert len(inbox) == 1
-    assert "what was put back is not known" in outputs.message
+    assert "the result of the rollback is not known" in outputs.message
     assert any(
-        "what the tasks did is not known: " in line and "get workflows.argoproj.io" in line for line in report.of("ok")
+        "the state of the tasks is not known: " in line and "get workflows.argoproj.io" in line
+        for line in report.of("ok")
     )
 
 
@@ -124,7 +125,7 @@ def test_a_green_run_that_changed_nothing_says_so_in_its_output(world: ArgoWorld
     quiet = {"resolve-model": (Attempt(),), "promote-release": (Attempt(),), "roll-back": ()}
     world.tell(phase="Running", nodes=nodes(RUN, {**quiet, "report-run": (Attempt("Running"),)}))
     report, outputs = reported(world, Inbox(), "Succeeded")
-    assert outputs.message.startswith(f"run {RUN}: Succeeded; nothing changed; nothing to put back; ")
+    assert outputs.message.startswith(f"run {RUN}: Succeeded; nothing changed; no rollback; ")
     assert not any("roll-back" in line for line in report.of("ok"))
     (run,) = (read_run(found) for found in world.runs())
     assert [(task.name, task.phase, task.message) for task in run.tasks if task.at_exit] == [
@@ -155,7 +156,7 @@ def test_a_webhook_that_refuses_is_shown_after_the_recap(failed: ArgoWorld) -> N
     step = ReportRun(
         service(), cluster, lambda: inbox, RunEnd.of(RUN, "Failed"), lambda: workflow_of(cluster, service(), RUN)
     )
-    with pytest.raises(Blocked, match=r"no one was told how the run ended: 410 Gone\. Next: check the Secret"):
+    with pytest.raises(Blocked, match=r"the result of the run was not sent: 410 Gone\. Next: check the Secret"):
         converge(step, report, FakeClock())
     assert "smoke-test failed: no KV cache moved" in report.of("ok")
 
@@ -171,7 +172,7 @@ def test_a_webhook_that_does_not_answer_is_asked_for_minutes(failed: ArgoWorld) 
     def later(seconds: float) -> None:
         inbox.error = TransientError("no answer") if seconds < 1_200 else None
 
-    converge(step, RecordingReport(), FakeClock(later), patience=240.0)
+    converge(step, RecordingReport(), FakeClock(later), no_answer_seconds=240.0)
     assert len(inbox) == 1
 
 
@@ -213,7 +214,7 @@ def test_a_status_that_cannot_be_read_is_said_and_people_are_told(failed: ArgoWo
     inbox = Inbox()
     report, _ = reported(failed, inbox)
     assert inbox[0]["status"] == "Failed"
-    assert any(line.startswith("what the tasks did is not known: ") for line in report.of("ok")), report.lines
+    assert any(line.startswith("the state of the tasks is not known: ") for line in report.of("ok")), report.lines
     found = observe_run(failed.only_run)
     assert found.ran(frozenset({"roll-out-service"}))  # it may have
 

@@ -270,7 +270,7 @@ def test_a_queued_run_that_is_to_stop_says_that_it_still_waits(world: ArgoWorld,
 
 
 CUT_OFF = {"create-volume": (Attempt(),), "roll-out-service": (Attempt("Failed", "workflow shutdown", ""),)}
-REST = "its exit handler did not run; what it left is removed by the next run, or by python -m steps roll-back"
+REST = "its exit handler did not run. Next: submit a new run, which cleans up, or run python -m steps roll-back"
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_a_run_that_was_deleted_while_it_changed_the_service_is_named(world: Arg
     add(world, "b", LABELS, phase="Running")
     cluster = connect(world.kubeconfig)
     lease = WriterLease(service, cluster, Writer("b", 60, stays=True), FakeClock())
-    assert cluster.swap(lease.taken(lease.observe()))
+    assert cluster.swap(lease.acquired(lease.observe()))
     run.status(SERVICE, Place())
     assert REST not in capsys.readouterr().out
     world.store.delete(world.kind("Workflow"), "b", NAMESPACE)

@@ -191,7 +191,7 @@ def test_a_queued_run_says_what_it_waits_for(world: ArgoWorld, capsys: Any) -> N
     assert run_commands.submit(QUIET, Place(), clock) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("waiting")]
     said = "waiting  Pending, queued for mutex slipway-default-qwen3-32b held by run qwen3-32b-nightly"
-    gone = ", which is gone: a controller that is at work gives the mutex on within seconds"
+    gone = ", which is gone: a running controller passes the mutex on within seconds"
     assert lines[1:] == [said + gone]  # Argo wrote the name down before that run was deleted
 
 

@@ -10,6 +10,7 @@ from steps.adapters.kubernetes.cluster import connect
 from steps.adapters.modelscope.source import ModelScopeSource
 from steps.adapters.oss.store import OssStore
 from steps.check_platform import CheckPlatform
+from steps.reconcile.converge import Past
 from tests.support import buckets
 from tests.support.samples import release
 from tests.support.toy_cluster import ToyRuntime
@@ -68,7 +69,7 @@ def cluster(tmp_path: Path) -> Iterator[EmbeddedCluster]:
 def codes(cluster: EmbeddedCluster, outside: Outside) -> list[str]:
     """Codes of the checks that are not content, waits included."""
     step = CheckPlatform(DEMO, connect(cluster.kubeconfig), outside.store, outside.source)
-    plan = step.plan(step.observe())
+    plan = step.plan(step.observe(Past()))
     return sorted({text.split()[0] for text in (*plan.failed, *plan.waiting)})
 
 

@@ -12,7 +12,7 @@ from steps.create_volume import CreateVolume
 from steps.errors import Blocked
 from steps.kinds import POD
 from steps.objects.services import release_service_ref
-from steps.ports.kubernetes import Right
+from steps.ports.kubernetes import Permission
 from steps.ports.oss import AccessKey
 from steps.reconcile.clock import SystemClock
 from steps.reconcile.converge import converge
@@ -119,7 +119,7 @@ def test_what_a_client_may_not_do_is_refused(tmp_path: Path) -> None:
     cluster.start()
     try:
         api = connect(cluster.kubeconfig)
-        assert not api.allows(Right("list", "", "pods", "default"))
+        assert not api.allows(Permission("list", "", "pods", "default"))
         with pytest.raises(Blocked, match="pods"):
             api.select(POD, "default")
     finally:

@@ -123,7 +123,7 @@ def test_a_run_that_is_killed_where_it_changes_something_ends_well_and_then_has_
     assert recaps(said).keys() == {"resolve-model", "check-release", "report-run"}
     assert [task for task, (changed, _) in recaps(said).items() if changed] == []
     assert SKIPPED.findall(said) == [
-        *(task.name for task in tasks(DEMO, in_pods=False) if task.unless_current),
+        *(task.name for task in tasks(DEMO, in_pods=False) if task.spec.skippable),
         "roll-back",
     ]
     assert re.search(r"^demo: done in [\d.]+ s, nothing changed$", said, re.MULTILINE)
@@ -208,7 +208,7 @@ def test_what_cannot_end_well_is_refused_before_a_byte_moves(
     assert says in said
     assert "Traceback" not in said
     assert "download-model" not in said
-    assert ("wrote nothing, so nothing is rolled back" in said) == (code == 11)
+    assert ("wrote nothing, so no rollback" in said) == (code == 11)
 
 
 def test_a_port_in_use_is_refused_with_a_sentence(state: Path) -> None:

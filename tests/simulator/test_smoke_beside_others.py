@@ -8,7 +8,7 @@ import pytest
 from steps.check_release import CheckRelease, Part
 from steps.errors import Blocked, DeadlineExceeded
 from steps.proof.probe_requests import ATTEMPTS
-from steps.reconcile.converge import converge
+from steps.reconcile.converge import Past, converge
 from steps.smoke_test import Outputs, SmokeTest
 from steps.wiring import LOOKS_AT_ANSWERS
 from tests.support.busy_group import Broken, BusyGroup, busy
@@ -66,7 +66,7 @@ def test_a_quiet_night_finds_nothing_to_do_beside_others(pd: PdGroup, rate: floa
         group = busy(pd, rate, seed, hang_up=0.2)
         step = SmokeTest(group.pd.release, PdCluster(group.pd), group)
         night = CheckRelease(group.pd.release, (Part("smoke-test", lambda step=step: step, looks=LOOKS_AT_ANSWERS),))  # type: ignore[misc]
-        while (facts := night.observe()).waits:
+        while (facts := night.observe(Past())).waits:
             group.advance(1.0)
         assert facts.stale == ""
 
@@ -84,7 +84,7 @@ def test_a_quiet_release_has_all_its_bytes_counted(pd: PdGroup) -> None:
         (Broken(pairs=frozenset({("prefill-1", "decode-0")})), "prefill-1 -> decode-0: no answer, found 500"),
         (Broken(wrong=frozenset({"decode-0"})), "decode works with other weights or broken KV cache"),
         (Broken(hung=frozenset({"prefill-1"})), "no answer, found no end of the request within 60 s"),
-        (Broken(silent=frozenset({"prefill-1"})), "no prefill worker handed over KV cache: found 0 transfers"),
+        (Broken(silent=frozenset({"prefill-1"})), "no prefill worker sent KV cache: found 0 transfers"),
     ],
 )
 def test_what_an_answer_shows_is_red_whatever_others_ask(pd: PdGroup, broken: Broken, says: str, rate: float) -> None:

@@ -56,7 +56,7 @@ def test_a_whole_group_is_proved_on_every_pair(start: Start) -> None:
     kept = report.of("ok")
     tokens = outcome.outputs.prompt_tokens
     assert f"prefill-0 -> decode-0 moved {tokens * 256 / 2**20:.4f} MiB for {tokens} tokens" in kept
-    assert "a chat past the router is refused with 400 by every worker" in kept
+    assert "every worker refuses a chat that bypasses the router with 400" in kept
     assert "KV cache goes over RDMA device erdma_0 on every worker" in kept
 
 
@@ -112,11 +112,11 @@ def test_tcp_as_wanted_is_no_fault(start: Start) -> None:
         ),
         (
             EngineFaults(tcp_fallback=frozenset({"prefill-0"})),
-            ["prefill-0: the transfer engine took TCP, expected RDMA device erdma_0"],
+            ["prefill-0: the transfer engine uses TCP, expected RDMA device erdma_0"],
         ),
         (
             EngineFaults(no_transfer=frozenset({"prefill-0", "prefill-1"})),
-            ["answered, but no prefill worker handed over KV cache: found 0 transfers, expected 1"],
+            ["answered, but no prefill worker sent KV cache: found 0 transfers, expected 1"],
         ),
     ],
 )
@@ -150,7 +150,7 @@ def test_workers_that_are_not_alike_are_refused_before_the_first_request(
     start: Start, name: str, flags: list[str], says: str
 ) -> None:
     pd = start(None, "serving.prefill.replicas=2", but={name: flags})
-    with pytest.raises(Blocked, match="fault") as caught:
+    with pytest.raises(Blocked, match="failed") as caught:
         smoke(pd)
     assert says in caught.value.reason
     assert "through the router" not in caught.value.reason

@@ -19,7 +19,7 @@ import pytest
 
 from steps import wiring
 from steps.__main__ import main
-from steps.command_line import TAKEN
+from steps.catalogue import CATALOGUE
 from tests.support.samples import ROOT, SERVICES
 from tests.transfer.test_end_to_end import KEY, OVERRIDES, Services
 from workflows.simulator.faults.request_faults import KINDS, RequestFaults
@@ -38,7 +38,7 @@ class Ended:
 def words(found: Services, name: str, digest: str, *more: str) -> list[str]:
     """The arguments of a step; more of them win over those that are always there."""
     sets = [f"--set={override}" for override in STREAMED]
-    scratch = [f"--scratch={found.folder / 'scratch'}"] if "scratch" in TAKEN.get(name, ()) else []
+    scratch = [f"--scratch={found.folder / 'scratch'}"] if "scratch" in CATALOGUE[name].options else []
     always = [f"--document={SERVICES / 'demo.yaml'}", *scratch, *sets]
     return [name, *always, f"--model-digest={digest}", *more]
 

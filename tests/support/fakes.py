@@ -41,8 +41,10 @@ class RecordingReport:
 
     lines: list[tuple[str, str]] = field(default_factory=list)
     last_progress: Progress | None = None
+    done: list[Change] = field(default_factory=list)
 
     def changed(self, change: Change) -> None:
+        self.done.append(change)
         self.lines.append(("changed", str(change)))
 
     def ok(self, reasons: Iterable[str]) -> None:

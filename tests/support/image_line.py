@@ -48,7 +48,7 @@ def run_every_step(start: Start, addresses: Addresses, state: Path) -> dict[str,
     for task, overrides in _line():
         options = {option: _output(folders, source.task, source.field) for option, source in task.options.items()}
         facts = {"run-name": "in-the-image", "run-status": "Succeeded"}
-        values = options | {fact: facts[fact] for fact in task.about_run}
+        values = options | {fact: facts[fact] for fact in task.run_facts}
         outputs = folders[PLACES.outputs] / task.name
         outputs.mkdir(mode=0o777)
         outputs.chmod(0o777)

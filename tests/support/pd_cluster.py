@@ -7,7 +7,7 @@ from steps.adapters.sglang.routes import DirectRoute
 from steps.kinds import Kind, Manifest, Ref
 from steps.objects.pod_template import router_template, worker_template
 from steps.objects.services import release_service
-from steps.ports.kubernetes import Right
+from steps.ports.kubernetes import Permission
 from steps.ports.sglang import Server
 from tests.support.pd_group import PdGroup
 
@@ -44,7 +44,7 @@ class PdCluster:
     def serves(self, kind: Kind) -> bool:
         return True
 
-    def allows(self, right: Right) -> bool:
+    def allows(self, permission: Permission) -> bool:
         return True
 
     def _pod(self, name: str) -> Manifest:

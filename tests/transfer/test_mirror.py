@@ -8,7 +8,7 @@ import pytest
 
 from steps.errors import Blocked, TransientError
 from steps.mirror_model import MirrorModel
-from steps.reconcile.converge import Outcome, converge
+from steps.reconcile.converge import Outcome, Past, converge
 from steps.reconcile.plan import Change
 from steps.reconcile.report import Progress
 from steps.release import Release
@@ -120,7 +120,7 @@ def test_the_plan_says_how_much_of_an_update_moves() -> None:
     mirror(source, store)
     source.files["config.json"] = b"{}"
     step = MirrorModel(release_of(source), source, store)
-    kept = step.plan(step.observe()).ok
+    kept = step.plan(step.observe(Past())).ok
     assert kept == ("1 of 5 files changed, 2 B of 9.4 MB to move; 4 copied inside the bucket",)
 
 

@@ -8,10 +8,11 @@ ClusterRoles belong to the namespace of the workflow and do not depend on the se
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from steps.catalogue import CATALOGUE, Secret, cluster_rules
+from steps.catalogue import rules as rules_of_step
 from steps.document.schema import ModelService
-from steps.permissions import EXECUTOR, STEPS, Grant, Scope, account, cluster_grants, grants
+from steps.permissions import EXECUTOR, PolicyRule, Scope, account
 from steps.release import GPU_LEASE, writer_lease_name
-from workflows.argo.pods import PODS
 
 Manifest = dict[str, Any]
 
@@ -27,54 +28,54 @@ RAM_INJECTION = "pod-identity.alibabacloud.com/injection"
 
 _READ = ("get", "list", "watch")
 # Starting a run is creating a Workflow; RBAC cannot see which template it names. `workflows.argo.policies` does that.
-_CI_GRANTS = (
-    Grant(("list",), "workfloweventbindings", "start a run by an event", ARGO, "workflow"),
+_CI_RULES = (
+    PolicyRule(("list",), "workfloweventbindings", "start a run by an event", ARGO, "workflow"),
     # Not by name: Argo Server 4.1 asks whether all may be read, whichever is meant, and answers 403 otherwise.
     # https://github.com/argoproj/argo-workflows/blob/v4.1.2/util/auth/auth.go (CanIArgo)
-    Grant(("get",), "workflowtemplates", "read the template that is started", ARGO, "workflow"),
-    Grant(("create", *_READ), "workflows", "start a run and learn how it ends", ARGO, "workflow"),
+    PolicyRule(("get",), "workflowtemplates", "read the template that is started", ARGO, "workflow"),
+    PolicyRule(("create", *_READ), "workflows", "start a run and learn how it ends", ARGO, "workflow"),
 )
 _SEE = (
-    Grant(
+    PolicyRule(
         _READ,
         "workflows",
         "see runs, templates and schedules",
         ARGO,
         "workflow",
     ),
-    Grant(_READ, "workflowtemplates", "see runs, templates and schedules", ARGO, "workflow"),
-    Grant(_READ, "cronworkflows", "see runs, templates and schedules", ARGO, "workflow"),
-    Grant(_READ, "workfloweventbindings", "see runs, templates and schedules", ARGO, "workflow"),
-    Grant(_READ, "pods", "see the pods of a run", scope="workflow"),
-    Grant(("get",), "pods/log", "read what a step said", scope="workflow"),
-    Grant(_READ, "events", "see why a pod does not start", scope="workflow"),
-    Grant(_READ, "rolebasedgroups", "see what serves", "workloads.x-k8s.io"),
-    Grant(_READ, "pods", "see what serves"),
-    Grant(_READ, "services", "see what serves"),
-    Grant(_READ, "configmaps", "see the release record"),
-    Grant(_READ, "events", "see why a worker does not start"),
-    Grant(("get",), "pods/log", "read what a worker said"),
-    Grant(_READ, "leases", "see which run writes now", "coordination.k8s.io"),
-    Grant(_READ, "leases", "see which run takes GPUs now", "coordination.k8s.io", "workflow"),
+    PolicyRule(_READ, "workflowtemplates", "see runs, templates and schedules", ARGO, "workflow"),
+    PolicyRule(_READ, "cronworkflows", "see runs, templates and schedules", ARGO, "workflow"),
+    PolicyRule(_READ, "workfloweventbindings", "see runs, templates and schedules", ARGO, "workflow"),
+    PolicyRule(_READ, "pods", "see the pods of a run", scope="workflow"),
+    PolicyRule(("get",), "pods/log", "read what a step said", scope="workflow"),
+    PolicyRule(_READ, "events", "see why a pod does not start", scope="workflow"),
+    PolicyRule(_READ, "rolebasedgroups", "see what serves", "workloads.x-k8s.io"),
+    PolicyRule(_READ, "pods", "see what serves"),
+    PolicyRule(_READ, "services", "see what serves"),
+    PolicyRule(_READ, "configmaps", "see the release record"),
+    PolicyRule(_READ, "events", "see why a worker does not start"),
+    PolicyRule(("get",), "pods/log", "read what a worker said"),
+    PolicyRule(_READ, "leases", "see which run writes now", "coordination.k8s.io"),
+    PolicyRule(_READ, "leases", "see which run takes GPUs now", "coordination.k8s.io", "workflow"),
 )
 _OPERATE = (
-    Grant(
+    PolicyRule(
         ("create", "update", "patch", "delete"),
         "workflows",
         "submit, retry, stop and delete runs",
         ARGO,
         "workflow",
     ),
-    Grant(("update", "patch"), "cronworkflows", "suspend and resume the schedule", ARGO, "workflow"),
-    Grant(("delete",), "pods", "retry: Argo deletes the pods of failed nodes", scope="workflow"),
-    Grant(
+    PolicyRule(("update", "patch"), "cronworkflows", "suspend and resume the schedule", ARGO, "workflow"),
+    PolicyRule(("delete",), "pods", "retry: Argo deletes the pods of failed nodes", scope="workflow"),
+    PolicyRule(
         ("delete",),
         "leases",
         "take the service over from a writer that is gone",
         "coordination.k8s.io",
         names=lambda service: (writer_lease_name(service),),
     ),
-    Grant(
+    PolicyRule(
         ("delete",),
         "leases",
         "let another run take GPUs after one that is gone",
@@ -83,7 +84,7 @@ _OPERATE = (
         names=lambda _: (GPU_LEASE,),
     ),
 )
-PEOPLE: Mapping[str, tuple[Grant, ...]] = {VIEWER: _SEE, OPERATOR: (*_SEE, *_OPERATE)}
+PEOPLE: Mapping[str, tuple[PolicyRule, ...]] = {VIEWER: _SEE, OPERATOR: (*_SEE, *_OPERATE)}
 
 
 def account_of_ci(service: ModelService) -> str:
@@ -101,9 +102,9 @@ def installation(accounts: Iterable[Manifest]) -> str:
 def accounts(service: ModelService) -> list[Manifest]:
     """One account for each step, and what all of them share: Argo's executor beside each step reports its outputs."""
     space = service.workflow.namespace
-    names = [account(step) for step in STEPS]
+    names = [account(step) for step in CATALOGUE]
     return [
-        *(_account(service, step) for step in STEPS),
+        *(_account(service, step) for step in CATALOGUE),
         _role("Role", EXECUTOR_ROLE, space, [EXECUTOR], service),
         _binding("Role", EXECUTOR_ROLE, space, names, service),
     ]
@@ -112,9 +113,9 @@ def accounts(service: ModelService) -> list[Manifest]:
 def cluster_roles(service: ModelService) -> list[Manifest]:
     """What the accounts of the steps may do in no namespace. The document decides nothing here but the accounts."""
     found: list[Manifest] = []
-    for step in STEPS:
+    for step in CATALOGUE:
         name = f"{account(step)}-{service.workflow.namespace}"
-        found += _bound(name, "cluster", account(step), list(cluster_grants(step)), service)
+        found += _bound(name, "cluster", account(step), list(cluster_rules(step)), service)
     return found
 
 
@@ -123,10 +124,10 @@ def steps(service: ModelService) -> list[Manifest]:
     # Both namespaces may be one. A service has no dot in its name, so no other service makes a role of this name.
     suffixes: Mapping[Scope, str] = {"serving": service.name, "workflow": f"{service.name}.runs"}
     found: list[Manifest] = []
-    for step in STEPS:
+    for step in CATALOGUE:
         name = account(step)
         for scope, suffix in suffixes.items():
-            granted = [grant for grant in grants(step, service) if grant.scope == scope]
+            granted = [rule for rule in rules_of_step(step, service) if rule.scope == scope]
             found += _bound(f"{name}-{suffix}", scope, name, granted, service)
     return found
 
@@ -135,7 +136,7 @@ def continuous_integration(service: ModelService) -> list[Manifest]:
     """The account of CI, which starts runs of one template and follows them. One for each service, as its template."""
     name = account_of_ci(service)
     made = _object("v1", "ServiceAccount", name, service.workflow.namespace)
-    return [made, *_bound(name, "workflow", name, list(_CI_GRANTS), service)]
+    return [made, *_bound(name, "workflow", name, list(_CI_RULES), service)]
 
 
 def people(service: ModelService) -> list[Manifest]:
@@ -147,22 +148,22 @@ def people(service: ModelService) -> list[Manifest]:
     ]
 
 
-def table(service: ModelService) -> Iterator[tuple[str, Grant]]:
+def table(service: ModelService) -> Iterator[tuple[str, PolicyRule]]:
     """(account, grant) of every step and of CI, for people to read."""
-    for step in STEPS:
-        yield from ((account(step), grant) for grant in grants(step, service))
-    yield from ((account_of_ci(service), grant) for grant in _CI_GRANTS)
+    for step in CATALOGUE:
+        yield from ((account(step), rule) for rule in rules_of_step(step, service))
+    yield from ((account_of_ci(service), rule) for rule in _CI_RULES)
 
 
-def _by_namespace(service: ModelService, granted: Iterable[Grant]) -> dict[str, list[Grant]]:
+def _by_namespace(service: ModelService, granted: Iterable[PolicyRule]) -> dict[str, list[PolicyRule]]:
     """Both namespaces may be one; then one role holds it all."""
-    found: dict[str, list[Grant]] = {}
-    for grant in granted:
-        found.setdefault(_namespace(grant.scope, service), []).append(grant)
+    found: dict[str, list[PolicyRule]] = {}
+    for rule in granted:
+        found.setdefault(_namespace(rule.scope, service), []).append(rule)
     return found
 
 
-def _bound(name: str, scope: Scope, subject: str, granted: list[Grant], service: ModelService) -> list[Manifest]:
+def _bound(name: str, scope: Scope, subject: str, granted: list[PolicyRule], service: ModelService) -> list[Manifest]:
     """A role with a binding; nothing if there is nothing to grant."""
     if not granted:
         return []
@@ -177,16 +178,16 @@ def _namespace(scope: Scope, service: ModelService) -> str:
 
 def _account(service: ModelService, step: str) -> Manifest:
     found = _object("v1", "ServiceAccount", account(step), service.workflow.namespace)
-    if PODS[step].store and service.store.credentials.kind == "rrsa":
+    if Secret.STORE in CATALOGUE[step].secrets and service.store.credentials.kind == "rrsa":
         found["metadata"]["annotations"] = {RAM_ROLE: service.store.credentials.role}
     return found
 
 
-def _role(kind: str, name: str, namespace: str, granted: Iterable[Grant], service: ModelService) -> Manifest:
-    return {**_object(f"{RBAC}/v1", kind, name, namespace), "rules": [_rule(grant, service) for grant in granted]}
+def _role(kind: str, name: str, namespace: str, granted: Iterable[PolicyRule], service: ModelService) -> Manifest:
+    return {**_object(f"{RBAC}/v1", kind, name, namespace), "rules": [_rule(rule, service) for rule in granted]}
 
 
-def _rule(grant: Grant, service: ModelService) -> Manifest:
+def _rule(grant: PolicyRule, service: ModelService) -> Manifest:
     names = grant.names(service)
     return {
         "apiGroups": [grant.group],

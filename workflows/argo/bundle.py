@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from steps.catalogue import CATALOGUE
 from steps.document.schema import ModelService, json_schema, load
 from steps.errors import Blocked, DocumentError
 from steps.reconcile.plain_text import plain_text
@@ -21,6 +22,9 @@ ARGO = Path("manifests/argo")
 INSTALL = Path("manifests/install")
 PERMISSIONS = Path("docs/permissions.md")
 SCHEMA = Path("manifests/schema/model-service.schema.json")
+PYPROJECT = Path("pyproject.toml")
+# The layer of the import contract that holds the modules of the steps.
+STEP_LAYER = re.compile(r"(?<=; written by `make render`\.\n  )\".*\"")
 # Below the folder of `render --out`: what services share, and one folder for each service.
 SHARED_FOLDER = Path("install")
 SERVICE_FOLDER = Path("service")
@@ -127,9 +131,16 @@ def committed(root: Path) -> dict[Path, str]:
     """Every generated file of the repository: path below `root` -> text."""
     service = load(root / REFERENCE)
     files = {SCHEMA: schema_text(), PERMISSIONS: permissions_page(service), **_below(INSTALL, shared(service))}
+    files[PYPROJECT] = with_step_layer((root / PYPROJECT).read_text(encoding="utf-8"))
     for version, wanted in LINES.items():
         files |= _below(ARGO / wanted.folder, service_folder(root / REFERENCE, version))
     return files
+
+
+def with_step_layer(pyproject: str) -> str:
+    """The same text with the modules of the catalogue in the layer of the steps."""
+    modules = " | ".join(spec.module for spec in CATALOGUE.values())
+    return STEP_LAYER.sub(f'"{modules}"', pyproject)
 
 
 def write_all(root: Path) -> list[Path]:

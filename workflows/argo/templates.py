@@ -21,6 +21,7 @@ from hera.workflows import (
 )
 from hera.workflows import models as m
 
+from steps.catalogue import CATALOGUE
 from steps.check_release import CURRENT
 from steps.document.overrides import DOCUMENT as AS_IN_DOCUMENT
 from steps.document.overrides import OVERRIDES
@@ -30,9 +31,8 @@ from steps.objects.scratch_claim import claim_name
 from steps.permissions import account
 from steps.reconcile.outputs import RECAP, file_name
 from steps.report.run import SUCCEEDED
-from steps.resource_requests import footprint
-from workflows.argo.pods import PODS, deadline_seconds, secret_variables
-from workflows.pipeline import SHARD, STATE, Output, Places, Sign, Task, arguments, command, outputs
+from workflows.argo.pods import deadline_seconds, secret_variables
+from workflows.pipeline import SHARD, STATE, Marker, Output, Places, Task, arguments, command, outputs
 
 PLACES = Places(document="/service/service.yaml", outputs="/tmp/outputs", scratch="/scratch")  # noqa: S108  # a volume of the pod's own
 DOCUMENT = "service"  # parameter of the workflow and artifact of every template
@@ -82,10 +82,9 @@ def add_template(task: Task, service: ModelService, consumed: frozenset[Output])
 
     `consumed` are the outputs that other tasks read.
     """
-    pod = PODS[task.step]
     Container(
         name=task.step,
-        annotations={DESCRIPTION: task.does},  # of its pods
+        annotations={DESCRIPTION: task.description},  # of its pods
         image=service.workflow.image,
         command=list(command(task)),
         args=list(arguments(task, PLACES, _values(task), parameters=_parameters())),
@@ -100,7 +99,7 @@ def add_template(task: Task, service: ModelService, consumed: frozenset[Output])
             )
             for variable in secret_variables(task.step, service)
         ],
-        retry_strategy=_retry(pod.retries) if pod.retries else None,
+        retry_strategy=_retry(task.spec.retries) if task.spec.retries else None,
         active_deadline_seconds=deadline_seconds(task.step, service),
         service_account_name=account(task.step),
         security_context=m.SecurityContext(
@@ -114,7 +113,7 @@ def add_template(task: Task, service: ModelService, consumed: frozenset[Output])
         resources=_resources(task.step, service),
         volumes=[
             EmptyDirVolume(name="tmp", mount_path="/tmp"),  # noqa: S108  # a volume of the pod's own
-            *([_SCRATCH_VOLUME] if task.scratch else ()),
+            *([_SCRATCH_VOLUME] if "scratch" in task.spec.options else ()),
         ],
     )
 
@@ -138,12 +137,12 @@ def add_exit_handler(tasks: Sequence[Task], name: str) -> None:
             )
 
 
-def add_sign(sign: Sign) -> None:
+def add_marker(marker: Marker) -> None:
     """Add the template of a node without a pod. A suspension of no seconds is over as soon as the controller sees it.
 
     https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (executeSuspend)
     """
-    Suspend(name=sign.name, annotations={DESCRIPTION: sign.does}, duration="0")
+    Suspend(name=marker.name, annotations={DESCRIPTION: marker.description}, duration="0")
 
 
 def _retry(limit: int) -> RetryStrategy:
@@ -208,7 +207,7 @@ def _output_tag(source: Output) -> str:
 
 def _values(task: Task) -> dict[str, str]:
     handed = {option: f"{{{{inputs.parameters.{option}}}}}" for option in _handed(task)}
-    return handed | {fact: RUN_FACTS[fact] for fact in task.about_run}
+    return handed | {fact: RUN_FACTS[fact] for fact in task.run_facts}
 
 
 def _parameters() -> list[str]:
@@ -239,6 +238,6 @@ def _output(field: str, *, has_default: bool) -> Parameter:
 
 
 def _resources(step: str, service: ModelService) -> Resources:
-    asked = footprint(step, service)
+    asked = CATALOGUE[step].resources(service)
     memory = f"{asked.memory_mebibytes}Mi"
     return Resources(cpu_request=asked.cpu, memory_request=memory, memory_limit=memory)

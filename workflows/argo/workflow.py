@@ -23,7 +23,7 @@ from workflows.argo.templates import (
     DOCUMENT,
     USER,
     add_exit_handler,
-    add_sign,
+    add_marker,
     add_template,
     consumed_outputs,
     depends,
@@ -82,7 +82,7 @@ def workflow_template(service: ModelService, document: str) -> Manifest:
     ) as workflow:
         for task in _one_for_each_step((*line, *pipeline.EXIT)):
             add_template(task, service, used)
-        add_sign(pipeline.NOTHING_CHANGED)
+        add_marker(pipeline.NOTHING_CHANGED)
         add_exit_handler(pipeline.EXIT, EXIT_HANDLER)
         with DAG(name=ENTRYPOINT):
             for task in line:
@@ -92,10 +92,10 @@ def workflow_template(service: ModelService, document: str) -> Manifest:
                     arguments=task_arguments(task) or None,
                     depends=depends(task) or None,
                     with_param=json.dumps(task.shards) if task.fans_out else None,
-                    when=unless_current() if task.unless_current else None,
+                    when=unless_current() if task.spec.skippable else None,
                 )
-            sign = pipeline.NOTHING_CHANGED
-            Task(name=sign.name, template=sign.name, depends=" && ".join(sign.after), when=if_current())
+            marker = pipeline.NOTHING_CHANGED
+            Task(name=marker.name, template=marker.name, depends=" && ".join(marker.after), when=if_current())
     return dict(workflow.to_dict())
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from steps.errors import TransientError
 from steps.kinds import Manifest
 from steps.reconcile.clock import Clock
+from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.report.argo_nodes import read_run
@@ -49,7 +50,7 @@ class FollowRun:
         """The run as it was last seen."""
         return self._answers[-1][1] if self._answers else None
 
-    def observe(self) -> Seen:
+    def observe(self, _past: Past[Seen]) -> Seen:
         """Raises TransientError only after some minutes of silence: an API server may restart during a long run."""
         if not self._answers:
             self._answers.append((self.clock.now(), None))

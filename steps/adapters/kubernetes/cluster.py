@@ -24,7 +24,7 @@ from steps.adapters.kubernetes.errors import (
 )
 from steps.errors import Blocked, TransientError
 from steps.kinds import FIELD_MANAGER, Kind, Manifest, Ref
-from steps.ports.kubernetes import Right
+from steps.ports.kubernetes import Permission
 from steps.reconcile.retry_policy import RetryPolicy
 
 REQUEST_TIMEOUT = (5.0, 30.0)  # seconds to connect, and between two reads
@@ -127,20 +127,20 @@ class KubernetesCluster:
     def serves(self, kind: Kind) -> bool:
         return self._served(kind) is not None
 
-    def allows(self, right: Right) -> bool:
-        resource, _, subresource = right.resource.partition("/")
+    def allows(self, permission: Permission) -> bool:
+        resource, _, subresource = permission.resource.partition("/")
         attributes = {
-            "verb": right.verb,
-            "group": right.group,
+            "verb": permission.verb,
+            "group": permission.group,
             "resource": resource,
             "subresource": subresource,
-            "namespace": right.namespace,
-            "name": right.name,
+            "namespace": permission.namespace,
+            "name": permission.name,
         }
         spec: dict[str, Any] = {"resourceAttributes": {key: value for key, value in attributes.items() if value}}
-        if right.user:
-            spec |= {"user": right.user, "groups": _groups(right.user)}
-        kind = "SubjectAccessReview" if right.user else "SelfSubjectAccessReview"
+        if permission.user:
+            spec |= {"user": permission.user, "groups": _groups(permission.user)}
+        kind = "SubjectAccessReview" if permission.user else "SelfSubjectAccessReview"
         review = {"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec}
         plural = f"{kind.lower()}s"
         call = partial(self._client.request, "post", f"{REVIEWS}/{plural}", body=review)
