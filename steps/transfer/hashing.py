@@ -1,4 +1,4 @@
-"""SHA-256 whose state can be saved in the middle of a file, and CRC-64 as OSS computes it.
+"""SHA-256 with a state that can be saved in the middle of a file, and CRC-64 as OSS computes it.
 
 hashlib cannot save its state. Between two blocks of 64 bytes the state of SHA-256 is eight words and the count of bytes
 (FIPS 180-4, section 6.2) in every library, so the saved state is independent of machine and version. libcrypto, the

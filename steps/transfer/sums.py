@@ -1,4 +1,4 @@
-"""SHA-256 and CRC-64 of a file whose parts arrive in any order.
+"""SHA-256 and CRC-64 of a file with parts in any order of arrival.
 
 SHA-256 needs the bytes in order, so a part waits, with its buffer, for the ones before it. The CRC-64 is joined from
 those of the parts, which were computed at their arrival.

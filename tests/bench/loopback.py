@@ -35,8 +35,8 @@ class Bench:
     drain: str  # host:port
     services: tuple[int, ...]  # process ids
     listing: Listing
-    disk: Path  # folder for whatever a client writes
-    log: Any  # what the clients say
+    disk: Path  # folder for the files of a client
+    log: Any  # output of the clients
 
     @property
     def cpu_of_services(self) -> float:
@@ -90,7 +90,7 @@ class Bench:
     def clean(self) -> None:
         shutil.rmtree(self.disk)
         self.disk.mkdir()
-        os.sync()  # nobody pays for what another one has left to be written
+        os.sync()  # no client pays for the unwritten bytes of another one
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Clients that nobody here wrote accept the embedded bucket, and it refuses them as OSS does."""
+"""Independent clients accept the embedded bucket, and it refuses them like OSS."""
 
 import io
 import os

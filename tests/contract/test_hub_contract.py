@@ -1,4 +1,4 @@
-"""The embedded hub behaves like the real one: its own client, which nobody here wrote, is the judge."""
+"""The embedded hub behaves like the real one, by the judgement of the real one's client."""
 
 import filecmp
 import json
@@ -16,7 +16,6 @@ from workflows.simulator.http.hub import Hub
 from workflows.simulator.http.server import PortInUseError
 
 TOKEN = "ms-not-a-secret"
-PRIVATE = "slipway/private"
 
 
 @pytest.fixture

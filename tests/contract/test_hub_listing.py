@@ -1,4 +1,4 @@
-"""What the hub lists is checked before anything trusts it."""
+"""The listing of the hub is checked before use."""
 
 import hashlib
 import json

@@ -131,7 +131,7 @@ def test_a_retry_goes_on_behind_the_bytes_that_came(hub: Hub, faults: RequestFau
 
 
 def test_progress_renews_the_budget(hub: Hub, faults: RequestFaults) -> None:
-    """Half of what is left comes each time, so 15 failures in a row are 15 steps forward, not 15 strikes."""
+    """Half of the rest comes each time, so 15 failures in a row are 15 times progress."""
     source = source_of(hub, limits=replace(HASTY, unusable_answers=2))
     file = named(source.listing(), SHARD)
     faults.plan(CDN, kinds.SHORT_BODY, times=15)
@@ -151,7 +151,7 @@ def test_a_pause_that_the_hub_asks_for_is_not_shortened(tmp_path: Path) -> None:
 
 
 def test_wrong_bytes_come_through_once_and_the_callers_sha256_tells(hub: Hub, faults: RequestFaults) -> None:
-    """The adapter cannot know; whoever reads again gets other bytes."""
+    """The adapter cannot detect them; a second read gets other bytes."""
     source = source_of(hub)
     file = named(source.listing(), SHARD)
     faults.plan(CDN, kinds.WRONG_BYTES)

@@ -222,7 +222,7 @@ def test_a_link_that_ended_is_renewed(folder: Path) -> None:
 
 
 def unasked_port() -> int:
-    """A free port that the kernel gives to nobody who asks for any, so that it is still free at the second start."""
+    """A free port outside the kernel's range of random ports, so that it is still free at the second start."""
     for port in range(21_000 + os.getpid() % 9_000, 32_000):
         with suppress(OSError), socket.socket() as probe:
             probe.bind((LOOPBACK, port))

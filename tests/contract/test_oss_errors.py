@@ -1,4 +1,4 @@
-"""What each error of OSS means; the tables of docs/reference/transfer-retries.md say the same."""
+"""The remedy of each error of OSS, as in the tables of docs/reference/transfer-retries.md."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Every fault of the bucket is retried, or refused with a sentence that says what to do."""
+"""Every fault of the bucket is retried, or refused with a sentence and a next step."""
 
 import logging
 import os

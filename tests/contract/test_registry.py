@@ -1,4 +1,4 @@
-"""The registry adapter over sockets: a public image behind a token and a redirect, and every way to learn nothing."""
+"""The registry adapter over sockets: a public image behind a token and a redirect, and every failure."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ INDEX = {
 
 @dataclass
 class Hosts:
-    """A registry and the place where its bytes are; `answer` says what the registry does instead, by path."""
+    """A registry and its storage; `answer` replaces the registry's answers, by path."""
 
     answer: dict[str, Callable[[], Response]] = field(default_factory=dict)
     asked: list[tuple[str, str, str]] = field(default_factory=list)  # host, path, Authorization

@@ -1,4 +1,4 @@
-"""The table of docs/reference/transfer-retries.md says what happens at the hub; this walks through it row by row."""
+"""The table of the hub in docs/reference/transfer-retries.md, row by row."""
 
 import datetime as dt
 import ssl
@@ -211,7 +211,7 @@ def test_wrong_bytes_are_read_once_more_from_the_public_link(stage: Stage) -> No
 
 @contextmanager
 def https_server(folder: Path) -> Iterator[str]:
-    """A server whose certificate nobody has signed but itself."""
+    """A server with a self-signed certificate."""
     pem = folder / "self-signed.pem"
     pem.write_bytes(self_signed())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

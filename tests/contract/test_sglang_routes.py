@@ -1,4 +1,4 @@
-"""How the adapter reaches servers, and what it makes of refusals on the way."""
+"""Routes of the adapter to servers, and its errors for refusals on the way."""
 
 import json
 from collections.abc import Callable, Iterator

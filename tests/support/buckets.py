@@ -15,8 +15,8 @@ from workflows.simulator.http.bucket import Bucket
 KEY_ID, KEY_SECRET = "dummy-id", "dummy-secret"
 NAME = "models"
 REGION = "cn-hangzhou"
-# Retries as in life, but without the waiting. What is only waited for when something is wrong keeps its time: a machine
-# that is busy for seconds must not look like a bucket that is slow.
+# Real retries, but with short pauses. Timeouts keep their time: a machine that is busy for seconds must not be taken
+# for a slow bucket.
 HASTY = OssLimits(retries=replace(OssLimits.retries, budget=60, first_pause=0.001, longest_pause=0.01))
 
 

@@ -80,7 +80,7 @@ class Services:
         return fetched, sent
 
     def assert_whole(self, release: Release) -> None:
-        """Compare what lies on the disk of the bucket with what lies on the disk of the hub."""
+        """Compare the disk of the bucket with the disk of the hub."""
         root = self.folder / "bucket" / "objects" / BUCKET / release.prefix
         stored = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
         stored.pop(".slipway/manifest.json")

@@ -16,7 +16,7 @@ PART = 64
 
 
 class MemoryFile:
-    """A sink of one file that keeps what it is told."""
+    """A sink of one file that records its calls."""
 
     def __init__(self) -> None:
         self.body: dict[int, bytes] = {}
@@ -139,7 +139,7 @@ def test_a_part_that_is_held_up_lets_others_go_on_only_within_the_window() -> No
             moved += 1
         return moved
 
-    # The held-up part was hashed, so the others need no buffer for long; nothing but the window stops them.
+    # The held-up part was hashed, so the others need no buffer for long; only the window stops them.
     slow = held_up[0]
     assert slow is not None
     assert slow.part is not None

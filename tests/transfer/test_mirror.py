@@ -304,7 +304,7 @@ def test_no_answer_keeps_what_was_done_for_the_next_run(operation: str) -> None:
 
 
 class _SlowPrinter(RecordingReport):
-    """Does not get a change on paper before the run has been looked at for a while."""
+    """Reports a change only after some polls of the run."""
 
     def __init__(self) -> None:
         super().__init__()

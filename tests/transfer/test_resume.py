@@ -1,4 +1,4 @@
-"""A process that dies at any moment: another one, on another host, goes on from what is stored."""
+"""A process that dies at any moment: another one, on another host, resumes from the stored bytes."""
 
 import itertools
 import json
@@ -59,7 +59,7 @@ def assert_whole(store: MemoryStore, files: dict[str, bytes], release: Release =
 
 
 def trusted_at(store: MemoryStore) -> Iterator[str]:
-    """Paths that a next run would take for whole: right metadata, and no state that says otherwise."""
+    """Whole paths for a next run: right metadata, and no state against them."""
     for file in listing_of(FILES).files:
         entry = store.objects.get(bucket.object_key(RELEASE, file.path))
         if entry and bucket.state_key(RELEASE, file.path) not in store.objects:
@@ -71,7 +71,7 @@ def trusted_at(store: MemoryStore) -> Iterator[str]:
 def test_killed_anywhere_the_next_process_goes_on_and_leaves_nothing_behind(kills: list[int]) -> None:
     store = MemoryStore()
     for operations in kills:
-        # Source and bucket die together, as they do for a process; each run has nothing but the bucket to go on with.
+        # Source and bucket die together, as for a process; each run resumes from the bucket alone.
         hook = KillAt(operations)
         store.hook = hook
         with suppress(Killed):
@@ -321,7 +321,7 @@ def test_a_thread_that_hangs_in_a_request_does_not_hold_up_the_end() -> None:
 
 
 class _Hurried(FakeClock):
-    """Seconds pass with every look, so that no test waits for the grace of real threads."""
+    """Seconds pass with every call, so that no test waits for the grace of real threads."""
 
     def now(self) -> float:
         self.seconds += 1.0

@@ -87,7 +87,7 @@ def test_had_a_shard_been_lost_the_task_behind_it_would_move_its_files() -> None
 
 
 def test_shards_at_the_same_time_leave_the_uploads_of_each_other_alone() -> None:
-    """Each shard stops inside a file until all others have looked and swept."""
+    """Each shard stops inside a file until all others have observed and cleaned up."""
     store, together, ended = MemoryStore(), threading.Barrier(COUNT), []
 
     def hold(shard: Shard) -> MemorySource:
@@ -103,7 +103,7 @@ def test_shards_at_the_same_time_leave_the_uploads_of_each_other_alone() -> None
 
     def run(shard: Shard) -> None:
         outcome = mirror(store, shard, hold(shard))
-        # A second look, while others may still move: nothing to sweep.
+        # A second observation during the transfers of others: no leftovers to remove.
         ended.append((outcome.outputs.bytes_moved == shard.share(LISTING).size, mirror(store, shard).changes))
 
     threads = [threading.Thread(target=run, args=(shard,)) for shard in SHARDS]

@@ -1,4 +1,4 @@
-"""verify-model reads a stored revision again, changes nothing, and says what is not as its manifest says."""
+"""verify-model reads a stored revision again without changes, and reports differences from its manifest."""
 
 from collections.abc import Callable
 

@@ -101,8 +101,8 @@ def _unknown_caller(request: ApiRequest, message: str) -> Blocked:
     )
 
 
-# An apply of what does not exist yet needs `create` beside `patch`. If that is what is missing, a newer server says it
-# (as 1.33 does); an older one gives no reason, or the authorizer's complaint about roles that it could not read.
+# An apply of an absent object needs `create` beside `patch`. Without `create`, a newer server (as 1.33) reports it; an
+# older one gives no reason, or the authorizer's error about unreadable roles.
 # https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/create.go, withAuthorization
 _NO_REASON = re.compile(r"is forbidden:\s*(RBAC: .*)?$")
 _MAY_NOT_CREATE = " cannot create resource "

@@ -49,46 +49,46 @@ class Range:
         return {"Range": f"bytes={self.first}-{self.last}"}
 
 
-def fill(response: BaseHTTPResponse, wanted: Range, throughput: Throughput) -> None:
+def fill(response: BaseHTTPResponse, target: Range, throughput: Throughput) -> None:
     """Move a body into the buffer. Content-Range defines its place, for every status.
 
     Raises Blocked if the file has another size than listed, UnusableAnswer for another range than the requested one.
     """
-    for piece in range(_offset(response, wanted), wanted.first, SKIPPED_AT_ONCE):
+    for piece in range(_offset(response, target), target.first, SKIPPED_AT_ONCE):
         # The server ignored the range: the bytes before it are read and dropped.
-        skipped = memoryview(bytearray(min(SKIPPED_AT_ONCE, wanted.first - piece)))
+        skipped = memoryview(bytearray(min(SKIPPED_AT_ONCE, target.first - piece)))
         for _ in read_into(response, skipped, throughput):
             pass
-    for count in read_into(response, wanted.buffer[wanted.filled :], throughput):
-        wanted.crc64 = crc64.xz(wanted.buffer[wanted.filled : wanted.filled + count], wanted.crc64)
-        wanted.filled += count
+    for count in read_into(response, target.buffer[target.filled :], throughput):
+        target.crc64 = crc64.xz(target.buffer[target.filled : target.filled + count], target.crc64)
+        target.filled += count
 
 
-def _offset(response: BaseHTTPResponse, wanted: Range) -> int:
+def _offset(response: BaseHTTPResponse, target: Range) -> int:
     """The offset of the body in the file."""
     header = response.headers.get("Content-Range")
     if header is None:
         length = response.headers.get("Content-Length")
-        if length is not None and length != str(wanted.file.size):
-            raise UnusableAnswer(f"found {length} bytes of {wanted.file.path}, expected {wanted.file.size}")
+        if length is not None and length != str(target.file.size):
+            raise UnusableAnswer(f"found {length} bytes of {target.file.path}, expected {target.file.size}")
         return 0
     match = _CONTENT_RANGE.fullmatch(header.strip())
     if not match:
-        raise UnusableAnswer(f"found the Content-Range {header!r}, expected bytes {wanted.first}-{wanted.last}")
-    if match[3] not in ("*", str(wanted.file.size)):
-        raise moved_on(wanted.file, f"it has {match[3]} bytes")
-    if (int(match[1]), int(match[2])) != (wanted.first, wanted.last):
-        raise UnusableAnswer(f"found the Content-Range {header!r}, expected bytes {wanted.first}-{wanted.last}")
+        raise UnusableAnswer(f"found the Content-Range {header!r}, expected bytes {target.first}-{target.last}")
+    if match[3] not in ("*", str(target.file.size)):
+        raise moved_on(target.file, f"it has {match[3]} bytes")
+    if (int(match[1]), int(match[2])) != (target.first, target.last):
+        raise UnusableAnswer(f"found the Content-Range {header!r}, expected bytes {target.first}-{target.last}")
     return int(match[1])
 
 
-def refuse_error_body(response: BaseHTTPResponse, wanted: Range, throughput: Throughput) -> None:
+def refuse_error_body(response: BaseHTTPResponse, target: Range, throughput: Throughput) -> None:
     """Raises UnusableAnswer if the gateway sent an error instead of the file: JSON with status 200, or a web page."""
     content_type = response.headers.get("Content-Type", "")
     if not any(kind in content_type for kind in ("json", "html")) or response.headers.get("Content-Range"):
         return
-    if response.headers.get("Content-Length") == str(wanted.file.size):
+    if response.headers.get("Content-Length") == str(target.file.size):
         return  # a file of the model of that type
     error = error_of(decoded(small_body(response, throughput, ERROR_LIMIT)))
     found = f"the error {error[1]}" if error else content_type
-    raise UnusableAnswer(f"the hub answered with status 200 and sent, instead of {wanted.file.path}, {found}")
+    raise UnusableAnswer(f"the hub answered with status 200 and sent, instead of {target.file.path}, {found}")

@@ -88,12 +88,12 @@ class ModelScopeSource:
         if not len(buffer):
             return 0
         self._notice_second_read(file, start)
-        wanted = Range(file, start, buffer)
+        target = Range(file, start, buffer)
         attempts = HubAttempts(self._limits, f"reading {file.path} of {self._model}")
-        attempts.request(lambda: self._attempt(wanted, attempts))
+        attempts.request(lambda: self._attempt(target, attempts))
         with self._lock:
             self._delivered.add((file.path, start))
-        return wanted.crc64
+        return target.crc64
 
     def _notice_second_read(self, file: ModelFile, start: int) -> None:
         """A second read of a range means wrong bytes: the next ones come from the public replica."""
@@ -114,54 +114,54 @@ class ModelScopeSource:
         self._admitted = True
         return listing
 
-    def _attempt(self, wanted: Range, attempts: HubAttempts) -> None:
-        before = wanted.filled
-        link = self._links.get(wanted.file)
+    def _attempt(self, target: Range, attempts: HubAttempts) -> None:
+        before = target.filled
+        link = self._links.get(target.file)
         try:
-            link = link or self._resolve(wanted)
+            link = link or self._resolve(target)
             if link:
-                self._fetch(wanted, link)
+                self._fetch(target, link)
         except HubError as error:
             too_slow = isinstance(error, TooSlow) and error.from_the_start
-            if wanted.filled > before and not too_slow:
+            if target.filled > before and not too_slow:
                 attempts.progress()
-                wanted.setbacks = 0
-            wanted.setbacks += 1
-            if link and link.region and _is_useless(link, error, wanted.setbacks):
+                target.setbacks = 0
+            target.setbacks += 1
+            if link and link.region and _is_useless(link, error, target.setbacks):
                 self._leave_region(error)
             raise
 
-    def _resolve(self, wanted: Range) -> Link | None:
-        """The link of an LFS file. None for a small file, whose bytes are then in `wanted`."""
-        region = "" if wanted.file.path in self._read_again else self._region
+    def _resolve(self, target: Range) -> Link | None:
+        """The link of an LFS file. None for a small file: its bytes are then in `target`."""
+        region = "" if target.file.path in self._read_again else self._region
         headers = self._credentials()
         if region:
             headers |= {REGION_HEADER: region, "snapshot-identifier": uuid.uuid4().hex}
-        if not wanted.is_whole:
-            headers |= wanted.header
-        query = urlencode({"Revision": self._revision, "FilePath": wanted.file.path}, quote_via=quote)
+        if not target.is_whole:
+            headers |= target.header
+        query = urlencode({"Revision": self._revision, "FilePath": target.file.path}, quote_via=quote)
         url = f"{self._api}/repo?{query}"
         with self._http.get(url, headers) as response:
             if response.status in (301, 302, 303, 307, 308):
-                link = checked(response.headers.get("Location"), url, wanted.file, region)
+                link = checked(response.headers.get("Location"), url, target.file, region)
                 small_body(response, self._throughput(), ERROR_LIMIT)
                 self._admitted = True
-                self._links.keep(wanted.file, link)
+                self._links.keep(target.file, link)
                 return link
-            self._refuse_status(response, wanted.file)
-            refuse_error_body(response, wanted, self._throughput())
-            fill(response, wanted, self._throughput())
+            self._refuse_status(response, target.file)
+            refuse_error_body(response, target, self._throughput())
+            fill(response, target, self._throughput())
         return None
 
-    def _fetch(self, wanted: Range, link: Link) -> None:
+    def _fetch(self, target: Range, link: Link) -> None:
         minimum = self._limits.internal_throughput if link.region else self._limits.throughput
         # No credentials here: the link is one, and it leads to another host.
-        with self._http.get(link.url, wanted.header) as response:
+        with self._http.get(link.url, target.header) as response:
             if response.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-                fill(response, wanted, Throughput(minimum))
+                fill(response, target, Throughput(minimum))
                 link.worked = True
                 return
-            self._refuse_link(response, wanted.file, link)
+            self._refuse_link(response, target.file, link)
 
     def _refuse_link(self, response: BaseHTTPResponse, file: ModelFile, link: Link) -> None:
         status = response.status

@@ -10,12 +10,9 @@ from oss2.exceptions import ClientError, OssError
 
 from steps.adapters.oss.credentials import Credentials
 from steps.adapters.oss.errors import (
-    NETWORK_ERRORS,
-    ChecksumError,
+    FAILURES,
     Operation,
     Remedy,
-    ShortAnswerError,
-    WrongSliceError,
     explain,
     remedy,
     remove_request_details,
@@ -32,7 +29,6 @@ Result = TypeVar("Result")
 KIB = 1 << 10
 RETRIES = RetryPolicy(budget=180.0, longest_requested=60.0)
 THROUGHPUT = MinimumThroughput(64 * KIB, window=15.0)
-FAILURES = (OssError, ChecksumError, ShortAnswerError, WrongSliceError, *NETWORK_ERRORS)
 
 
 @dataclass(frozen=True)

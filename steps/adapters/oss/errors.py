@@ -42,6 +42,9 @@ class WrongSliceError(Exception):
     """OSS announced another slice of the object than the requested one."""
 
 
+FAILURES = (OssError, ChecksumError, ShortAnswerError, WrongSliceError, *NETWORK_ERRORS)
+
+
 @dataclass(frozen=True)
 class Operation:
     """A request in the words of messages and policies."""
