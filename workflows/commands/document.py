@@ -13,7 +13,7 @@ from steps.errors import Blocked, DocumentError, Exit
 from workflows import packages
 
 CHECK_STEP = "check-platform"
-# Areas of `--only`, and the beginnings of the codes of their checks (docs/checks.md).
+# Areas of `--only`, and the beginnings of the codes of their checks (docs/reference/checks.md).
 AREAS: Mapping[str, tuple[str, ...]] = {
     "cluster": ("API", "RBG", "CSI"),
     "oss": ("OSS", "KEY"),
