@@ -220,7 +220,8 @@ def _is_document(target: str) -> bool:
 
 
 def _namespace(place: Place, document: ModelService | None) -> str:
-    return place.namespace or (document.workflow if document else Workflow()).namespace
+    default: str = Workflow.model_fields["namespace"].default
+    return place.namespace or (document.workflow.namespace if document else default)
 
 
 def _client(place: Place) -> Client:
