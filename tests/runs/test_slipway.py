@@ -110,7 +110,7 @@ def test_a_valid_document_is_zero_and_a_wrong_one_ten(tmp_path: Path, capsys: An
     assert main(["check", "--offline", str(DEMO)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"Next: slipway check {DEMO}"
     assert main(["check", "--offline", str(DEMO), "--set", "serving.prefill.replicas=many"]) == Exit.DOCUMENT
-    assert "serving.prefill.replicas: found 'many'" in capsys.readouterr().err
+    assert "found 'many', allowed is: a whole number" in capsys.readouterr().err
     assert main(["check", "--offline", str(DEMO), "--set", "serving.prefill.replicas=many", "-o", "json"]) == 10
     (finding,) = json.loads(capsys.readouterr().out)["findings"]
     assert finding["state"] == "failed"

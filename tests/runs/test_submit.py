@@ -114,7 +114,7 @@ def test_a_run_whose_start_was_not_heard_is_started_once(world: ArgoWorld) -> No
 WRONG = [
     ("image={{workflow.name}}", "image: found '{{workflow.name}}', allowed is: Engine image"),
     ("prefill-replicas=many", "prefill-replicas: found 'many', allowed is: Number of prefill workers, 1 to 64"),
-    ("prefill-replicas=65", "serving.prefill.replicas: found 65, allowed is: input should be less than or equal to 64"),
+    ("prefill-replicas=65", "(override of serving.prefill.replicas): found 65, allowed is: at most 64"),
     ("strategy=Fast", "strategy: found 'Fast', allowed is: BlueGreen or Recreate"),
     ("service=x", "service: no parameter of a run; allowed are: model-revision (model.revision), "),
     ("transfer.mode=streamed", "transfer.mode: no parameter of a run"),
@@ -160,8 +160,11 @@ def test_a_file_that_is_not_what_the_cluster_runs_is_refused_with_what_differs(
     world.apply_template()
     text = (SERVICES / "qwen3-32b.yaml").read_text(encoding="utf-8")
     path = tmp_path / "qwen3-32b.yaml"
-    path.write_text(text.replace("replicas: 2", "replicas: 4").replace("port: 8000", "port: 9000"), encoding="utf-8")
-    with pytest.raises(DocumentError, match=r"they differ in serving\.port, serving\.prefill\.replicas\. Next: render"):
+    path.write_text(
+        text.replace("replicas: 2", "replicas: 4").replace("region: cn-hangzhou", "region: cn-beijing"),
+        encoding="utf-8",
+    )
+    with pytest.raises(DocumentError, match=r"they differ in serving\.prefill\.replicas, store\.region\. Next: render"):
         run_commands.submit(replace(QUIET, target=str(path)), Place())
     assert world.runs() == []
 
