@@ -37,6 +37,7 @@ lint: .venv/ready
 	$(BIN)/python -m workflows render --check
 	$(BIN)/hadolint images/Containerfile
 	$(BIN)/shellcheck $(SCRIPTS)
+	$(BIN)/python -m tests.support.prose
 
 render: .venv/ready ## write the generated files again
 	$(BIN)/python -m workflows render

@@ -19,6 +19,7 @@ from steps.model import ModelDigest
 # release, never an edit of a live one.
 RENDERING = 1
 GPU_LEASE = "slipway-gpus"  # in the namespace of the workflow: one run at a time takes GPUs, whichever its service
+VOLUME_PREFIX = "llm-model"  # of the names of PV and PVC
 MANIFEST_NAME = ".slipway/manifest.json"
 
 
@@ -54,7 +55,7 @@ class Release:
             "fuseType": service.volume.client,
             "otherOpts": service.volume.options or _MOUNT_OPTIONS[service.volume.client],
         }
-        if service.store.credentials.kind == "rrsa":
+        if service.store.credentials.role:
             attributes |= {"authType": "rrsa", "roleName": service.store.credentials.role}
         return attributes
 
@@ -63,7 +64,7 @@ class Release:
         """Name of the PV, of the PVC and of the volumeHandle."""
         # The namespace is part of it: PVs are cluster-scoped, and one PV binds one claim.
         content = {"attributes": self.volume_attributes, "namespace": self.service.namespace, "of": self.service.name}
-        return f"{self.service.volume.name}-{content_hash(content, 10)}"
+        return f"{VOLUME_PREFIX}-{content_hash(content, 10)}"
 
     @property
     def volume_secret(self) -> str:
@@ -112,7 +113,7 @@ def writer_lease_name(service: ModelService) -> str:
 
 
 _ROLES = ("prefill", "decode")
-_NO_RELEASE: Mapping[str, Any] = {"service_name": True, **{role: {"replicas"} for role in _ROLES}}
+_NO_RELEASE: Mapping[str, Any] = {role: {"replicas"} for role in _ROLES}
 
 
 def _decisions(service: ModelService) -> dict[str, Any]:
@@ -125,6 +126,9 @@ def _decisions(service: ModelService) -> dict[str, Any]:
     found = serving.model_dump(by_alias=True, exclude_defaults=True, exclude=_NO_RELEASE)
     # A variable may name those before it, $(NAME), so their order is kept in the pod and counts here.
     found["env"] = list(serving.env.items())
+    for role in _ROLES:
+        found[role] = {**found.get(role, {}), "env": list(getattr(serving, role).env.items())}
+        found[role] = {name: value for name, value in found[role].items() if value}
     return {name: value for name, value in found.items() if value or name not in _ROLES}
 
 

@@ -313,7 +313,7 @@ def _what_is_where(run: _Run) -> str:
     proof, traffic = (STATE.task, STATE.task) if current else ("smoke-test", "promote-release")
     rows = {
         **({"unchanged": run.said(STATE.task, "reason")} if current else {}),
-        "asked": service.smoke.prompt,
+        "asked": service.proof.prompt,
         "answer": run.said(proof, "answer"),
         "endpoint": run.said(traffic, "endpoint") + " (inside the embedded cluster)",
         "model": f"{service.model.id}@{service.model.revision} is {release.model_digest}",

@@ -5,7 +5,7 @@ and says so in its own log alone. https://argo-workflows.readthedocs.io/en/lates
 """
 
 from steps.checks.facts import PlatformFacts
-from steps.checks.findings import Finding, Refusal, Well, Wrong
+from steps.checks.findings import Fail, Finding, Pass, Refusal
 from steps.release import Release
 
 CONTROLLER = "workflow-controller"  # name of its Deployment in upstream's manifests
@@ -17,14 +17,14 @@ def lock_of_the_run(_release: Release, facts: PlatformFacts) -> tuple[Finding, .
     https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/sync/sync_manager.go (TryAcquire)
     """
     if isinstance(facts.run, Refusal):
-        return (Wrong(facts.run.reason, "permission to get the Workflow of this run"),)
+        return (Fail(facts.run.reason, "permission to get the Workflow of this run"),)
     if facts.run is None:
-        return (Well("there is no run of Argo whose lock could be looked at"),)
+        return (Pass("there is no run of Argo whose lock could be looked at"),)
     held = ((facts.run.get("status") or {}).get("synchronization") or {}).get("mutex") or {}
     if held.get("holding"):
-        return (Well("Argo understood the lock of this run"),)
+        return (Pass("Argo understood the lock of this run"),)
     return (
-        Wrong(
+        Fail(
             f"a run without a lock, under {_controller(facts)}",
             "the mutex of its template in status.synchronization: the template was rendered for another line of Argo, "
             "so that its runs are not queued and its schedule may not fire",

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from steps.checks import argo, capacity, cluster, fabric, image, model_code, quotas, step_nodes
+from steps.checks import argo, bucket, cluster, fabric, free_capacity, hub, image, nodes_for_steps, quotas
 from steps.checks.facts import PlatformFacts
 from steps.checks.findings import Finding, as_plan
 from steps.reconcile.plan import Plan
@@ -15,7 +15,7 @@ class Check:
     code: str
     title: str
     hint: str  # what to do when it fails
-    look: Callable[[Release, PlatformFacts], tuple[Finding, ...]]
+    evaluate: Callable[[Release, PlatformFacts], tuple[Finding, ...]]
 
 
 CHECKS = (
@@ -34,7 +34,7 @@ CHECKS = (
     Check(
         "API03",
         "Service names",
-        "delete or rename that Service, or choose another serving.serviceName",
+        "delete or rename that Service, or choose another endpoint.service",
         cluster.service_names,
     ),
     Check("RBG01", "RoleBasedGroup API", "install the ACK component ack-rbgs", cluster.rbg_api),
@@ -62,20 +62,20 @@ CHECKS = (
         "KEY01",
         "Access key of OSS",
         "create it with `kubectl create secret generic`, with the literals akId and akSecret",
-        cluster.access_key,
+        bucket.access_key,
     ),
     Check(
         "OSS01",
         "Bucket",
         "create the bucket, or give the key or role the rights to read and write below store.prefix",
-        cluster.bucket,
+        bucket.bucket,
     ),
     Check(
         "MOD01",
         "Code of the model",
-        "read those files at the hub; to approve them, set model.expectedDigest to that digest, and take it out again "
+        "read those files at the hub; to approve them, set model.digest to that digest, and take it out again "
         "once the release is promoted, if later refreshes are wanted",
-        model_code.code_of_model,
+        hub.code_of_model,
     ),
     Check(
         "ENG01",
@@ -87,8 +87,8 @@ CHECKS = (
     Check(
         "NOD01",
         "Nodes for the steps",
-        "add such a node, correct workflow.nodeSelector, or set workflow.gpuNodes: allow",
-        step_nodes.nodes_for_steps,
+        "add such a node, correct workflow.pod (nodeSelector, tolerations, affinity), or set workflow.gpuNodes: allow",
+        nodes_for_steps.nodes_for_steps,
     ),
     Check(
         "ARG01",
@@ -112,14 +112,15 @@ CHECKS = (
     Check(
         "GPU01",
         "Free GPUs",
-        "free GPUs or add nodes; rollout.strategy: Recreate needs them only once",
-        capacity.gpu_slots,
+        "free GPUs, add nodes, or tolerate the taints of more nodes in serving.pod.tolerations; "
+        "rollout.strategy: Recreate needs the GPUs only once",
+        free_capacity.gpu_slots,
     ),
     Check(
         "GPU02",
         "GPU memory",
         "use larger GPUs, or a larger serving.tensorParallel",
-        capacity.gpu_memory,
+        free_capacity.gpu_memory,
     ),
 )
 
@@ -128,5 +129,5 @@ def plan_of(release: Release, facts: PlatformFacts) -> Plan:
     """All findings at once, so that one run names everything that is wrong."""
     plan = Plan()
     for check in CHECKS:
-        plan += as_plan(check.code, check.title, check.hint, check.look(release, facts))
+        plan += as_plan(check.code, check.title, check.hint, check.evaluate(release, facts))
     return plan

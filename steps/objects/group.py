@@ -46,7 +46,7 @@ def role_based_group(
 def worker_urls(release: Release, operator: GroupOperator, role: WorkerRole, adopted: bool) -> list[str]:
     """Stable addresses of the workers of a role, one for each replica."""
     service = headless_service(release.group, role, operator, adopted)
-    port = release.service.serving.port
+    port = release.service.serving.ports.http
     return [f"http://{release.group}-{role}-{index}.{service}:{port}" for index in range(release.replicas[role])]
 
 

@@ -7,6 +7,8 @@ change is another release, which is proved beside the old one.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from steps.document.pod import Pod
+from steps.document.schema import Resources, Serving
 from steps.kinds import ERDMA, GPU, HASH_LABEL, RELEASE_LABEL, ROLE_LABEL, SERVICE_LABEL
 from steps.objects.probes import router_probes, worker_probes
 from steps.release import Release, content_hash
@@ -40,17 +42,15 @@ _ROUTER_RESOURCES = {"cpu": "4", "memory": "8Gi"}
 
 def worker_template(release: Release, role: WorkerRole) -> PodTemplate:
     """Pod of a prefill or decode worker."""
-    serving = release.service.serving
+    worker = release.service.serving.worker(role)
     spec = {
-        **_pod_defaults(release, WORKER_GRACE),
+        **_pod_defaults(WORKER_GRACE, worker.pod),
         "containers": [_worker(release, role)],
         "volumes": [
             {"name": "model", "persistentVolumeClaim": {"claimName": release.volume_name, "readOnly": True}},
-            {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": serving.resources.shared_memory}},
+            {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": worker.resources.shared_memory}},
         ],
     }
-    if serving.node_selector:
-        spec["nodeSelector"] = dict(serving.node_selector)
     return _template(release, role, spec, _monitoring_labels(release, role))
 
 
@@ -63,14 +63,14 @@ def router_template(release: Release, prefill: Sequence[str], decode: Sequence[s
         "imagePullPolicy": "IfNotPresent",
         "command": list(ROUTER_COMMAND),
         "args": router_args(serving, prefill, decode),
-        "ports": [_port("http", serving.port), _port("metrics", ROUTER_METRICS_PORT)],
+        "ports": [_port("http", serving.ports.http), _port("metrics", ROUTER_METRICS_PORT)],
         **router_probes(serving),
         "resources": _resources(_ROUTER_RESOURCES),
         "lifecycle": _pre_stop(ROUTER_PRE_STOP),
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
-    return _template(release, "router", {**_pod_defaults(release, ROUTER_GRACE), "containers": [container]}, {})
+    return _template(release, "router", {**_pod_defaults(ROUTER_GRACE, serving.pod), "containers": [container]}, {})
 
 
 def labelled(template: PodTemplate, labels: Mapping[str, str]) -> PodTemplate:
@@ -96,17 +96,18 @@ def _template(release: Release, role: str, spec: dict[str, Any], labels: Mapping
 
 def _worker(release: Release, role: WorkerRole) -> dict[str, Any]:
     service, serving = release.service, release.service.serving
-    bootstrap = [_port("bootstrap", serving.bootstrap_port)] if role == "prefill" else []
+    worker = serving.worker(role)
+    bootstrap = [_port("bootstrap", serving.ports.bootstrap)] if role == "prefill" else []
     return {
         "name": f"sglang-{role}",
-        "image": serving.image,
+        "image": worker.image,
         "imagePullPolicy": "IfNotPresent",
         "command": list(WORKER_COMMAND),
         "args": worker_args(service, role),
-        "env": _env(release),
-        "ports": [_port("http", serving.port), *bootstrap],
+        "env": _env(serving, role),
+        "ports": [_port("http", serving.ports.http), *bootstrap],
         **worker_probes(serving),
-        "resources": _resources(_worker_resources(release)),
+        "resources": _resources(_worker_resources(serving, worker.resources)),
         "lifecycle": _pre_stop(WORKER_PRE_STOP),
         "securityContext": _worker_security(release),
         # The end of the log becomes the termination message.
@@ -118,19 +119,18 @@ def _worker(release: Release, role: WorkerRole) -> dict[str, Any]:
     }
 
 
-def _env(release: Release) -> list[dict[str, Any]]:
+def _env(serving: Serving, role: WorkerRole) -> list[dict[str, Any]]:
     address = {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}
     # Mooncake sends its peers this address; without it, it would guess one on a node with several cards.
     sources: dict[str, dict[str, Any]] = {"POD_IP": {"valueFrom": address}, "SGLANG_HOST_IP": {"valueFrom": address}}
-    sources |= {name: {"value": value} for name, value in worker_env(release.service.serving).items()}
+    sources |= {name: {"value": value} for name, value in worker_env(serving, role).items()}
     return [{"name": name, **source} for name, source in sources.items()]
 
 
-def _worker_resources(release: Release) -> dict[str, str]:
-    serving = release.service.serving
+def _worker_resources(serving: Serving, resources: Resources) -> dict[str, str]:
     amounts = {
-        "cpu": serving.resources.cpu,
-        "memory": serving.resources.memory,
+        "cpu": resources.cpu,
+        "memory": resources.memory,
         GPU: str(serving.tensor_parallel),
     }
     return {**amounts, ERDMA: "1"} if serving.fabric == "erdma" else amounts
@@ -156,16 +156,14 @@ def _monitoring_labels(release: Release, role: str) -> dict[str, str]:
     }
 
 
-def _pod_defaults(release: Release, grace: int) -> dict[str, Any]:
-    defaults: dict[str, Any] = {
+def _pod_defaults(grace: int, pod: Pod) -> dict[str, Any]:
+    return {
         "terminationGracePeriodSeconds": grace,
         # A worker calls no API, and needs no variable for each Service of the namespace.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        **pod.spec,
     }
-    if release.service.serving.image_pull_secrets:
-        defaults["imagePullSecrets"] = [{"name": name} for name in release.service.serving.image_pull_secrets]
-    return defaults
 
 
 def _port(name: str, number: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ _HEALTH_TIMEOUT = 25
 def worker_probes(serving: Serving) -> dict[str, Probe]:
     """`/v1/models` and an open port answer before the end of the warm-up, so neither proves that a worker is ready."""
     instant = has_ready_endpoint(serving.version)
-    port = serving.port
+    port = serving.ports.http
     liveness = _probe("/health", port, period=30, timeout=_HEALTH_TIMEOUT, failures=4)
     if instant:
         startup = _probe("/ready", port, period=10, timeout=3, failures=START_BUDGET)
@@ -32,7 +32,7 @@ def worker_probes(serving: Serving) -> dict[str, Probe]:
 
 def router_probes(serving: Serving) -> dict[str, Probe]:
     """`/health` and `/liveness` of the router are always 200, even without a single worker; `/readiness` is not."""
-    port = serving.port
+    port = serving.ports.http
     return {
         "startupProbe": _probe("/liveness", port, period=5, timeout=3, failures=24),
         "readinessProbe": _probe("/readiness", port, period=5, timeout=3, failures=3),

@@ -26,7 +26,7 @@ def claim(service: ModelService, run: str, uid: str) -> Manifest:
     """
     scratch = service.transfer.scratch
     owner = {"apiVersion": WORKFLOW.api_version, "kind": WORKFLOW.kind, "name": run, "uid": uid}
-    storage_class = {"storageClassName": scratch.storage_class} if scratch.storage_class else {}
+    storage_class = {"storageClassName": scratch.storage_class_name} if scratch.storage_class_name else {}
     return {
         "apiVersion": PERSISTENT_VOLUME_CLAIM.api_version,
         "kind": PERSISTENT_VOLUME_CLAIM.kind,

@@ -46,7 +46,7 @@ def persistent_volume(release: Release, capacity: str) -> Manifest:
         "volumeHandle": release.volume_name,
         "volumeAttributes": release.volume_attributes,
     }
-    if service.store.credentials.kind == "secret":
+    if service.store.credentials.secret:
         source["nodePublishSecretRef"] = {"name": release.volume_secret, "namespace": service.namespace}
     return {
         "apiVersion": PERSISTENT_VOLUME.api_version,

@@ -45,7 +45,7 @@ def router(release: Release) -> Server:
     """The Service of this release alone, independent of the traffic."""
     ref = release_service_ref(release)
     host = f"{ref.name}.{ref.namespace}.svc"
-    return Server("services", ref.namespace, ref.name, release.service.serving.port, host)
+    return Server("services", ref.namespace, ref.name, release.service.serving.ports.http, host)
 
 
 def _endpoint(release: Release, pod: Manifest) -> WorkerEndpoint:
@@ -57,8 +57,8 @@ def _endpoint(release: Release, pod: Manifest) -> WorkerEndpoint:
         uid=pod["metadata"]["uid"],
         pod=name,
         container=pod["spec"]["containers"][0]["name"],
-        http=Server("pods", namespace, name, serving.port, _address(pod)),
-        bootstrap=Server("pods", namespace, name, serving.bootstrap_port, _address(pod)),
+        http=Server("pods", namespace, name, serving.ports.http, _address(pod)),
+        bootstrap=Server("pods", namespace, name, serving.ports.bootstrap, _address(pod)),
     )
 
 

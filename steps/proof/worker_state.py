@@ -81,10 +81,15 @@ def _own_faults(service: ModelService, worker: WorkerState) -> list[str]:
         )
     if service.serving.fabric == "erdma" and (worker.transport == "tcp" or "mooncake_tcp" in info.launch_command):
         found.append(
-            f"{name}: the transfer engine uses TCP, expected RDMA device {service.serving.rdma_device}. Next: check "
+            f"{name}: the transfer engine uses TCP, expected RDMA {_devices(service)}. Next: check "
             "/dev/infiniband and ibv_devinfo in the pod, and that the image contains the eRDMA user space"
         )
     return found
+
+
+def _devices(service: ModelService) -> str:
+    devices = service.serving.rdma_devices
+    return f"device{'s' * (len(devices) > 1)} {', '.join(devices)}"
 
 
 def _expected(service: ModelService, worker: WorkerState) -> list[tuple[str, object, object]]:
@@ -100,7 +105,7 @@ def _expected(service: ModelService, worker: WorkerState) -> list[tuple[str, obj
     if service.serving.fabric == "erdma":
         checks.append(("the RDMA device", info.rdma_device, _value(rendered, "--disaggregation-ib-device")))
     if endpoint.role == "prefill":
-        checks.append(("the bootstrap port", info.bootstrap_port, service.serving.bootstrap_port))
+        checks.append(("the bootstrap port", info.bootstrap_port, service.serving.ports.bootstrap))
     if worker.route:
         checks.append(("the page size that it sends to decode", worker.route.page_size, info.page_size))
         checks.append(("the TP size that it sends to decode", worker.route.attn_tp_size, info.tp_size))
@@ -147,9 +152,9 @@ def _router_faults(release: Release, routed: Sequence[RoutedWorker]) -> list[str
     service = release.service
     found = [
         f"the router sends requests for {worker.url} with bootstrap port {worker.bootstrap_port}, "
-        f"expected {service.serving.bootstrap_port}"
+        f"expected {service.serving.ports.bootstrap}"
         for worker in routed
-        if worker.role == "prefill" and worker.bootstrap_port != service.serving.bootstrap_port
+        if worker.role == "prefill" and worker.bootstrap_port != service.serving.ports.bootstrap
     ]
     for role in WORKERS:
         urls = [worker.url for worker in routed if worker.role == role]

@@ -112,7 +112,7 @@ def _pull_fault(status: dict[str, Any], message: str, _log: str) -> str:
         return ""
     return (
         f"{waiting(status)['reason']}: image {status.get('image') or 'unknown'} cannot be pulled: {_cause(message)}. "
-        "Next: correct serving.image, or name the registry's Secret in serving.imagePullSecrets"
+        "Next: correct serving.image, or name the registry's Secret in serving.pod.imagePullSecrets"
     )
 
 

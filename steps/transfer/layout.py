@@ -45,4 +45,4 @@ def layout(size: int, part_size: int) -> Layout:
 
 def part_size(service: ModelService) -> int:
     """Bytes of one part."""
-    return service.transfer.part_size_mib * MIB
+    return service.transfer.part_bytes

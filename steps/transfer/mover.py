@@ -1,6 +1,6 @@
 """Moves files from a source to a sink with a few threads.
 
-Memory: at most `2 x workers x part` bytes of buffers, where `part` is `transfer.partSizeMib`. Only a file with more
+Memory: at most `2 x workers x part` bytes of buffers, where `part` is `transfer.partSize`. Only a file with more
 than 9,000 such parts has larger ones, and then fewer buffers, but at least one more than workers.
 """
 

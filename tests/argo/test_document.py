@@ -55,27 +55,27 @@ WRONG = [
     ("metadata.name=Qwen", "metadata.name", "'Qwen'", "pattern"),
     (f"metadata.name={'a' * 31}", "metadata.name", "'aaaa", "at most 30 characters"),
     ("metadata.name=32b-qwen", "metadata.name", "'32b-qwen'", "pattern"),
-    ("serving.serviceName=8080-tcp", "serving.serviceName", "'8080-tcp'", "pattern"),
+    ("endpoint.service=8080-tcp", "endpoint.service", "'8080-tcp'", "pattern"),
     ("metadata.labels={slipway/release: mine}", "metadata.labels", "a section", "without the prefix slipway/"),
     ("model.id=Qwen3-32B", "model.id", "'Qwen3-32B'", "pattern"),
     ("model.id=../../etc", "model.id", "'../../etc'", "pattern"),
     ("model.revision={a: b}", "model.revision", "a section", "a text"),
-    ("model.expectedDigest=sha256:abc", "model.expectedDigest", "'sha256:abc'", "pattern"),
+    ("model.digest=sha256:abc", "model.digest", "'sha256:abc'", "pattern"),
     ("model.endpoint=modelscope.cn", "model.endpoint", "'modelscope.cn'", "https?://"),
-    ("model.tokn={}", "model.tokn", "a section", "id, revision, expectedDigest, endpoint, token"),
+    ("model.tokn={}", "model.tokn", "a section", "id, revision, digest, endpoint, token"),
     ("model.token={secret: hub}", "model.token.key", "nothing", "required"),
     ("store.bucket=My_Bucket", "store.bucket", "'My_Bucket'", "pattern"),
     ("store.prefix=/models", "store.prefix", "'/models'", "pattern"),
-    ("store.credentials.kind=password", "store.credentials.kind", "'password'", "'secret', 'rrsa'"),
-    ("store.credentials={kind: secret, role: a}", "store.credentials.role", "'a'", "kind, secret"),
-    ("store.credentials={kind: rrsa}", "store.credentials.role", "nothing", "required"),
+    ("store.credentials.kind=password", "store.credentials.kind", "'password'", "secret, role"),
+    ("store.credentials={secret: a, role: a}", "store.credentials", "a section", "either `secret` or `role`"),
+    ("store.credentials={}", "store.credentials", "a section", "either `secret` or `role`"),
     ("transfer.mode=Staged", "transfer.mode", "'Staged'", "'staged' or 'streamed'"),
     ("transfer.workers=0", "transfer.workers", "0", "greater than or equal to 1"),
     ("transfer.workers='8'", "transfer.workers", "'8'", "a whole number"),
     ("transfer.scratch.size=a lot", "transfer.scratch.size", "'a lot'", "pattern"),
     ("volume.client=s3fs", "volume.client", "'s3fs'", "'ossfs2' or 'ossfs'"),
-    ("serving.port=70000", "serving.port", "70000", "less than or equal to 65535"),
-    ("serving.port=eight", "serving.port", "'eight'", "a whole number"),
+    ("serving.ports.http=70000", "serving.ports.http", "70000", "less than or equal to 65535"),
+    ("serving.ports.http=eight", "serving.ports.http", "'eight'", "a whole number"),
     ("serving.tensorParallel=2.5", "serving.tensorParallel", "2.5", "a whole number"),
     ("serving.prefill=2", "serving.prefill", "2", "a section"),
     ("serving.prefill={replicas: 0}", "serving.prefill.replicas", "0", "greater than or equal to 1"),
@@ -98,10 +98,10 @@ WRONG = [
     ("serving.version=latest", "serving.version", "'latest'", "0.5.23, which the tag of serving.image"),
     ("rollout.strategy=RollingUpdate", "rollout.strategy", "'RollingUpdate'", "'BlueGreen' or 'Recreate'"),
     ("rollout.deadlineMinutes=0", "rollout.deadlineMinutes", "0", "greater than or equal to 1"),
-    ("notify={}", "notify.webhook", "nothing", "required"),
+    ("notifications=[{secret: a}]", "notifications.0.key", "nothing", "required"),
     ("workflow.labels={'a b': c}", "workflow.labels.a b", "'a b'", "pattern"),
     ("kind=Service", "kind", "'Service'", "'ModelService'"),
-    ("apiVersion=slipway/v2", "apiVersion", "'slipway/v2'", "'slipway/v1'"),
+    ("apiVersion=slipway/v2", "apiVersion", "'slipway/v2'", "'slipway/v1alpha1'"),
     ("serving.replicas=3", "serving.replicas", "3", "prefill"),
 ]
 
@@ -149,7 +149,7 @@ def test_an_image_that_is_wrong_is_one_mistake() -> None:
 
 def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(DocumentError, match="has 3 mistakes"):
-        service("serving.port=0", "transfer.mode=x", "smoke.prmpt=hello")
+        service("serving.ports.http=0", "transfer.mode=x", "proof.prmpt=hello")
 
 
 NOT_A_DOCUMENT = [
@@ -178,15 +178,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         load(tmp_path / "latin.yaml")
 
 
-@pytest.mark.parametrize("override", ["serving.port", "=8000", "serving..port=1", "serving port=1"])
+@pytest.mark.parametrize("override", ["serving.ports.http", "=8000", "serving..port=1", "serving port=1"])
 def test_an_override_that_is_none_says_how_one_looks(override: str) -> None:
     with pytest.raises(DocumentError, match=r"expected path\.to\.field=value"):
         service(override)
 
 
 def test_an_override_below_a_value_is_refused() -> None:
-    with pytest.raises(DocumentError, match="port is not a section"):
-        service("serving.port.number=1")
+    with pytest.raises(DocumentError, match="image is not a section"):
+        service("serving.image.tag=1")
 
 
 def test_an_override_that_is_no_yaml_is_refused() -> None:
@@ -195,13 +195,13 @@ def test_an_override_that_is_no_yaml_is_refused() -> None:
 
 
 def test_an_override_makes_a_section_that_the_document_leaves_out() -> None:
-    assert service("smoke.maxTokens=8").smoke.max_tokens == 8
+    assert service("proof.maxTokens=8").proof.max_tokens == 8
 
 
 def test_an_empty_override_changes_nothing_and_null_takes_back_to_the_default() -> None:
     assert service("serving.modelPath=") == service()
     assert service("serving.modelPath=null").serving.model_path is None
-    assert service("notify.webhook.key=") == service()
+    assert service("endpoint.port=") == service()
 
 
 @pytest.mark.parametrize("text", ["1.0", "0777", "12345678", "1e5", "2026-01-01", "yes"])
@@ -211,7 +211,7 @@ def test_a_revision_stays_the_text_that_was_typed(text: str) -> None:
 
 def test_a_value_of_a_mapping_stays_the_text_that_was_typed() -> None:
     assert service("serving.env.NCCL_DEBUG=1").serving.env == {"NCCL_DEBUG": "1"}
-    assert service("workflow.nodeSelector.gpu=false").workflow.node_selector == {"gpu": "false"}
+    assert service("workflow.pod.nodeSelector.gpu=false").workflow.pod.node_selector == {"gpu": "false"}
 
 
 def test_a_document_cannot_be_changed_once_it_is_read() -> None:

@@ -55,7 +55,7 @@ OF_ONE_NAMESPACE = {
     **{name: value for name, value in VARIANTS.items() if name != "role credentials"},
     "another serving namespace": ("metadata.namespace=models", "metadata.name=other"),
     "without RDMA": ("serving.fabric=tcp", "metadata.name=plain"),
-    "with messages": ("notify={webhook: {secret: chat, key: url}}", "metadata.name=loud"),
+    "with messages": ("notifications=[{secret: chat, key: url}]", "metadata.name=loud"),
 }
 
 

@@ -36,10 +36,11 @@ from tests.support.samples import DIGEST, SERVICES, release, service
 from workflows import pipeline
 from workflows.argo.templates import consumed_outputs
 from workflows.simulator.core.cluster.store import ClusterStore
+from workflows.simulator.core.hub.sample_model import write_model
 from workflows.simulator.http.api_server import ApiServer
 from workflows.simulator.http.hub import Hub
-from workflows.simulator.http.server import Handler, LoopbackServer
-from workflows.simulator.tiny_model import SMALL, write_tiny_model
+from workflows.simulator.http.server import LoopbackServer
+from workflows.simulator.http.server import text as plain
 
 DOCUMENT = str(SERVICES / "qwen3-32b.yaml")
 VALUES = {
@@ -87,15 +88,7 @@ class Planned:
 @contextmanager
 def answering(status: int, content_type: str, body: str) -> Iterator[str]:
     """The address of a server that says this to everything."""
-
-    class Same(Handler):
-        def answer(self) -> None:
-            self.read_body()
-            self.send_body(status, body.encode(), content_type)
-
-        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = answer  # noqa: N815  # http.server calls them so
-
-    server = LoopbackServer(Same)
+    server = LoopbackServer(lambda _request: plain(body, status, content_type))
     server.start()
     yield server.url
     server.stop()
@@ -161,7 +154,7 @@ def hub_message(run: Run, text: str, folder: Path) -> int:
 
 def hub_file_name(run: Run, text: str, folder: Path) -> int:
     """A weight file of three, of which the others are absent."""
-    write_tiny_model(folder / MODEL, SMALL)
+    write_model(folder / MODEL, 1_000_000, 3)
     (folder / MODEL / SHARD).rename(folder / MODEL / f"{text}-00001-of-00003.safetensors")
     for other in (folder / MODEL).glob("model-*"):
         other.unlink()

@@ -7,7 +7,7 @@ import pytest
 
 from steps import resource_requests
 from steps.catalogue import CATALOGUE
-from steps.checks.nodes import quantity
+from steps.document.quantities import quantity
 from tests.support.rendered import LINES, VARIANTS, sample, templates, workflow_spec
 from tests.support.samples import ROOT
 
@@ -82,7 +82,7 @@ def test_a_transfer_fits_on_a_node_of_two_cpus_and_has_room_for_every_part_in_fl
             assert resources["limits"]["memory"] == asked["memory"]
             assert quantity(asked["cpu"]) <= 1, name
             if CATALOGUE[name].resources is resource_requests.transfer:
-                in_flight = transfer.workers * transfer.part_size_mib * 2**20
+                in_flight = transfer.workers * transfer.part_bytes
                 assert quantity(asked["memory"]) >= 2 * in_flight + 128 * 2**20
 
 

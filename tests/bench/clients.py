@@ -33,7 +33,7 @@ def _download(options: argparse.Namespace) -> None:
 def _upload(options: argparse.Namespace) -> None:
     import oss2
 
-    bucket = oss2.Bucket(oss2.Auth(KEY_ID, KEY_SECRET), options.address, BUCKET)
+    bucket = oss2.Bucket(oss2.AuthV4(KEY_ID, KEY_SECRET), options.address, BUCKET, region="cn-hangzhou")
     for path in sorted(path for path in options.folder.rglob("*") if path.is_file()):
         key = f"{options.what}/{path.relative_to(options.folder).as_posix()}"
         # It keeps its resume points in the home folder, which the bench replaces by its own.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.adapters.modelscope.source import ModelScopeSource
-from steps.command_line import TAKEN
+from steps.catalogue import CATALOGUE
 from steps.model import Listing
 from tests.bench.measure import Command, cpu_of
 from tests.bench.services import KEY_ID, KEY_SECRET
@@ -74,7 +74,11 @@ class Bench:
             name,
             f"--document={SERVICES / 'demo.yaml'}",
             f"--model-digest={self.listing.digest}",
-            *([f"--scratch={self.disk / 'scratch'}"] if "scratch" in TAKEN.get(name, ()) else []),
+            *(
+                [f"--scratch={self.disk / 'scratch'}"]
+                if name in CATALOGUE and "scratch" in CATALOGUE[name].options
+                else []
+            ),
             *(f"--set={field}={value}" for field, value in sets.items()),
             *arguments,
         )

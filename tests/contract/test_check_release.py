@@ -320,7 +320,7 @@ def test_an_engine_that_answers_from_other_weights_is_stale_and_then_fails_the_s
         ("serving.prefill.replicas=3", "roll-out-service"),
         ("serving.contextLength=1024", "roll-out-service"),
         ("volume.client=ossfs", "create-volume"),
-        ("serving.serviceName=another", "promote-release"),
+        ("endpoint.service=another", "promote-release"),
         ("metadata.annotations={}", "create-volume"),
     ],
 )

@@ -76,7 +76,7 @@ def test_the_hubs_own_client_reads_a_private_model_with_its_token_only(folder: P
             HubApi(endpoint=hub.url).list_repo_files(MODEL, "model")
         with pytest.raises(PermissionDeniedError):
             HubApi(endpoint=hub.url, token="ms-of-somebody-else").list_repo_files(MODEL, "model")
-        assert len(list(HubApi(endpoint=hub.url, token=TOKEN).list_repo_files(MODEL, "model"))) == 12
+        assert len(list(HubApi(endpoint=hub.url, token=TOKEN).list_repo_files(MODEL, "model"))) == 10
 
 
 def test_the_hubs_own_client_sees_the_branch_and_the_model(hub: Hub) -> None:
@@ -137,7 +137,7 @@ def test_a_spoiled_memory_of_hashes_is_only_forgotten(folder: Path, left: str) -
     folder.mkdir()
     (folder / ".hashes.json").write_text(left)
     with serving(folder) as hub:
-        assert len(listed(hub)) == 12
+        assert len(listed(hub)) == 10
 
 
 def test_a_draft_of_a_model_is_not_served(hub: Hub, folder: Path) -> None:

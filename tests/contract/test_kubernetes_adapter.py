@@ -23,7 +23,7 @@ from workflows.simulator.core.cluster.store import ClusterStore
 from workflows.simulator.faults import request_faults
 from workflows.simulator.faults.request_faults import RequestFaults
 from workflows.simulator.http.api_server import ApiServer
-from workflows.simulator.http.server import Handler, LoopbackServer
+from workflows.simulator.http.server import LoopbackServer, text
 
 REF = Ref(Kind("v1", "ConfigMap"), "a", "default")
 WANTED = {**config_map("a", {"n": "1"}), "metadata": {"name": "a", "namespace": "default"}}
@@ -118,18 +118,10 @@ def test_a_server_that_is_down_is_no_answer(tmp_path: Path, monkeypatch: pytest.
         cluster.get(REF)
 
 
-class Portal(Handler):
-    """A portal in front of a cluster without VPN: every answer is an HTML page."""
-
-    def do_GET(self) -> None:  # noqa: N802  # http.server wants this name
-        self.send_body(200, b"<html>please log in</html>", "text/html")
-
-    do_PATCH = do_GET  # noqa: N815  # http.server wants these names
-
-
 def test_a_page_instead_of_json_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubernetes_cluster, "RETRIES", RetryPolicy(attempts=1))
-    portal = LoopbackServer(Portal)
+    # A portal in front of the cluster while the VPN is off: every page is HTML.
+    portal = LoopbackServer(lambda _request: text("<html>please log in</html>", content_type="text/html"))
     portal.start()
     kubeconfig(tmp_path / "kubeconfig", portal.url)
     with pytest.raises(TransientError, match="not JSON"):

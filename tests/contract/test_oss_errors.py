@@ -49,7 +49,7 @@ RETRIED = [
 FATAL = [
     (answer(400, "InvalidArgument"), "error codes of OSS"),
     (answer(400, "InvalidPart"), "error codes of OSS"),
-    (answer(400, "EntityTooSmall"), "transfer.partSizeMib"),
+    (answer(400, "EntityTooSmall"), "transfer.partSize"),
     (answer(400, "InvalidDigest"), "error codes of OSS"),
     (answer(400, "InvalidObjectName"), "store.prefix"),
     (answer(403, "AccessDenied"), "allow oss:PutObject on acs:oss:*:*:models/Qwen/a"),

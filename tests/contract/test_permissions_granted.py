@@ -54,7 +54,7 @@ pytestmark = [
     pytest.mark.skipif(not REAL, reason="SLIPWAY_TEST_KUBECONFIG names no real API server"),
 ]
 
-NOTIFY = "notify={webhook: {secret: webhook, key: url}}"
+NOTIFY = "notifications=[{secret: webhook, key: url}]"
 KEY = AccessKey("dummy-id", "dummy-secret")
 CRDS = ROOT / "workflows" / "simulator" / "core" / "cluster" / "crds"
 NEEDED = (

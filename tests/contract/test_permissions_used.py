@@ -51,7 +51,7 @@ from workflows.simulator.http.api_server import ApiServer
 
 pytestmark = pytest.mark.exhaustive
 
-DECIDED = ("notify={webhook: {secret: webhook, key: url}}", "smoke.deadlineMinutes=1")
+DECIDED = ("notifications=[{secret: webhook, key: url}]", "proof.deadlineMinutes=1")
 OLDEST, OLD, NEW, CANDIDATE = (release(*DECIDED, digest="sha256:" + digit * 64) for digit in "1234")
 # What every authenticated caller may do: https://kubernetes.io/docs/reference/access-authn-authz/rbac/#discovery-roles
 EVERYBODY = ("create", "selfsubjectaccessreviews")

@@ -42,12 +42,12 @@ DOCUMENTS = {
         "metadata.labels={team: search}",
         "metadata.annotations={owner: search@example.com}",
         "serving.env={NCCL_DEBUG: INFO}",
-        "serving.nodeSelector={pool: gpu}",
-        "serving.imagePullSecrets=[registry]",
+        "serving.pod.nodeSelector={pool: gpu}",
+        "serving.pod.imagePullSecrets=[{name: registry}]",
         "serving.prefill.args=[--max-running-requests=8]",
         "volume.capacity=70Gi",
     ),
-    "tcp": ("serving.fabric=tcp", "store.credentials={kind: rrsa, role: slipway}", "volume.client=ossfs"),
+    "tcp": ("serving.fabric=tcp", "store.credentials={role: slipway}", "volume.client=ossfs"),
 }
 
 

@@ -20,7 +20,7 @@ from tests.support.samples import ROOT
 from workflows.simulator.faults import request_faults as kinds
 from workflows.simulator.faults.request_faults import RequestFaults
 from workflows.simulator.http.hub import Hub
-from workflows.simulator.http.server import Handler, LoopbackServer
+from workflows.simulator.http.server import LoopbackServer, text
 
 API, GATEWAY, CDN = "repo/files", "FilePath=", "GET /cdn"
 ALWAYS = 10_000
@@ -145,7 +145,9 @@ OTHERS = {
 
 
 def table() -> dict[str, tuple[str, str]]:
-    section = (ROOT / "docs" / "transfer-retries.md").read_text(encoding="utf-8").partition("## At the hub")[2]
+    section = (
+        (ROOT / "docs" / "reference" / "transfer-retries.md").read_text(encoding="utf-8").partition("## At the hub")[2]
+    )
     lines = [line for line in section.partition("\n## ")[0].splitlines() if line.startswith("|")][2:]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {failure: (done, end) for failure, done, end in rows}
@@ -216,7 +218,7 @@ def https_server(folder: Path) -> Iterator[str]:
     pem.write_bytes(self_signed())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
-    server = LoopbackServer(Handler)
+    server = LoopbackServer(lambda _request: text(""))
     server._server.socket = context.wrap_socket(server._server.socket, server_side=True)
     server.start()
     try:

@@ -3,15 +3,17 @@
 import json
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from werkzeug import Request, Response
 
+from steps.adapters.notify.targets import Targets
 from steps.adapters.notify.webhook import RETRIES, WebhookNotifier
 from steps.errors import Blocked, TransientError
-from workflows.simulator.http.server import Handler, LoopbackServer
+from workflows.simulator.http.server import LoopbackServer, json_reply, target_of
 
 SECRET = "/services/T00000000/B00000000/not-a-secret-0123456789"
 MESSAGE = {"run": "demo-1", "status": "Succeeded", "reason": "", "text": "fertig ✓"}
@@ -23,15 +25,12 @@ class Hook:
     def __init__(self) -> None:
         self.statuses: list[int] = []
         self.received: list[tuple[str, str, Any]] = []
-        hook = self
+        self.server = LoopbackServer(self._serve)
 
-        class HookHandler(Handler):
-            def do_POST(self) -> None:  # noqa: N802  # http.server calls it so
-                hook.received.append((self.path, self.headers["Content-Type"], json.loads(self.read_body())))
-                status = hook.statuses.pop(0) if hook.statuses else 200
-                self.send_json(status, {}, {"Location": "http://127.0.0.1:1/elsewhere"} if status == 302 else None)
-
-        self.server = LoopbackServer(HookHandler)
+    def _serve(self, request: Request) -> Response:
+        self.received.append((target_of(request), request.headers["Content-Type"], json.loads(request.get_data())))
+        status = self.statuses.pop(0) if self.statuses else 200
+        return json_reply({}, status, {"Location": "http://127.0.0.1:1/elsewhere"} if status == 302 else None)
 
     @property
     def notifier(self) -> WebhookNotifier:
@@ -111,3 +110,24 @@ def test_the_address_reaches_no_log_and_no_message(hook: Hook, caplog: pytest.Lo
     assert "POST" in log  # urllib3 did write at DEBUG
     assert "not-a-secret" not in log
     assert "token=abc" not in log
+
+
+class Target:
+    def __init__(self, *results: Exception | None) -> None:
+        self.results = list(results)
+        self.messages: list[Mapping[str, Any]] = []
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        self.messages.append(message)
+        if error := self.results.pop(0):
+            raise error
+
+
+def test_each_target_gets_the_message_once_whichever_of_the_others_fails() -> None:
+    late, good, wrong = Target(TransientError("late", ""), None), Target(None), Target(Blocked("wrong", ""))
+    targets = Targets([lambda: late, lambda: good, lambda: wrong])
+    with pytest.raises(TransientError, match="late"):
+        targets.send(MESSAGE)
+    with pytest.raises(Blocked, match="wrong"):
+        targets.send(MESSAGE)
+    assert [len(target.messages) for target in (late, good, wrong)] == [2, 1, 1]

@@ -9,9 +9,9 @@ from steps.catalogue import permissions_of_accounts, permissions_of_one_account
 from steps.check_platform import plan
 from steps.checks.facts import PlatformFacts
 from steps.checks.findings import Refusal
-from steps.checks.image import said_version
-from steps.checks.nodes import quantity
+from steps.checks.image import version_of
 from steps.checks.table import CHECKS
+from steps.document.quantities import quantity
 from steps.kinds import Manifest
 from steps.reconcile.plan import Plan
 from steps.release import Release
@@ -196,7 +196,7 @@ def test_an_image_of_another_engine_is_refused_and_one_that_does_not_say_is_not_
     ],
 )
 def test_the_version_that_an_image_says_is_not_that_of_its_base(config: dict[str, Any], version: str) -> None:
-    assert said_version(config) == version
+    assert version_of(config) == version
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
@@ -247,7 +247,7 @@ def test_gpus_of_a_node_with_a_broken_fabric_do_not_count() -> None:
 
 def test_a_node_that_takes_no_pods_or_is_not_selected_does_not_count() -> None:
     assert _faults(healthy(nodes=(node("gpu-a", gpus=2), node("gpu-b", unschedulable=True)))) == ["GPU01"]
-    chosen = release("serving.nodeSelector={kubernetes.io/hostname: gpu-a}")
+    chosen = release("serving.pod.nodeSelector={kubernetes.io/hostname: gpu-a}")
     assert plan(chosen, healthy(pods=(pod("gpu-a", 8),))).failed
 
 

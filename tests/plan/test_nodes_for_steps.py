@@ -42,7 +42,7 @@ NVIDIA = {"nvidia.com/gpu.present": "true"}
 
 
 def test_a_small_node_without_gpus_takes_every_step() -> None:
-    kept, faults = said(seen(cpu_node()), "workflow.nodeSelector={}")
+    kept, faults = said(seen(cpu_node()), "workflow.pod.nodeSelector={}")
     assert faults == []
     assert "nodes may run the steps" in kept[0]
 
@@ -70,8 +70,8 @@ def test_a_cluster_whose_nodes_cannot_take_a_step_is_told_why_not_and_what_is_ne
 
 
 def test_a_node_selector_that_no_node_has_is_named() -> None:
-    _, [fault] = said(dataclasses.replace(seen(), nodes=(cpu_node(),)), "workflow.nodeSelector={pool: cpu}")
-    assert "without the labels of workflow.nodeSelector" in fault
+    _, [fault] = said(dataclasses.replace(seen(), nodes=(cpu_node(),)), "workflow.pod.nodeSelector={pool: cpu}")
+    assert "without the labels of workflow.pod.nodeSelector" in fault
     assert "with label pool=cpu" in fault
 
 

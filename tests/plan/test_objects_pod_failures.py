@@ -41,7 +41,7 @@ def crash(code: int, restarts: int, reason: str = "Error", message: str = "") ->
     [
         (pod({"reason": "ImagePullBackOff", "message": 'Back-off pulling image "x"'}), "image registry/x:1 cannot"),
         (pod({"reason": "ErrImagePull", "message": NOT_FOUND}), "not found"),
-        (pod({"reason": "ErrImagePull", "message": "401 Unauthorized"}), "serving.imagePullSecrets"),
+        (pod({"reason": "ErrImagePull", "message": "401 Unauthorized"}), "serving.pod.imagePullSecrets"),
         (pod({"reason": "InvalidImageName", "message": "couldn't parse"}), "InvalidImageName"),
         (pod({"reason": "CreateContainerConfigError", "message": 'secret "x" not found'}), 'secret "x" not found'),
         (pod({"reason": "RunContainerError", "message": "nvidia-container-cli"}, 2), "container runtime"),

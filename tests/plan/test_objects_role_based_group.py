@@ -37,8 +37,8 @@ DOCUMENTS = {
     "old engine": release("serving.image=sglang:0.4.10.post2", "serving.fabric=tcp"),
     "everything": release(
         "metadata.labels={team: search}",
-        "serving.imagePullSecrets=[registry]",
-        "serving.nodeSelector={pool: gpu}",
+        "serving.pod.imagePullSecrets=[{name: registry}]",
+        "serving.pod.nodeSelector={pool: gpu}",
         "serving.contextLength=131072",
         "serving.args=[--reasoning-parser, qwen3]",
         "serving.prefill={replicas: 3, args: [--chunked-prefill-size, '8192']}",
@@ -180,19 +180,19 @@ def test_scaling_replaces_the_router_and_no_worker() -> None:
         "serving.image=registry.example.com/llm/sglang-erdma:0.5.17",
         "serving.servedModelName=qwen",
         "serving.modelPath=/models/other",
-        "serving.port=9000",
-        "serving.bootstrapPort=35000",
+        "serving.ports.http=9000",
+        "serving.ports.bootstrap=35000",
         "serving.tensorParallel=4",
         "serving.prefill={replicas: 2, args: [--x]}",
         "serving.router={image: other, policy: random}",
         "serving.fabric=tcp",
-        "serving.rdmaDevice=erdma_1",
+        "serving.rdmaDevices=[erdma_1]",
         "serving.contextLength=4096",
         "serving.args=[--x]",
         "serving.env={A: b}",
         "serving.resources={cpu: '8'}",
-        "serving.nodeSelector={pool: gpu}",
-        "serving.imagePullSecrets=[registry]",
+        "serving.pod.nodeSelector={pool: gpu}",
+        "serving.pod.imagePullSecrets=[{name: registry}]",
     ],
 )
 def test_whatever_changes_a_pod_makes_another_release(override: str) -> None:
@@ -208,7 +208,7 @@ def pods_without_names(wanted: Release) -> str:
     return text.replace(wanted.group, "GROUP")
 
 
-@pytest.mark.parametrize("override", ["serving.serviceName=other", "smoke.prompt=Hello", "rollout.deadlineMinutes=5"])
+@pytest.mark.parametrize("override", ["endpoint.service=other", "proof.prompt=Hello", "rollout.deadlineMinutes=5"])
 def test_what_changes_no_pod_keeps_the_release(override: str) -> None:
     one, other = release(), release(override)
     operator = GroupOperator(V1ALPHA1, "s-")

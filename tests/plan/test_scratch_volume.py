@@ -17,7 +17,7 @@ from tests.support.argo_world import Attempt, nodes
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.samples import service
 
-SERVICE = service("transfer.scratch={size: 1Ti, storageClass: alicloud-disk-essd}")
+SERVICE = service("transfer.scratch={size: 1Ti, storageClassName: alicloud-disk-essd}")
 RUN, UID = "nightly-7", "0b1c"
 CLAIM = scratch_claim.claim_ref(SERVICE, RUN)
 

@@ -222,7 +222,7 @@ def _steps(*arguments: str, **environment: str) -> subprocess.Popen[str]:
 
 def test_a_wrong_document_is_ten_with_every_mistake_and_no_traceback(tmp_path: Path) -> None:
     document, log = tmp_path / "service.yaml", tmp_path / "log"
-    document.write_text("apiVersion: slipway/v1\nkind: ModelService\nmetadata: {name: A}\n")
+    document.write_text("apiVersion: slipway/v1alpha1\nkind: ModelService\nmetadata: {name: A}\n")
     log.touch()
     with _steps("resolve-model", "--document", str(document), SLIPWAY_TERMINATION_LOG=str(log)) as process:
         out, err = process.communicate(timeout=60)

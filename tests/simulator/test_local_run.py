@@ -18,8 +18,8 @@ from steps.model import ModelFile
 from steps.ports.oss import AccessKey
 from tests.support.samples import ROOT, service
 from workflows.pipeline import tasks
+from workflows.simulator.core.hub.sample_model import write_model
 from workflows.simulator.http.bucket import Bucket
-from workflows.simulator.tiny_model import SMALL, write_tiny_model
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -35,7 +35,7 @@ RECAP = re.compile(r"^RECAP (\S+): ok=(\d+) changed=(\d+) failed=(\d+) +[\d.]+ s
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     """A state folder whose hub holds a model of one megabyte."""
-    write_tiny_model(tmp_path / "demo" / "hub" / DEMO.model.id, SMALL)
+    write_model(tmp_path / "demo" / "hub" / DEMO.model.id, 1_000_000, 3)
     return tmp_path
 
 
@@ -196,7 +196,7 @@ def test_a_release_that_cannot_come_up_ends_the_run_and_leaves_nothing_behind(st
     ("more", "code", "says"),
     [
         (["--set=serving.prefill.replicas=many"], 10, "serving.prefill.replicas: found 'many', allowed is: "),
-        (["--set=model.expectedDigest=sha256:" + "0" * 64], 11, "resolve-model"),
+        (["--set=model.digest=sha256:" + "0" * 64], 11, "resolve-model"),
         (["--set=serving.tensorParallel=8", "--set=serving.prefill.replicas=9"], 11, "GPU01 Free GPUs: found "),
     ],
 )

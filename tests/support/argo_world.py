@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
-from urllib.parse import parse_qsl, urlsplit
+from typing import Any
+
+from werkzeug import Request, Response
 
 from steps.report.run import EXIT_TASKS
 from tests.support.expr_lang import ExprError, evaluate, received
@@ -16,7 +17,7 @@ from workflows.simulator.core.cluster.resources import CUSTOM_RESOURCE_DEFINITIO
 from workflows.simulator.core.cluster.store import ClusterStore
 from workflows.simulator.faults.request_faults import RequestFaults
 from workflows.simulator.http.api_server import ApiServer
-from workflows.simulator.http.server import Handler, LoopbackServer
+from workflows.simulator.http.server import LoopbackServer, json_reply, target_of, text
 
 NAMESPACE = "slipway"
 SERVICE = "qwen3-32b"
@@ -183,7 +184,7 @@ def argo_world(folder: Path) -> Iterator[ArgoWorld]:
     api = ApiServer(store, faults=faults)
     api.write_kubeconfig(folder / "kubeconfig")
     world = ArgoWorld(store, folder / "kubeconfig", faults)
-    server = LoopbackServer(type("BoundArgoServer", (ArgoServerHandler,), {"world": world}))
+    server = LoopbackServer(ArgoServer(world).serve)
     world.argo_server = server.url
     api.start()
     server.start()
@@ -203,46 +204,41 @@ _CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 500: 13}
 TRY_AGAIN = "The POST operation against Workflow.argoproj.io could not be completed at this time, please try again."
 
 
-class ArgoServerHandler(Handler):
+class ArgoServer:
     """The part of Argo Server's API that starts and reads runs, with the shapes of its swagger.
 
     https://github.com/argoproj/argo-workflows/blob/v3.5.13/api/openapi-spec/swagger.json
     """
 
-    world: ClassVar[ArgoWorld]
+    def __init__(self, world: ArgoWorld) -> None:
+        self.world = world
 
-    def do_GET(self) -> None:  # noqa: N802  # http.server wants this name
-        self._answer({})
-
-    def do_POST(self) -> None:  # noqa: N802  # http.server wants this name
-        self._answer(json.loads(self.read_body() or b"null"))
-
-    def _answer(self, body: Any) -> None:
-        self.world.requests.append(f"{self.command} {self.path}")
-        if "/workflows/" in self.path and self.world.bad_answers:
+    def serve(self, request: Request) -> Response:
+        self.world.requests.append(f"{request.method} {target_of(request)}")
+        if "/workflows/" in request.path and self.world.bad_answers:
             status, content = self.world.bad_answers.pop(0)
-            self.send_body(status, content, "text/plain")
-            return
+            return text(content, status)
         try:
-            self._authenticate()
-            self.send_json(200, self._route(urlsplit(self.path).path.split("/")[3:], body))
+            self._authenticate(request)
+            return json_reply(self._route(request))
         except ApiError as error:
-            self.send_json(error.status, {"code": _CODES[error.status], "message": error.message})
+            return json_reply({"code": _CODES[error.status], "message": error.message}, error.status)
 
-    def _authenticate(self) -> None:
+    def _authenticate(self, request: Request) -> None:
         """Words as in `server/auth/gatekeeper.go`."""
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             more = "see https://argo-workflows.readthedocs.io/en/release-3.5/faq/"
             raise ApiError(401, "Unauthorized", f"token not valid. {more}")
 
-    def _route(self, parts: list[str], body: Any) -> Any:
-        match self.command, parts:
+    def _route(self, request: Request) -> Any:
+        body = json.loads(request.get_data() or b"null")
+        match request.method, request.path.split("/")[3:]:
             case "GET", ["workflow-templates", namespace, name]:
                 return self._get("WorkflowTemplate", namespace, name)
             case "GET", ["workflows", namespace, name]:
                 return self._get("Workflow", namespace, name)
             case "GET", ["workflows", namespace]:
-                return self._list(namespace)
+                return self._list(namespace, int(request.args.get("listOptions.continue", "0")))
             case "POST", ["workflows", namespace, "submit"]:
                 return self._submit(namespace, body)
             case "POST", ["events", namespace, discriminator]:
@@ -255,11 +251,9 @@ class ArgoServerHandler(Handler):
             raise ApiError(404, "NotFound", f'{kind.lower()}s.argoproj.io "{name}" not found')
         return found
 
-    def _list(self, namespace: str) -> Any:
+    def _list(self, namespace: str, start: int) -> Any:
         """At most two at a time, so that a client has to ask for more; no item at all is null, as Go writes it."""
-        query = dict(parse_qsl(urlsplit(self.path).query))
         items = self.world.store.select(self.world.kind("Workflow"), namespace)
-        start = int(query.get("listOptions.continue", "0"))
         more = {"continue": str(start + 2)} if start + 2 < len(items) else {}
         return {"metadata": {"resourceVersion": "1", **more}, "items": items[start : start + 2] or None}
 

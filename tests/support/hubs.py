@@ -16,9 +16,9 @@ from steps.adapters.throughput import MinimumThroughput
 from steps.model import Listing, ModelFile
 from steps.ports.modelscope import ModelSource
 from steps.transfer import hashing
+from workflows.simulator.core.hub.sample_model import write_model
 from workflows.simulator.http.hub import Hub
 from workflows.simulator.http.server import LOOPBACK
-from workflows.simulator.tiny_model import SMALL, write_tiny_model
 
 MODEL = "slipway/Qwen3-small"
 SHARD = "model-00001-of-00003.safetensors"
@@ -45,7 +45,7 @@ def with_budget(limits: HubLimits, seconds: float) -> HubLimits:
 @contextmanager
 def serving(folder: Path, **options: Any) -> Iterator[Hub]:
     """A hub with a model of about 1 MB."""
-    write_tiny_model(folder / MODEL, SMALL)
+    write_model(folder / MODEL, 1_000_000, 3)
     hub = Hub(folder, **options)
     hub.start()
     try:

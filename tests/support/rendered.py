@@ -22,14 +22,14 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         "metadata.labels={team: llm}",
         "metadata.annotations={owner: someone}",
         "model.token={secret: hub, key: token}",
-        "notify={webhook: {secret: chat, key: url}}",
-        "transfer.scratch={size: 1Ti, storageClass: alicloud-disk-essd}",
-        "workflow.nodeSelector={pool: cpu}",
+        "notifications=[{secret: chat, key: url}]",
+        "transfer.scratch={size: 1Ti, storageClassName: alicloud-disk-essd}",
+        "workflow.pod.nodeSelector={pool: cpu}",
         "workflow.gpuNodes=allow",
         "workflow.labels={cost-center: '7'}",
         "workflow.annotations={note: nightly}",
     ),
-    "role credentials": ("store.credentials={kind: rrsa, role: slipway}", "transfer.mode=streamed"),
+    "role credentials": ("store.credentials={role: slipway}", "transfer.mode=streamed"),
 }
 
 

@@ -157,7 +157,7 @@ def test_keys_that_end_during_a_transfer_are_replaced_and_no_secret_is_ever_logg
         )
         more = (
             "--verbose",
-            "--set=store.credentials={kind: rrsa, role: slipway}",
+            "--set=store.credentials={role: slipway}",
             "--set=model.token={secret: hub, key: token}",
             "--set=transfer.workers=1",  # no thread is still about to use its new key when the next one ends
         )

@@ -30,7 +30,7 @@ from workflows.simulator.http.hub import Hub
 
 KEY = AccessKey("dummy-id", "dummy-secret")
 BUCKET = "demo-models"
-OVERRIDES = ("transfer.partSizeMib=1", "transfer.workers=4")
+OVERRIDES = ("transfer.partSize=1Mi", "transfer.workers=4")
 # Wrong bytes end a run when they hit one file twice, and slow answers cost the patience of an adapter: both have their
 # own tests. The rest must never be noticed.
 KINDS = tuple(kind for kind in fault_kinds.KINDS if kind not in {fault_kinds.WRONG_BYTES, fault_kinds.SLOW})

@@ -46,7 +46,7 @@ class World:
         return self.issued[-1]
 
     def mirror(self, workers: int = 4) -> Ended:
-        sets = ("--set=store.credentials={kind: rrsa, role: slipway}", f"--set=transfer.workers={workers}")
+        sets = ("--set=store.credentials={role: slipway}", f"--set=transfer.workers={workers}")
         return call(self.found, "mirror-model", self.found.release().model_digest, *sets, environment=self.environment)
 
 

@@ -23,7 +23,7 @@ from workflows.simulator.faults.request_faults import KINDS, RequestFaults
 WORKERS = 2
 IN_FLIGHT = (SAVE_PARTS + 2 * WORKERS) * MIB
 SIZES = {"model-a.safetensors": 44 * MIB + 5, "model-b.safetensors": 33 * MIB}
-SETS = (f"--set=transfer.workers={WORKERS}", "--set=transfer.partSizeMib=1")
+SETS = (f"--set=transfer.workers={WORKERS}", "--set=transfer.partSize=1Mi")
 
 
 class World:

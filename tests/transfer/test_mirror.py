@@ -28,7 +28,7 @@ SIZES = {
     "model-2.safetensors": 3 * MIB,
     "sub/model-3.safetensors": MIB,
 }
-DOCUMENT = service("transfer.mode=streamed", "transfer.partSizeMib=1", "transfer.workers=4")
+DOCUMENT = service("transfer.mode=streamed", "transfer.partSize=1Mi", "transfer.workers=4")
 
 
 def files() -> dict[str, bytes]:

@@ -36,7 +36,7 @@ from tests.support.memory_ports import (
 from tests.support.samples import service
 
 WORKERS = 2
-DOCUMENT = service("transfer.mode=streamed", "transfer.partSizeMib=1", f"transfer.workers={WORKERS}")
+DOCUMENT = service("transfer.mode=streamed", "transfer.partSize=1Mi", f"transfer.workers={WORKERS}")
 FILES = {
     "config.json": content("config.json", 700),
     "model-1.safetensors": content("model-1.safetensors", 9 * MIB + 17),
@@ -108,7 +108,7 @@ def test_a_killed_transfer_goes_on_inside_a_file_and_moves_at_most_what_was_in_f
 
 def test_no_answer_saves_how_far_every_file_is() -> None:
     # One worker sends the parts in order, so it is known which of them had been stored.
-    alone = Release(service("transfer.partSizeMib=1", "transfer.workers=1"), RELEASE.model_digest)
+    alone = Release(service("transfer.partSize=1Mi", "transfer.workers=1"), RELEASE.model_digest)
     store, reads = MemoryStore(), []
 
     def give_up(operation: str, key: str) -> None:
@@ -146,7 +146,7 @@ def unfinished() -> tuple[MemoryStore, str]:
 
     store.hook = die
     # One worker sends the parts in order, so that a checkpoint has been saved by then.
-    alone = Release(service("transfer.partSizeMib=1", "transfer.workers=1"), RELEASE.model_digest)
+    alone = Release(service("transfer.partSize=1Mi", "transfer.workers=1"), RELEASE.model_digest)
     with pytest.raises(Killed):
         mirror(MemorySource(FILES), store, alone)
     store.hook = nothing
@@ -210,7 +210,7 @@ def test_a_state_that_lies_never_makes_a_wrong_file_whole(field: str) -> None:
 
 def test_another_part_size_in_the_document_starts_the_file_over() -> None:
     store, _ = unfinished()
-    other = service("transfer.mode=streamed", "transfer.partSizeMib=2", "transfer.workers=2")
+    other = service("transfer.mode=streamed", "transfer.partSize=2Mi", "transfer.workers=2")
     release = Release(other, RELEASE.model_digest)
     mirror(MemorySource(FILES), store, release)
     assert_whole(store, FILES)
@@ -218,7 +218,7 @@ def test_another_part_size_in_the_document_starts_the_file_over() -> None:
 
 def test_parts_so_large_that_the_file_is_one_leave_no_state() -> None:
     store, _ = unfinished()
-    other = service("transfer.mode=streamed", "transfer.partSizeMib=64", "transfer.workers=2")
+    other = service("transfer.mode=streamed", "transfer.partSize=64Mi", "transfer.workers=2")
     mirror(MemorySource(FILES), store, Release(other, RELEASE.model_digest))
     assert_whole(store, FILES)
 

@@ -20,7 +20,7 @@ from tests.support.memory_ports import Killed, MemorySource, MemoryStore, conten
 from tests.support.samples import DIGEST, SERVICES, service
 
 COUNT = 3
-DOCUMENT = service("transfer.mode=streamed", f"transfer.shards={COUNT}", "transfer.partSizeMib=1", "transfer.workers=1")
+DOCUMENT = service("transfer.mode=streamed", f"transfer.shards={COUNT}", "transfer.partSize=1Mi", "transfer.workers=1")
 SIZES = {"config.json": 700, "empty.txt": 0, **{f"model-{n}.safetensors": n * 3 * MIB + n for n in range(1, 6)}}
 FILES = {path: content(path, size) for path, size in SIZES.items()}
 LISTING = listing_of(FILES)

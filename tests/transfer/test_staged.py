@@ -26,7 +26,7 @@ from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.memory_ports import KillAt, Killed, MemorySource, MemoryStore, content, listing_of, nothing
 from tests.support.samples import service
 
-DOCUMENT = service("transfer.partSizeMib=1", "transfer.workers=2")
+DOCUMENT = service("transfer.partSize=1Mi", "transfer.workers=2")
 SIZES = {
     "config.json": 700,
     "empty.txt": 0,

@@ -69,7 +69,7 @@ def commands(service: ModelService, folder: Path) -> Iterator[str]:
     for name in dict.fromkeys((runs, serving)):
         if name != "default":
             yield f"kubectl create namespace {name}   # unless it exists; it is in no folder, so no delete removes it"
-    if service.store.credentials.kind == "rrsa":
+    if service.store.credentials.role:
         yield f"kubectl label namespace {runs} {RAM_INJECTION}=on"
     yield f"kubectl apply -k {folder / SHARED_FOLDER}   # once for all services of namespace {runs}"
     own_folder = folder / SERVICE_FOLDER / service.name

@@ -14,7 +14,7 @@ from steps.reconcile.retry_policy import RetryPolicy
 TIMEOUT = 10.0  # seconds, for the connection and for each wait for a byte
 RETRIES = RetryPolicy(attempts=4, first_pause=0.5, longest_pause=5.0)
 
-_NEXT = "check the Secret of notify.webhook and that the webhook is up; no other task depends on it"
+_NEXT = "check the Secret of notifications and that the webhook is up; no other task depends on it"
 
 
 class WebhookNotifier:

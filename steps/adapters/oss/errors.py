@@ -168,7 +168,7 @@ _HINTS = {
     "UserDisable": "the Alibaba Cloud account is suspended, most often for an unpaid bill",
     "KmsServiceNotEnabled": "the bucket encrypts with KMS: enable KMS for the account",
     "InvalidObjectName": "OSS allows keys of 1 to 1023 bytes that do not begin with a slash: check store.prefix",
-    "EntityTooSmall": "raise transfer.partSizeMib in the document",
+    "EntityTooSmall": "raise transfer.partSize in the document",
 }
 
 _SAFE_DETAILS = frozenset(("Code", "Message", "RequestId", "HostId", "EC", "Endpoint"))

@@ -8,8 +8,7 @@ from workflows.simulator.core.cluster.controllers.timing import ClusterTiming
 from workflows.simulator.core.cluster.seed import Seed, plant
 from workflows.simulator.core.cluster.store import ClusterStore
 from workflows.simulator.faults.request_faults import RequestFaults
-from workflows.simulator.http.api_server import ApiServer
-from workflows.simulator.http.api_serving import Denied
+from workflows.simulator.http.api_server import ApiServer, Denied
 from workflows.simulator.http.port_forward import Forward
 from workflows.simulator.http.server import LOOPBACK
 from workflows.simulator.runtime import Address, ContainerRuntime

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 from workflows.simulator.core.engine import loaded_model
+from workflows.simulator.core.engine.calls import Caller
 from workflows.simulator.core.engine.flags import UsageError, WorkerFlags, parse_router, parse_worker
-from workflows.simulator.core.engine.kv_transfer import Bootstrap, Topology, bootstrap_handler
 from workflows.simulator.core.engine.router import Router
 from workflows.simulator.core.engine.worker import Identity, Worker
 from workflows.simulator.faults.engine_faults import EngineFaults, EngineTiming
-from workflows.simulator.http.client import Caller
-from workflows.simulator.http.router import metrics_handler, router_handler
-from workflows.simulator.http.server import Handler, LoopbackServer
-from workflows.simulator.http.worker import worker_handler
+from workflows.simulator.http.client import HttpCaller
+from workflows.simulator.http.router import router_app
+from workflows.simulator.http.server import LOOPBACK, App, LoopbackServer
+from workflows.simulator.http.worker import bootstrap_app, worker_app
 from workflows.simulator.runtime import Address, Container, Dial, Exit
 
 ABSENT_IMAGE = "does-not-exist"
@@ -33,7 +33,7 @@ class SglangRuntime:
         """Raises LookupError for an image that cannot be pulled."""
         if ABSENT_IMAGE in container.image:
             raise LookupError(f'failed to pull image "{container.image}": not found')
-        started = EngineContainer(container, Caller(dial), self.faults, self.timing)
+        started = EngineContainer(container, HttpCaller(dial), self.faults, self.timing)
         started.start()
         return started
 
@@ -60,7 +60,7 @@ class EngineContainer:
     def address(self, port: int) -> Address | None:
         with self._lock:
             server = self._servers.get(port)
-            return ("127.0.0.1", server.port) if server else None
+            return (LOOPBACK, server.port) if server else None
 
     def exited(self) -> Exit | None:
         return self._exit
@@ -108,24 +108,17 @@ class EngineContainer:
         identity = Identity(pod, _version(self._container.image))
         worker = Worker(identity, flags, model, self._caller, faults, self._timing, die=self._die)
         self._worker = worker
-        bootstrap = self._listen_for_decode(worker) if flags.mode == "prefill" else None
-        self._listen(flags.port, worker_handler(worker))
-        if bootstrap:
-            bootstrap.register(Topology(flags.tp_size, flags.page_size, flags.kv_cache_dtype, flags.port))
+        if flags.mode == "prefill":
+            self._listen(flags.bootstrap_port, bootstrap_app(worker))
+        self._listen(flags.port, worker_app(worker))
         worker.warm_up()
         self._say("The server is fired up and ready to roll!")
-
-    def _listen_for_decode(self, worker: Worker) -> Bootstrap:
-        bootstrap = Bootstrap(worker.rooms, self._timing.transfer, worker.broken_with, worker.is_silent)
-        self._listen(worker.flags.bootstrap_port, bootstrap_handler(bootstrap))
-        return bootstrap
 
     def run_router(self, words: tuple[str, ...]) -> None:
         """Raises UsageError."""
         flags = parse_router(words)
         router = Router(flags, self._caller)
-        self._listen(flags.port, router_handler(router))
-        self._listen(flags.prometheus_port, metrics_handler(router))
+        self._listen(flags.port, router_app(router))
         self._say(f"[simulated router] listens on {flags.port} for {len(router.workers)} workers")
         router.watch(self._stopped, self._timing.watch)
 
@@ -151,10 +144,10 @@ class EngineContainer:
                 return folder / wanted.relative_to(mount)
         return Path("/nonexistent") / wanted.name
 
-    def _listen(self, port: int, handler: type[Handler]) -> None:
+    def _listen(self, port: int, app: App) -> None:
         with self._lock:
             if not self._stopped.is_set():
-                self._servers[port] = LoopbackServer(handler)
+                self._servers[port] = LoopbackServer(app)
                 self._servers[port].start()
 
     def _say(self, line: str) -> None:

@@ -40,21 +40,12 @@ class Objects:
             rows.execute("INSERT OR IGNORE INTO buckets VALUES (?, ?)", (name, now))
         (self._tree / name).mkdir(exist_ok=True)
 
-    def delete_bucket(self, name: str) -> None:
-        """Forget an empty bucket."""
-        with self._index.transaction() as rows:
-            rows.execute("DELETE FROM buckets WHERE name = ?", (name,))
-        (self._tree / name).rmdir()
-
     def bucket_created(self, name: str) -> float:
         """When the bucket was made, in seconds since 1970. Raises OssError if there is none."""
         row = self._index.one("SELECT created FROM buckets WHERE name = ?", name)
         if row is None:
             raise no_such_bucket(name)
         return float(row[0])
-
-    def buckets(self) -> list[tuple[str, float]]:
-        return [(name, created) for name, created in self._index.all("SELECT name, created FROM buckets ORDER BY name")]
 
     def find(self, bucket: str, key: str) -> ObjectRow | None:
         row = self._index.one(f"SELECT {_COLUMNS} FROM objects WHERE bucket = ? AND key = ?", bucket, key)  # noqa: S608  # constant columns

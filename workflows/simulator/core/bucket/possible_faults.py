@@ -29,7 +29,7 @@ def possible(request: OssRequest) -> frozenset[str]:
     return kinds
 
 
-def answer(kind: str | None, retry_after: int) -> OssError | None:
+def error_of(kind: str, retry_after: int) -> OssError | None:
     """The answer of a fault that is an answer."""
     if kind == request_faults.SERVER_ERROR:
         return OssError(500, "InternalError", "We encountered an internal error. Please try again.")

@@ -136,7 +136,7 @@ class Repositories:
         self._folder = folder
         self._hashes = Hashes(folder / ".hashes.json")
 
-    def repository(self, model_id: str) -> Repository | None:
+    def get(self, model_id: str) -> Repository | None:
         owner, _, name = model_id.partition("/")
         folder = self._folder / owner / name
         if not (NAME.fullmatch(owner) and NAME.fullmatch(name) and folder.is_dir()):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from steps.checks.facts import PlatformFacts
-from steps.checks.findings import Finding, Refusal, Well, Wrong
+from steps.checks.findings import Fail, Finding, Pass, Refusal
 from steps.model import Listing, ModelFile
 from steps.release import Release
 
@@ -41,17 +41,17 @@ def code_of_model(release: Release, facts: PlatformFacts) -> tuple[Finding, ...]
     """Code that is new since the release that serves is approved by its digest in the document."""
     code = facts.code
     if isinstance(code, Refusal):
-        return (Wrong(code.reason, "the files that serve, to compare the code in them"),)
+        return (Fail(code.reason, "the files that serve, to compare the code in them"),)
     if not code.changed:
-        return (Well(code.known or "the code of the model is what serves already"),)
+        return (Pass(code.known or "the code of the model is what serves already"),)
     shown = ", ".join(code.changed[:_MOST_SHOWN])
     more = f" and {len(code.changed) - _MOST_SHOWN} more" if len(code.changed) > _MOST_SHOWN else ""
-    if release.service.model.expected_digest == release.model_digest:
-        return (Well(f"model.expectedDigest approves the code in {shown}{more}"),)
+    if release.service.model.digest == release.model_digest:
+        return (Pass(f"model.digest approves the code in {shown}{more}"),)
     return (
-        Wrong(
+        Fail(
             f"code that is not what serves: {shown}{more}",
-            f"an approval of these files in the document: model.expectedDigest: {release.model_digest}",
+            f"an approval of these files in the document: model.digest: {release.model_digest}",
         ),
     )
 
