@@ -145,7 +145,9 @@ OTHERS = {
 
 
 def table() -> dict[str, tuple[str, str]]:
-    section = (ROOT / "docs" / "transfer-retries.md").read_text(encoding="utf-8").partition("## At the hub")[2]
+    section = (
+        (ROOT / "docs" / "reference" / "transfer-retries.md").read_text(encoding="utf-8").partition("## At the hub")[2]
+    )
     lines = [line for line in section.partition("\n## ")[0].splitlines() if line.startswith("|")][2:]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {failure: (done, end) for failure, done, end in rows}
