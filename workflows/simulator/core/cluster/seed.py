@@ -51,6 +51,8 @@ class Seed:
         for folder in (self.operator.crds, "erdma"):
             for path in sorted((CRDS / folder).glob("*.yaml")):
                 yield yaml.safe_load(path.read_text(encoding="utf-8"))
+        if self.operator.service_prefix:  # of releases since v0.5, which also serve Instance
+            yield _open_definition("Instance")
         for index in range(self.gpu_nodes):
             yield from _gpu_node(f"cn-hangzhou.10.0.0.{11 + index}", index)
         yield from _cpu_node("cn-hangzhou.10.0.0.10")
@@ -99,6 +101,20 @@ def _record(store: ClusterStore, planted: set[str]) -> None:
 def _title(manifest: Mapping[str, Any]) -> str:
     metadata = manifest["metadata"]
     return "/".join((manifest["kind"], metadata.get("namespace", ""), metadata["name"]))
+
+
+def _open_definition(kind: str) -> Manifest:
+    """A kind of the RBG operator whose existence a client asks for, and whose fields no client reads."""
+    plural = f"{kind.lower()}s"
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    names = {"kind": kind, "plural": plural}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.workloads.x-k8s.io"},
+        "spec": {"group": "workloads.x-k8s.io", "scope": "Namespaced", "names": names, "versions": [version]},
+    }
 
 
 def _gpu_node(name: str, index: int) -> Iterator[Manifest]:
