@@ -11,7 +11,7 @@ from steps.reconcile.plan import Plan
 from steps.report.run import Run, TaskResult
 from steps.report.run_end import Account, Failure, RunEnd
 from steps.report_run import Facts, Told, plan, summary
-from tests.support.argo_world import Attempt, nodes
+from tests.support.argo_cluster import Attempt, nodes
 from tests.support.samples import service
 
 SERVICE = service()

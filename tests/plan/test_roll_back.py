@@ -16,7 +16,7 @@ from steps.report.run_end import Account, RunEnd
 from steps.roll_back import Facts, plan, summary, verdict
 from steps.rollout.observation import GroupLook
 from steps.rollout.readiness import signature
-from tests.support.group_world import absent, as_wanted, group_of, live, ready_group
+from tests.support.group_objects import absent, as_wanted, group_of, live, ready_group
 from tests.support.samples import release, service
 
 CURRENT = release(digest="sha256:" + "2" * 64)

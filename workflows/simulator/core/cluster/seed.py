@@ -1,6 +1,6 @@
-"""What a healthy ACK cluster has before anybody deploys a model: nodes, drivers, operators.
+"""The objects of a healthy ACK cluster before the first model: nodes, drivers, operators.
 
-Everything is made once. What a person removes or breaks afterwards stays so, to see what a check says about it.
+Each is made once. An object that a person removes or breaks stays so, for checks to find.
 """
 
 import base64
@@ -24,7 +24,7 @@ ERDMA_NAMESPACE = "ack-erdma-controller"
 _RECORD = ("kube-system", "embedded-cluster")
 _GPUS = 8
 _GPU_NAME = "NVIDIA-H20"
-_GPU_MIB = 97871  # what nvidia-smi shows for 96 GB
+_GPU_MIB = 97871  # as nvidia-smi shows 96 GB
 _ERDMA = 200  # devices of one elastic RDMA interface
 
 
@@ -37,7 +37,7 @@ class Secret:
 
 @dataclass(frozen=True)
 class Seed:
-    """What differs from one rehearsal to another."""
+    """The differences between rehearsals."""
 
     operator: OperatorStyle = V06
     gpu_nodes: int = 3
@@ -64,7 +64,7 @@ class Seed:
 
 
 def plant(store: ClusterStore, seed: Seed) -> None:
-    """Make what was never made before. Safe to be killed in between: what exists already is left alone."""
+    """Make the objects that were never made before. Safe to be killed in between: existing objects stay."""
     planted = _planted(store)
     for manifest in seed.manifests():
         name = _title(manifest)
@@ -104,7 +104,7 @@ def _title(manifest: Mapping[str, Any]) -> str:
 
 
 def _open_definition(kind: str) -> Manifest:
-    """A kind of the RBG operator whose existence a client asks for, and whose fields no client reads."""
+    """A kind of the RBG operator of which clients read the existence, and no field."""
     plural = f"{kind.lower()}s"
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     version = {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}

@@ -1,4 +1,4 @@
-"""Models as plain folders: what a listing says of them, with hashes that are computed once for each content."""
+"""Models as plain folders: the entries of a listing, with hashes that are computed once for each content."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ class Entry:
 
 
 class Hashes:
-    """SHA-256 of files, remembered by size, time and inode, so that listing a large model costs nothing again."""
+    """SHA-256 of files, remembered by size, time and inode, so that a second listing of a large model is cheap."""
 
     def __init__(self, memory: Path) -> None:
         self._memory = memory
@@ -60,7 +60,7 @@ class Hashes:
                     self._new = True
 
     def save(self) -> None:
-        """Remember for the next start what was hashed since the last time."""
+        """Write the hashes since the last time for the next start."""
         with self._lock:
             if self._new:
                 draft = self._memory.with_name(self._memory.name + ".draft")
