@@ -53,13 +53,13 @@ def run(state: Path, *more: str) -> tuple[int, str]:
 def kill_in(state: Path, task: str) -> None:
     """`kill -9` of the run right after the start of a task. From outside, it could come after the end of the run."""
     program = (
-        "import os, signal, sys; from workflows import local; from workflows.__main__ import main\n"
-        "start = local._started\n"
+        "import os, signal, sys; from workflows import rehearsal; from workflows.__main__ import main\n"
+        "start = rehearsal._started\n"
         "def started(run, task, *more):\n"
         "    process = start(run, task, *more)\n"
         f"    if task.name == {task!r}: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return process\n"
-        "local._started = started\n"
+        "rehearsal._started = started\n"
         f"sys.exit(main(['run', 'manifests/services/demo.yaml', '--state={state}']))\n"
     )
     done = subprocess.run(

@@ -21,7 +21,7 @@ def root(tmp_path: Path) -> Path:
     """A folder whose `python -m workflows.simulator` is only a process."""
     package = tmp_path / "root" / "workflows"
     package.mkdir(parents=True)
-    (package / "rehearsal.py").write_text(PROGRAM.format(fields=list(Addresses.__dataclass_fields__)))
+    (package / "simulator.py").write_text(PROGRAM.format(fields=list(Addresses.__dataclass_fields__)))
     return package.parent
 
 
