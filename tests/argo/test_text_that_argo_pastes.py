@@ -29,7 +29,7 @@ from tests.plan.test_objects_pod_failures import crash, pod
 from tests.plan.test_smoke_test import ANSWER, facts, request
 from tests.support.argo_substitution import LONGEST, VERSIONS, SubstitutionError, Version, passes
 from tests.support.fakes import HoldingOne
-from tests.support.group_world import OPERATOR, as_wanted, group_of, live, ready_group
+from tests.support.group_objects import OPERATOR, as_wanted, group_of, live, ready_group
 from tests.support.hubs import MODEL, SHARD
 from tests.support.rendered import LINES, VARIANTS, objects
 from tests.support.samples import DIGEST, SERVICES, release, service

@@ -26,7 +26,7 @@ from steps.ports.oss import AccessKey
 from steps.release import Release
 from steps.wiring import ENVIRONMENT
 from tests.support.api_servers import REAL, Api, Server, config_map, real, until
-from tests.support.argo_world import definition
+from tests.support.argo_cluster import definition
 from tests.support.custom_kinds import custom_kinds
 from tests.support.folders import Identity, built, document, identity
 from tests.support.samples import release

@@ -21,7 +21,7 @@ from steps.release import Release
 from steps.rollout.intent import Intent
 from steps.rollout.lease_holder import WORKFLOW_NAMESPACE, WORKFLOW_UID
 from steps.rollout.writer_lease import GpuLease, Guarded, Writer, WriterLease
-from tests.support.argo_world import argo_world, definition
+from tests.support.argo_cluster import argo_cluster, definition
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.live_cluster import LiveCluster, live_cluster
 from tests.support.samples import release, service
@@ -82,7 +82,7 @@ def take(one: WriterLease) -> None:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    with argo_world(tmp_path) as argo:
+    with argo_cluster(tmp_path) as argo:
         argo.store.create(NAMESPACES, {"metadata": {"name": "elsewhere"}})
         yield World(argo.store, argo.kubeconfig, FakeClock(), argo.faults)
 

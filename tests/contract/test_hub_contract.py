@@ -122,24 +122,6 @@ def test_an_edited_file_is_another_revision_at_once(hub: Hub, folder: Path) -> N
     assert before["Revision"] != after["Revision"]
 
 
-def test_unchanged_files_are_hashed_once_for_all_starts(folder: Path) -> None:
-    with serving(folder) as hub:
-        listed(hub)
-    memory = folder / ".hashes.json"
-    known = json.loads(memory.read_text())
-    memory.write_text(json.dumps({path: [*identity, "f" * 64] for path, (*identity, _) in known.items()}))
-    with serving(folder) as hub:
-        assert {entry["Sha256"] for entry in listed(hub).values()} == {"f" * 64}
-
-
-@pytest.mark.parametrize("left", ["", "{", "[1, 2]", '"text"'])
-def test_a_spoiled_memory_of_hashes_is_only_forgotten(folder: Path, left: str) -> None:
-    folder.mkdir()
-    (folder / ".hashes.json").write_text(left)
-    with serving(folder) as hub:
-        assert len(listed(hub)) == 10
-
-
 def test_a_draft_of_a_model_is_not_served(hub: Hub, folder: Path) -> None:
     (folder / MODEL).rename((folder / MODEL).with_name(".Qwen3-small.draft"))
     answer = get(f"{hub.url}/api/v1/models/slipway/.Qwen3-small.draft/repo/files?Revision=master")

@@ -41,7 +41,7 @@ from steps.roll_out_service import RollOutService
 from steps.rollout.intent import Intent
 from steps.rollout.writer_lease import GpuLease, Guarded, Writer, WriterLease
 from tests.support.api_servers import MERGE, REAL, Api, Server, real, until, with_token
-from tests.support.argo_world import definition
+from tests.support.argo_cluster import definition
 from tests.support.custom_kinds import custom_kinds
 from tests.support.fakes import FakeClock, RecordingReport, stored
 from tests.support.samples import ROOT, release

@@ -41,7 +41,7 @@ from steps.rollout.intent import Intent
 from steps.rollout.observation import WORKLOAD_TYPE
 from steps.rollout.writer_lease import GpuLease, Guarded, Writer, WriterLease
 from steps.smoke_test import SmokeTest
-from tests.support.argo_world import Attempt, definition, nodes
+from tests.support.argo_cluster import Attempt, definition, nodes
 from tests.support.fakes import FakeClock, ListedSource, RecordingReport, stored
 from tests.support.live_cluster import KEY, LiveCluster, live_cluster
 from tests.support.samples import release, wanted

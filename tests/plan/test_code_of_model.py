@@ -17,7 +17,7 @@ from steps.release import Release
 from steps.transfer import manifest
 from steps.transfer.hashing import crc
 from steps.transfer.manifest import ManifestFile
-from tests.support.group_world import group_of, live
+from tests.support.group_objects import group_of, live
 from tests.support.memory_ports import MemorySource, MemoryStore, listing_of
 from tests.support.samples import release
 

@@ -12,7 +12,7 @@ from steps.objects import volume
 from steps.objects.converging import Delete
 from steps.ports.oss import AccessKey
 from steps.reconcile.plan import Plan
-from tests.support.group_world import absent, as_wanted, deleted, live
+from tests.support.group_objects import absent, as_wanted, deleted, live
 from tests.support.samples import release
 
 RELEASE = release()

@@ -7,7 +7,7 @@ import pytest
 from steps.kinds import Manifest
 from steps.objects.pod_status import state
 from steps.rollout.causes import crashed_containers, pod_fault, pod_faults
-from tests.support.group_world import event, group_of, ready_pod
+from tests.support.group_objects import event, group_of, ready_pod
 from tests.support.samples import release
 
 NOT_FOUND = "rpc error: code = NotFound desc = failed to pull image: registry/x:1: not found"

@@ -11,7 +11,7 @@ from steps.kinds import HASH_LABEL, V1ALPHA2, Manifest
 from steps.objects.group_operator import GroupOperator
 from steps.rollout.observation import GroupObservation
 from steps.rollout.readiness import fingerprint, gate, stable
-from tests.support.group_world import OPERATOR, deleted, event, group_of, ready_group
+from tests.support.group_objects import OPERATOR, deleted, event, group_of, ready_group
 from tests.support.samples import release
 
 WANTED = group_of(release())

@@ -9,7 +9,7 @@ from steps.errors import TransientError
 from steps.kinds import Manifest
 from steps.objects import record, services
 from steps.objects.record import Entry, Record
-from tests.support.group_world import group_of, live
+from tests.support.group_objects import group_of, live
 from tests.support.samples import RECORDED, release, service
 
 RECORDS = RECORDED / "records"

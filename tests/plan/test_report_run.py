@@ -12,7 +12,7 @@ from steps.report.argo_nodes import read_run
 from steps.report.run import Run, TaskResult
 from steps.report.run_end import Failure, ObservedRun, RunEnd
 from steps.report_run import OBSERVATIONS_OF_ROLL_BACK, Facts, Notification, plan, summary
-from tests.support.argo_world import Attempt, nodes
+from tests.support.argo_cluster import Attempt, nodes
 from tests.support.samples import service
 
 SERVICE = service()

@@ -12,7 +12,7 @@ from steps.objects.record import Record
 from steps.reconcile.converge import check, converge
 from steps.resolve_model import Facts, Outputs, ResolveModel
 from tests.support.fakes import FakeClock, HoldingOne, ListedSource, RecordingReport
-from tests.support.group_world import live
+from tests.support.group_objects import live
 from tests.support.hubs import MODEL, serving, source_of
 from tests.support.samples import service, wanted
 

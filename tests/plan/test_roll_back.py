@@ -16,7 +16,7 @@ from steps.report.run_end import ObservedRun, RunEnd
 from steps.roll_back import Facts, plan, summary, verdict
 from steps.rollout.observation import GroupObservation
 from steps.rollout.readiness import fingerprint
-from tests.support.group_world import absent, as_wanted, group_of, live, ready_group
+from tests.support.group_objects import absent, as_wanted, group_of, live, ready_group
 from tests.support.samples import release, service
 
 CURRENT = release(digest="sha256:" + "2" * 64)

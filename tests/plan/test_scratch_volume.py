@@ -13,7 +13,7 @@ from steps.reconcile.converge import converge
 from steps.report.run import Run, TaskResult
 from steps.report.run_end import ObservedRun, RunEnd
 from steps.report_run import ReportRun, no_retry_needs_scratch
-from tests.support.argo_world import Attempt, nodes
+from tests.support.argo_cluster import Attempt, nodes
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.samples import service
 

@@ -12,7 +12,7 @@ from steps.report.run import EXIT_TASKS, NOTHING_TO_DO, ROLL_BACK, Run
 from steps.report.run_end import RunEnd, workflow_of
 from steps.report_run import ReportRun
 from tests.support import samples
-from tests.support.argo_world import NAMESPACE, SERVICE, ArgoWorld
+from tests.support.argo_cluster import NAMESPACE, SERVICE, ArgoCluster
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.rendered import sample
 from tests.support.samples import service
@@ -100,7 +100,7 @@ def test_a_task_that_reads_an_output_of_one_that_was_left_out_is_left_out_with_i
     assert (promotion.skipped, promotion.message) == (True, NOTHING_TO_DO)
 
 
-def test_status_says_it_in_the_list_and_of_the_run(world: ArgoWorld, capsys: Any) -> None:
+def test_status_says_it_in_the_list_and_of_the_run(world: ArgoCluster, capsys: Any) -> None:
     add(world, phase="Succeeded", progress="3/3", startedAt="2026-11-22T19:00:00Z", finishedAt="2026-11-22T19:00:31Z")
     assert main(["runs", SERVICE]) == 0
     row = capsys.readouterr().out.splitlines()[1].split()
@@ -113,13 +113,13 @@ def test_status_says_it_in_the_list_and_of_the_run(world: ArgoWorld, capsys: Any
     assert f"| preflight | Skipped | 0s | {NOTHING_TO_DO} |" in markdown(run, 0.0).splitlines()
 
 
-def test_who_follows_it_hears_it_at_the_end(world: ArgoWorld, capsys: Any) -> None:
+def test_who_follows_it_hears_it_at_the_end(world: ArgoCluster, capsys: Any) -> None:
     add(world, phase="Succeeded", startedAt="2026-11-22T19:00:00Z", finishedAt="2026-11-22T19:00:31Z")
     assert main(["runs", "run", "--follow"]) == 0
     assert "run run Succeeded: nothing changed" in capsys.readouterr().out
 
 
-def test_the_exit_handler_tells_it_without_a_word_on_each_task_that_was_left_out(world: ArgoWorld) -> None:
+def test_the_exit_handler_tells_it_without_a_word_on_each_task_that_was_left_out(world: ArgoCluster) -> None:
     add(world, phase="Running")
     people: list[Any] = []
     cluster = connect(world.kubeconfig)
@@ -146,7 +146,7 @@ class _Inbox:
         self._messages.append(message)
 
 
-def add(world: ArgoWorld, **status: Any) -> None:
+def add(world: ArgoCluster, **status: Any) -> None:
     metadata = {"name": "run", "namespace": NAMESPACE, "labels": {"slipway/service": SERVICE}}
     spec = {"workflowTemplateRef": {"name": SERVICE}}
     world.store.create(world.kind("Workflow"), {"metadata": metadata, "spec": spec})

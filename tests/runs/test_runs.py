@@ -12,7 +12,7 @@ from steps.errors import Blocked
 from steps.report.argo_nodes import read_run
 from steps.report.run import Run
 from steps.rollout.writer_lease import Writer, WriterLease
-from tests.support.argo_world import NAMESPACE, SERVICE, ArgoWorld, Attempt, nodes
+from tests.support.argo_cluster import NAMESPACE, SERVICE, ArgoCluster, Attempt, nodes
 from tests.support.fakes import FakeClock
 from workflows.__main__ import main
 from workflows.commands import run as run_commands
@@ -25,7 +25,7 @@ EXIT = {"report-run": (Attempt(recap="1 changed: create message/x"),), "roll-bac
 
 
 def add(
-    world: ArgoWorld, name: str, labels: dict[str, str], more: Mapping[str, Any] | None = None, **status: Any
+    world: ArgoCluster, name: str, labels: dict[str, str], more: Mapping[str, Any] | None = None, **status: Any
 ) -> None:
     metadata = {"name": name, "namespace": NAMESPACE, "labels": labels}
     spec = {"workflowTemplateRef": {"name": SERVICE}, **(more or {})}
@@ -34,7 +34,7 @@ def add(
 
 
 @pytest.fixture
-def busy(world: ArgoWorld) -> ArgoWorld:
+def busy(world: ArgoCluster) -> ArgoCluster:
     """A nightly run in which nothing changed, one of CI that failed, one by hand at work and one of another service."""
     quiet = {"resolve-model": (Attempt(),), "promote-release": (Attempt(outputs={"release": "ab12cd34"}),)}
     add(
@@ -97,7 +97,7 @@ def table(capsys: Any) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("client", ["kubernetes", "argo-server"])
-def test_the_last_runs_of_a_service_are_listed_with_what_they_did(busy: ArgoWorld, client: str, capsys: Any) -> None:
+def test_the_last_runs_of_a_service_are_listed_with_what_they_did(busy: ArgoCluster, client: str, capsys: Any) -> None:
     where = Place(argo_server=busy.argo_server if client == "argo-server" else "")
     clock = FakeClock()
     clock.time = lambda: datetime(2026, 1, 2, 3, 5, 9, tzinfo=UTC).timestamp()  # type: ignore[method-assign]
@@ -112,7 +112,7 @@ def test_the_last_runs_of_a_service_are_listed_with_what_they_did(busy: ArgoWorl
     ]
 
 
-def test_without_a_name_the_runs_of_all_services_are_listed(busy: ArgoWorld, capsys: Any) -> None:
+def test_without_a_name_the_runs_of_all_services_are_listed(busy: ArgoCluster, capsys: Any) -> None:
     assert main(["runs", "--last", "3"]) == 0
     rows = table(capsys)
     assert len(rows) == 4
@@ -120,12 +120,12 @@ def test_without_a_name_the_runs_of_all_services_are_listed(busy: ArgoWorld, cap
     assert {row[0].strip() for row in table(capsys)[1:]} == {"a-nightly", "b-ci", "c-hand", "d-other"}
 
 
-def test_a_document_names_its_service(busy: ArgoWorld, capsys: Any) -> None:
+def test_a_document_names_its_service(busy: ArgoCluster, capsys: Any) -> None:
     assert main(["runs", "manifests/services/qwen3-32b.yaml"]) == 0
     assert len(table(capsys)) == 4
 
 
-def test_one_run_is_shown_with_its_tasks(busy: ArgoWorld, capsys: Any) -> None:
+def test_one_run_is_shown_with_its_tasks(busy: ArgoCluster, capsys: Any) -> None:
     assert main(["runs", "a-nightly"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "run a-nightly Succeeded: nothing changed, 21s",
@@ -137,20 +137,20 @@ def test_one_run_is_shown_with_its_tasks(busy: ArgoWorld, capsys: Any) -> None:
     ]
 
 
-def test_a_run_can_be_followed_later_with_the_same_codes(busy: ArgoWorld, capsys: Any) -> None:
+def test_a_run_can_be_followed_later_with_the_same_codes(busy: ArgoCluster, capsys: Any) -> None:
     assert main(["runs", "a-nightly", "--follow"]) == 0
     assert main(["runs", "b-ci", "--follow"]) == 11
     assert "run b-ci Failed: preflight: no GPU free" in capsys.readouterr().err
 
 
-def test_what_is_neither_a_run_nor_a_service_is_told(busy: ArgoWorld) -> None:
+def test_what_is_neither_a_run_nor_a_service_is_told(busy: ArgoCluster) -> None:
     with pytest.raises(Blocked, match="there is no run of absent in namespace slipway, and no run of that name"):
         runs("absent", Place())
     with pytest.raises(Blocked, match="there is no run absent in namespace slipway"):
         run_commands.runs(Query("absent", follow=True), Place())
 
 
-def test_an_empty_namespace_is_told(world: ArgoWorld) -> None:
+def test_an_empty_namespace_is_told(world: ArgoCluster) -> None:
     for server in ("", world.argo_server):
         with pytest.raises(Blocked, match="there is no run in namespace slipway"):
             runs("", Place(argo_server=server))
@@ -198,7 +198,7 @@ def test_a_recap_in_markdown_lets_no_text_leave_its_cell() -> None:
     assert "| preflight | Failed | 42s | a \\| b &lt;script>\\\\\\| |" in text.splitlines()
 
 
-def test_overrides_are_named_with_their_run_by_the_newest_run_that_succeeded(world: ArgoWorld, capsys: Any) -> None:
+def test_overrides_are_named_with_their_run_by_the_newest_run_that_succeeded(world: ArgoCluster, capsys: Any) -> None:
     def ended(name: str, phase: str, overrides: str) -> None:
         said = {"resolve-model": (Attempt(outputs={"overrides": overrides}),)}
         add(world, name, LABELS, phase=phase, startedAt="2026-01-02T03:00:00Z", nodes=nodes(name, said))
@@ -224,7 +224,7 @@ def test_overrides_that_cannot_be_read_are_none() -> None:
 LOCK = f"slipway/Mutex/slipway-default-{SERVICE}"
 
 
-def message(world: ArgoWorld, name: str, capsys: Any) -> tuple[str, str]:
+def message(world: ArgoCluster, name: str, capsys: Any) -> tuple[str, str]:
     """Phase and message of a run in the table."""
     assert runs(SERVICE, Place(), FakeClock()) == 0
     (row,) = [row for row in table(capsys) if row[0] == name]
@@ -232,7 +232,7 @@ def message(world: ArgoWorld, name: str, capsys: Any) -> tuple[str, str]:
     return cells[2], cells[-1]
 
 
-def test_a_suspended_run_is_called_so_and_says_how_it_goes_on(world: ArgoWorld, capsys: Any) -> None:
+def test_a_suspended_run_is_called_so_and_says_how_it_goes_on(world: ArgoCluster, capsys: Any) -> None:
     """Argo leaves its phase at Running, and its pods go on to their end."""
     at_work = nodes("a", {"resolve-model": (Attempt(),), "download-model": (Attempt("Running"),)})
     add(world, "a", LABELS, {"suspend": True}, phase="Running", nodes=at_work)
@@ -245,7 +245,7 @@ def test_a_suspended_run_is_called_so_and_says_how_it_goes_on(world: ArgoWorld, 
 
 
 @pytest.mark.parametrize("client", ["kubernetes", "argo-server"])
-def test_who_holds_a_lock_is_named_and_also_if_that_run_is_gone(world: ArgoWorld, client: str, capsys: Any) -> None:
+def test_who_holds_a_lock_is_named_and_also_if_that_run_is_gone(world: ArgoCluster, client: str, capsys: Any) -> None:
     where = Place(argo_server=world.argo_server if client == "argo-server" else "")
     waiting = {"mutex": {"waiting": [{"mutex": LOCK, "holder": "slipway/a"}]}}
     add(world, "a", LABELS, phase="Running")
@@ -260,7 +260,7 @@ def test_who_holds_a_lock_is_named_and_also_if_that_run_is_gone(world: ArgoWorld
 
 
 def test_a_run_that_got_its_lock_is_not_queued_although_argo_keeps_it_among_those_that_wait(
-    world: ArgoWorld, capsys: Any
+    world: ArgoCluster, capsys: Any
 ) -> None:
     """LockAcquired of Argo 3.5.15 adds to `holding` and leaves `waiting` as it is."""
     both = {"waiting": [{"mutex": LOCK, "holder": "slipway/gone"}], "holding": [{"mutex": LOCK, "holder": "a"}]}
@@ -269,7 +269,7 @@ def test_a_run_that_got_its_lock_is_not_queued_although_argo_keeps_it_among_thos
     assert message(world, "a", capsys) == ("Running", "0 tasks done; resolve-model Running")
 
 
-def test_a_queued_run_that_is_to_stop_says_that_it_still_waits(world: ArgoWorld, capsys: Any) -> None:
+def test_a_queued_run_that_is_to_stop_says_that_it_still_waits(world: ArgoCluster, capsys: Any) -> None:
     waiting = {"mutex": {"waiting": [{"mutex": LOCK, "holder": "slipway/a"}]}}
     add(world, "a", LABELS, phase="Running")
     add(world, "b", LABELS, {"shutdown": "Stop"}, phase="Pending", synchronization=waiting)
@@ -290,14 +290,14 @@ REST = "its exit handler did not run. Next: submit a new run, which cleans up, o
     ],
 )
 def test_a_run_whose_exit_handler_did_not_run_says_who_cleans_up(
-    world: ArgoWorld, spec: dict[str, str], phase: str, tasks: Any, why: str, capsys: Any
+    world: ArgoCluster, spec: dict[str, str], phase: str, tasks: Any, why: str, capsys: Any
 ) -> None:
     add(world, "a", LABELS, spec, phase=phase, nodes=nodes("a", tasks, root="Failed"))
     found = message(world, "a", capsys)[1]
     assert found.startswith(f"{why}: {REST}") if why else REST not in found
 
 
-def test_a_run_that_was_deleted_while_it_changed_the_service_is_named(world: ArgoWorld, capsys: Any) -> None:
+def test_a_run_that_was_deleted_while_it_changed_the_service_is_named(world: ArgoCluster, capsys: Any) -> None:
     template = world.apply_template()
     service = parse(document_of(template), "the document")
     add(world, "a", LABELS, phase="Succeeded")

@@ -14,7 +14,7 @@ import pytest
 from steps.adapters.kubernetes import cluster as kubernetes_cluster
 from steps.errors import Blocked, DeadlineExceeded, DocumentError, TransientError
 from steps.reconcile.retry_policy import RetryPolicy
-from tests.support.argo_world import NAMESPACE, SERVICE, TOKEN, ArgoWorld, Attempt, nodes
+from tests.support.argo_cluster import NAMESPACE, SERVICE, TOKEN, ArgoCluster, Attempt, nodes
 from tests.support.fakes import FakeClock
 from tests.support.samples import ROOT, SERVICES
 from workflows.__main__ import main
@@ -27,7 +27,7 @@ CLIENTS = ("kubernetes", "argo-server", "event")
 QUIET = Start(SERVICE, run_id="1")
 
 
-def place(world: ArgoWorld, client: str) -> Place:
+def place(world: ArgoCluster, client: str) -> Place:
     return Place(argo_server=world.argo_server if client != "kubernetes" else "", event=client == "event")
 
 
@@ -37,7 +37,7 @@ def scripted(*moves: Callable[[], Any]) -> FakeClock:
     return FakeClock(lambda _: left.pop(0)() if left else None)
 
 
-def done(world: ArgoWorld, recap: str = "nothing changed, 2 as wanted", **outputs: str) -> None:
+def done(world: ArgoCluster, recap: str = "nothing changed, 2 as wanted", **outputs: str) -> None:
     name = world.only_run()["metadata"]["name"]
     line = {"resolve-model": (Attempt(),), "promote-release": (Attempt(recap=recap, outputs=outputs),)}
     finish = {"roll-back": (), "report-run": (Attempt(recap="1 changed: create message/x"),)}
@@ -51,7 +51,7 @@ def done(world: ArgoWorld, recap: str = "nothing changed, 2 as wanted", **output
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_run_that_succeeds_is_zero_and_its_tasks_are_told(world: ArgoWorld, client: str, capsys: Any) -> None:
+def test_a_run_that_succeeds_is_zero_and_its_tasks_are_told(world: ArgoCluster, client: str, capsys: Any) -> None:
     world.apply_template()
     clock = scripted(lambda: done(world, recap="1 changed: update Service/default/sglang-pd", release="ab12cd34"))
     assert run_commands.submit(QUIET, place(world, client), clock) == 0
@@ -71,7 +71,7 @@ def test_a_run_that_succeeds_is_zero_and_its_tasks_are_told(world: ArgoWorld, cl
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_every_parameter_is_passed_so_that_a_retry_forgets_none(world: ArgoWorld, client: str) -> None:
+def test_every_parameter_is_passed_so_that_a_retry_forgets_none(world: ArgoCluster, client: str) -> None:
     template = world.apply_template()
     start = replace(
         QUIET, parameters=("image=a/b:0.5.24", "prefill-replicas=3"), wait=False, reason="image 1", trigger="ci"
@@ -93,7 +93,7 @@ def test_every_parameter_is_passed_so_that_a_retry_forgets_none(world: ArgoWorld
 @pytest.mark.parametrize("says_try_again", [False, True])
 @pytest.mark.parametrize("client", CLIENTS)
 def test_asking_twice_with_one_id_starts_one_run(
-    world: ArgoWorld, client: str, says_try_again: bool, capsys: Any
+    world: ArgoCluster, client: str, says_try_again: bool, capsys: Any
 ) -> None:
     world.apply_template()
     world.says_try_again = says_try_again
@@ -103,7 +103,7 @@ def test_asking_twice_with_one_id_starts_one_run(
     assert "run qwen3-32b-1 exists already; no run was started" in capsys.readouterr().out
 
 
-def test_a_run_whose_start_was_not_heard_is_started_once(world: ArgoWorld) -> None:
+def test_a_run_whose_start_was_not_heard_is_started_once(world: ArgoCluster) -> None:
     world.apply_template()
     world.faults.plan("POST /apis/argoproj.io", request_faults.LOST_ANSWER)
     assert run_commands.submit(replace(QUIET, run_id="", wait=False), Place()) == 0
@@ -127,7 +127,7 @@ WRONG = [
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize(("override", "says"), WRONG)
 def test_a_wrong_override_is_refused_before_anything_is_created(
-    world: ArgoWorld, client: str, override: str, says: str
+    world: ArgoCluster, client: str, override: str, says: str
 ) -> None:
     world.apply_template()
     with pytest.raises(DocumentError) as refused:
@@ -143,7 +143,7 @@ def test_a_wrong_override_is_refused_before_anything_is_created(
         (replace(QUIET, target=str(SERVICES / "qwen3-32b.yaml"), parameters=("image=",)), ""),
     ],
 )
-def test_words_that_become_names_and_titles_are_checked(world: ArgoWorld, start: Start, says: str) -> None:
+def test_words_that_become_names_and_titles_are_checked(world: ArgoCluster, start: Start, says: str) -> None:
     world.apply_template()
     if not says:
         assert run_commands.submit(replace(start, wait=False), Place()) == 0
@@ -155,7 +155,7 @@ def test_words_that_become_names_and_titles_are_checked(world: ArgoWorld, start:
 
 
 def test_a_file_that_is_not_what_the_cluster_runs_is_refused_with_what_differs(
-    world: ArgoWorld, tmp_path: Path
+    world: ArgoCluster, tmp_path: Path
 ) -> None:
     world.apply_template()
     text = (SERVICES / "qwen3-32b.yaml").read_text(encoding="utf-8")
@@ -169,19 +169,19 @@ def test_a_file_that_is_not_what_the_cluster_runs_is_refused_with_what_differs(
     assert world.runs() == []
 
 
-def test_a_template_that_slipway_did_not_render_is_refused(world: ArgoWorld) -> None:
+def test_a_template_that_slipway_did_not_render_is_refused(world: ArgoCluster) -> None:
     world.apply_template(arguments={})
     with pytest.raises(DocumentError, match="no parameter 'service' with a document"):
         run_commands.submit(QUIET, Place())
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_an_absent_template_is_named(world: ArgoWorld, client: str) -> None:
+def test_an_absent_template_is_named(world: ArgoCluster, client: str) -> None:
     with pytest.raises(Blocked, match="there is no WorkflowTemplate qwen3-32b in namespace slipway"):
         run_commands.submit(QUIET, place(world, client))
 
 
-def test_a_queued_run_says_what_it_waits_for(world: ArgoWorld, capsys: Any) -> None:
+def test_a_queued_run_says_what_it_waits_for(world: ArgoCluster, capsys: Any) -> None:
     world.apply_template()
     # The words and the status of Argo 3.5. workflow/sync/semaphore.go, workflow_types.go (MutexHolding)
     queued: dict[str, Any] = {
@@ -201,7 +201,7 @@ def test_a_queued_run_says_what_it_waits_for(world: ArgoWorld, capsys: Any) -> N
     assert lines[1:] == [said + gone]  # Argo wrote the name down before that run was deleted
 
 
-def test_progress_is_told_task_by_task_with_why_a_pod_does_not_start(world: ArgoWorld, capsys: Any) -> None:
+def test_progress_is_told_task_by_task_with_why_a_pod_does_not_start(world: ArgoCluster, capsys: Any) -> None:
     world.apply_template()
     ok, name = (Attempt(),), "qwen3-32b-1"
 
@@ -224,7 +224,7 @@ def test_progress_is_told_task_by_task_with_why_a_pod_does_not_start(world: Argo
     ]
 
 
-def failed(world: ArgoWorld, phase: str = "Failed") -> None:
+def failed(world: ArgoCluster, phase: str = "Failed") -> None:
     name = world.only_run()["metadata"]["name"]
     tasks = {
         "resolve-model": (Attempt(),),
@@ -239,7 +239,7 @@ def failed(world: ArgoWorld, phase: str = "Failed") -> None:
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("phase", ["Failed", "Error"])
 def test_a_run_that_fails_is_eleven_with_what_its_last_attempt_said(
-    world: ArgoWorld, client: str, phase: str, capsys: Any, tmp_path: Path
+    world: ArgoCluster, client: str, phase: str, capsys: Any, tmp_path: Path
 ) -> None:
     world.apply_template()
     recap = tmp_path / "out" / "recap.md"
@@ -258,14 +258,14 @@ def test_a_run_that_fails_is_eleven_with_what_its_last_attempt_said(
     assert "| preflight | Failed | 42s | 2 attempts; 1 fault: GPU01 Free \\| GPUs: found 0 |" in recap.read_text()
 
 
-def test_a_run_without_any_failed_task_says_what_argo_says(world: ArgoWorld) -> None:
+def test_a_run_without_any_failed_task_says_what_argo_says(world: ArgoCluster) -> None:
     world.apply_template()
     clock = scripted(lambda: world.tell(phase="Error", message="invalid spec: templates.line …"))
     with pytest.raises(Blocked, match=r"run qwen3-32b-1 Error: invalid spec: templates\.line"):
         run_commands.submit(QUIET, Place(), clock)
 
 
-def test_giving_up_is_thirteen_and_leaves_the_run_alone(world: ArgoWorld) -> None:
+def test_giving_up_is_thirteen_and_leaves_the_run_alone(world: ArgoCluster) -> None:
     world.apply_template()
     with pytest.raises(DeadlineExceeded) as late:
         run_commands.submit(replace(QUIET, minutes=1.0), Place(), FakeClock())
@@ -275,7 +275,7 @@ def test_giving_up_is_thirteen_and_leaves_the_run_alone(world: ArgoWorld) -> Non
     assert len(world.runs()) == 1
 
 
-def test_a_run_is_followed_twice_as_long_as_its_template_lets_it_take(world: ArgoWorld) -> None:
+def test_a_run_is_followed_twice_as_long_as_its_template_lets_it_take(world: ArgoCluster) -> None:
     world.apply_template(activeDeadlineSeconds=600)
     clock = FakeClock()
     start = clock.now()
@@ -286,7 +286,7 @@ def test_a_run_is_followed_twice_as_long_as_its_template_lets_it_take(world: Arg
 
 @pytest.mark.parametrize("client", ["kubernetes", "argo-server"])
 def test_a_server_that_restarts_while_a_run_is_followed_is_waited_for(
-    world: ArgoWorld, client: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    world: ArgoCluster, client: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(kubernetes_cluster, "RETRIES", RetryPolicy(attempts=1))
     world.apply_template()
@@ -302,7 +302,7 @@ def test_a_server_that_restarts_while_a_run_is_followed_is_waited_for(
     assert told == (client == "kubernetes")
 
 
-def test_minutes_of_silence_are_seventy_five(world: ArgoWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_minutes_of_silence_are_seventy_five(world: ArgoCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubernetes_cluster, "RETRIES", RetryPolicy(attempts=1))
     world.apply_template()
     clock = scripted(lambda: world.faults.plan("/workflows/qwen3-32b-1", request_faults.UNAVAILABLE, 1000))
@@ -313,14 +313,14 @@ def test_minutes_of_silence_are_seventy_five(world: ArgoWorld, monkeypatch: pyte
     assert follow.NO_ANSWER_SECONDS <= clock.now() - start < follow.NO_ANSWER_SECONDS + 20
 
 
-def test_a_run_that_is_deleted_is_no_longer_waited_for(world: ArgoWorld) -> None:
+def test_a_run_that_is_deleted_is_no_longer_waited_for(world: ArgoCluster) -> None:
     world.apply_template()
     with pytest.raises(Blocked, match="run qwen3-32b-1 was deleted while it was followed"):
         run_commands.submit(QUIET, Place(), scripted(world.delete_run))
 
 
 def test_a_payload_that_the_binding_refuses_is_told_at_once_with_key_and_value(
-    world: ArgoWorld, monkeypatch: pytest.MonkeyPatch
+    world: ArgoCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.apply_template()
     monkeypatch.setattr("workflows.runs.clients._payload", lambda _submission: {"model-revision": 1.10})
@@ -331,7 +331,7 @@ def test_a_payload_that_the_binding_refuses_is_told_at_once_with_key_and_value(
     assert world.runs() == []
 
 
-def test_an_event_that_no_binding_takes_is_told_after_a_minute(world: ArgoWorld) -> None:
+def test_an_event_that_no_binding_takes_is_told_after_a_minute(world: ArgoCluster) -> None:
     world.apply_template()
     world.has_binding = False
     clock = FakeClock()
@@ -341,7 +341,7 @@ def test_an_event_that_no_binding_takes_is_told_after_a_minute(world: ArgoWorld)
     assert 60 <= clock.now() - start < 70
 
 
-def test_a_reason_is_cleaned_and_never_keeps_a_run_from_starting(world: ArgoWorld) -> None:
+def test_a_reason_is_cleaned_and_never_keeps_a_run_from_starting(world: ArgoCluster) -> None:
     world.apply_template()
     assert run_commands.submit(replace(QUIET, wait=False, reason="{{=x}} caf\u00e9"), Place()) == 0
     (run,) = world.runs()
@@ -353,7 +353,7 @@ def test_a_reason_is_cleaned_and_never_keeps_a_run_from_starting(world: ArgoWorl
     ("token", "works"), [("dummy-token", True), ("Bearer dummy-token", True), ("other", False), ("", False)]
 )
 def test_the_token_is_taken_with_and_without_its_scheme(
-    world: ArgoWorld, monkeypatch: pytest.MonkeyPatch, token: str, works: bool
+    world: ArgoCluster, monkeypatch: pytest.MonkeyPatch, token: str, works: bool
 ) -> None:
     world.apply_template()
     monkeypatch.setitem(run_commands.ENVIRONMENT, "ARGO_TOKEN", token)
@@ -367,12 +367,12 @@ def test_the_token_is_taken_with_and_without_its_scheme(
 @pytest.mark.parametrize(
     ("address", "error"), [("http://127.0.0.1:9", TransientError), ("ftp://argo:2746", Blocked), ("https://", Blocked)]
 )
-def test_an_argo_server_that_is_not_there_is_told(world: ArgoWorld, address: str, error: type[Exception]) -> None:
+def test_an_argo_server_that_is_not_there_is_told(world: ArgoCluster, address: str, error: type[Exception]) -> None:
     with pytest.raises(error, match="Argo Server"):
         run_commands.submit(QUIET, Place(argo_server=address))
 
 
-def test_an_event_needs_an_argo_server(world: ArgoWorld) -> None:
+def test_an_event_needs_an_argo_server(world: ArgoCluster) -> None:
     with pytest.raises(Blocked, match="events need an Argo Server"):
         run_commands.submit(QUIET, Place(event=True))
 
@@ -399,7 +399,7 @@ def test_argo_server_is_named_as_for_argos_own_command_line(
 
 @pytest.mark.parametrize("token", [TOKEN, f"Bearer {TOKEN}"])
 def test_the_environment_of_argos_command_line_leads_to_argo_server(
-    world: ArgoWorld, token: str, monkeypatch: pytest.MonkeyPatch
+    world: ArgoCluster, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {"ARGO_SERVER": world.argo_server.removeprefix("http://"), "ARGO_SECURE": "false", "ARGO_TOKEN": token}
     monkeypatch.setattr(run_commands, "ENVIRONMENT", {**run_commands.ENVIRONMENT, **found})
@@ -411,7 +411,7 @@ def test_the_environment_of_argos_command_line_leads_to_argo_server(
     assert world.requests == []
 
 
-def test_the_command_line_says_it_on_stderr_with_the_code(world: ArgoWorld, capsys: Any) -> None:
+def test_the_command_line_says_it_on_stderr_with_the_code(world: ArgoCluster, capsys: Any) -> None:
     assert main(["submit", SERVICE]) == 11
     assert "there is no WorkflowTemplate qwen3-32b" in capsys.readouterr().err
     world.apply_template()
@@ -421,7 +421,7 @@ def test_the_command_line_says_it_on_stderr_with_the_code(world: ArgoWorld, caps
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_ends_the_following_and_not_the_run(world: ArgoWorld, number: int) -> None:
+def test_ctrl_c_ends_the_following_and_not_the_run(world: ArgoCluster, number: int) -> None:
     world.apply_template()
     words = [sys.executable, "-m", "workflows", "submit", SERVICE, "--run-id=1"]
     environment = {"KUBECONFIG": str(world.kubeconfig), "PATH": "/usr/bin:/bin"}
@@ -442,7 +442,7 @@ def test_ctrl_c_ends_the_following_and_not_the_run(world: ArgoWorld, number: int
 
 @pytest.mark.parametrize("command", [["submit", SERVICE, "--run-id=1"], ["runs"], ["--help"], ["schema"]])
 def test_a_reader_that_goes_away_ends_the_command_without_a_word_and_not_the_run(
-    world: ArgoWorld, command: list[str]
+    world: ArgoCluster, command: list[str]
 ) -> None:
     """`submit … | head -1`, with the code of every program that SIGPIPE ends."""
     world.apply_template()

@@ -103,14 +103,14 @@ class ToyCluster:
         self.runtime = ToyRuntime()
         seed = Seed(operator, gpu_nodes, ("slipway",), (Secret("default", "oss-key", ACCESS_KEY),))
         plant(self.store, seed)
-        self.plane = ControlPlane(self.store, self.runtime, self.buckets, folder / "pods", timing, operator)
+        self.control_plane = ControlPlane(self.store, self.runtime, self.buckets, folder / "pods", timing, operator)
 
     def __enter__(self) -> Self:
-        self.plane.start()
+        self.control_plane.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.plane.stop()
+        self.control_plane.stop()
         self.store.close()
 
     def kind(self, api_version: str, kind: str) -> Resource:
@@ -139,12 +139,12 @@ class ToyCluster:
 
     def until(self, holds: Callable[[], Any], what: str = "") -> Any:
         """Wait for changes until `holds` gives something true, and return that."""
-        bell = self.store.subscribe()
+        wake_up = self.store.subscribe()
         deadline = time.monotonic() + PATIENCE
         while not (found := holds()):
             left = deadline - time.monotonic()
             assert left > 0, f"not within {PATIENCE} s: {what or holds}"
-            bell.wait(min(left, 0.2))
+            wake_up.wait(min(left, 0.2))
         return found
 
     def volume(self, *, bucket: str = "toys", path: str = "/models/toy", name: str = "llm-model") -> None:

@@ -79,7 +79,7 @@ def serve(service: ModelService, state: Path, port: int, host: str = LOOPBACK) -
 
 
 def _seed(service: ModelService) -> Seed:
-    """What the document expects to find in a cluster: its namespaces, and the access key in its Secret."""
+    """The objects that the document expects in a cluster: its namespaces, and the access key in its Secret."""
     namespace, credentials = service.workflow.namespace, service.store.credentials
     data = {"akId": ACCESS_KEY.id, "akSecret": ACCESS_KEY.secret}
     secrets = (Secret(namespace, credentials.secret, data),) if credentials.secret else ()

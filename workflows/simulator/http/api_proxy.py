@@ -14,7 +14,7 @@ from workflows.simulator.http.server import target_of
 from workflows.simulator.runtime import Address
 
 ProxyTarget = Callable[[str, str, str, int], Address | None]
-"""("pods" or "services", namespace, name, port) -> real address; None while nothing listens."""
+"""("pods" or "services", namespace, name, port) -> real address; None while the port is closed."""
 
 ANSWER_SECONDS = 600.0  # silence of the pod
 BLOCK = 1 << 16

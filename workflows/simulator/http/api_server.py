@@ -339,7 +339,7 @@ def _container(pod: Manifest, name: str) -> str:
 
 
 def _streamed(lines: Iterable[Mapping[str, Any] | None], connection: socket.socket) -> Iterator[bytes]:
-    """One JSON object a line; ends early if the client closes its connection while nothing changes."""
+    """One JSON object a line; ends early if the client closes its connection while no object changes."""
     yield b""  # the headers leave before the first change
     for line in lines:
         if line is not None:

@@ -80,7 +80,7 @@ class Hub:
     """Gateway and CDN on two ports, as they are two hosts in the real service.
 
     `private` maps models to the token that may read them. `link_seconds` is the life of a link. A client that names its
-    region gets an internal link, which behaves as `internal_link` says. `rate` limits one connection to the CDN, in
+    region gets an internal link, which behaves as `internal_link` names. `rate` limits one connection to the CDN, in
     bytes a second; 0 is no limit.
     """
 

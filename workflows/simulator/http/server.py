@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -62,7 +63,7 @@ class _Connection(WSGIRequestHandler):
     server: "_Threads"
 
     def run_wsgi(self) -> None:
-        request = Request(self.make_environ())
+        request = Request(self.make_environ(), populate_request=False)  # which would make a cycle with its socket
         try:
             try:
                 response = self.server.service(request)
@@ -76,6 +77,12 @@ class _Connection(WSGIRequestHandler):
             self.close_connection = True
             if isinstance(end, HangUp) and end.reset:
                 self._reset()
+
+    def finish(self) -> None:
+        """Close both streams, also of a client that closed its connection before the last byte was written."""
+        with suppress(OSError):
+            super().finish()
+        self.rfile.close()
 
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002  # the signature of Werkzeug
         """The output of a rehearsal belongs to the steps."""

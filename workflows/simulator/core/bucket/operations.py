@@ -1,4 +1,4 @@
-"""Which operation a request asks for, and what a key must be allowed to do it."""
+"""The operation of a request, and the RAM action that it needs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which faults can hit which request, and what the bucket does about each."""
+"""The faults that a request can meet, and the errors of those that are a response."""
 
 from typing import Final
 

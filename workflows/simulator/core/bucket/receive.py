@@ -24,7 +24,7 @@ class Received:
 
     @property
     def etag(self) -> str:
-        """As OSS writes it: the MD5 in upper case. Without one, sixteen bytes that are as good to tell bytes apart."""
+        """As OSS writes it: the MD5 in upper case. Without one, sixteen bytes that distinguish contents as well."""
         content = self.md5 or self.crc64.to_bytes(8, "big") + self.size.to_bytes(8, "big")
         return content.hex().upper()
 

@@ -24,7 +24,7 @@ _V4_SCOPE_PARTS = 4  # date, region, product, aliyun_v4_request
 
 @dataclass(frozen=True)
 class _Claim:
-    """What a request says about itself."""
+    """The key and signature that a request names."""
 
     key_id: str
     signature: str
@@ -34,7 +34,7 @@ class _Claim:
 @dataclass(frozen=True)
 class _Signed:
     signature: str
-    details: dict[str, str]  # what OSS shows of its own calculation when the signature is another
+    details: dict[str, str]  # shown by OSS when the signatures differ
 
 
 def verify(request: OssRequest, keys: KeyRing, now: float, region: str = "") -> str:

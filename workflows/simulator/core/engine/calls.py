@@ -13,7 +13,7 @@ class UnreachableError(Exception):
 
 @dataclass(frozen=True)
 class HttpAnswer:
-    """A response whose body is read block by block, or as a whole."""
+    """A response with a body to read block by block, or as a whole."""
 
     status: int
     content_type: str

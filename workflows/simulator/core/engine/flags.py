@@ -63,7 +63,7 @@ class RouterFlags:
 
 
 def parse_worker(words: Sequence[str]) -> WorkerFlags:
-    """Raises UsageError for what 0.5.23 does not take, such as the removed --disaggregation-decode-tp."""
+    """Raises UsageError for flags that 0.5.23 lacks, such as the removed --disaggregation-decode-tp."""
     found = _worker_parser().parse_args(words)
     tcp = found.disaggregation_transfer_backend == "mooncake_tcp"
     return WorkerFlags(

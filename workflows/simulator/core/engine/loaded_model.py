@@ -44,7 +44,7 @@ class LoadedModel:
 
 
 def load(folder: Path, name: str) -> LoadedModel:
-    """Read config, tokenizer and weights; `name` is the path that the engine was told.
+    """Read config, tokenizer and weights; `name` is the path of the command line.
 
     Raises ModelLoadError.
     """

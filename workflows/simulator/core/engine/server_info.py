@@ -1,4 +1,4 @@
-"""What a worker reports about itself: the fields that a client reads, in the shapes of SGLang 0.5.23."""
+"""Facts that a worker reports about itself: the fields that clients read, in the shapes of SGLang 0.5.23."""
 
 from typing import Any
 

@@ -134,7 +134,7 @@ def _outputs(attempt: Attempt) -> dict[str, Any]:
 
 
 @dataclass
-class ArgoWorld:
+class ArgoCluster:
     """What is on the cluster."""
 
     store: ClusterStore
@@ -176,14 +176,14 @@ class ArgoWorld:
 
 
 @contextmanager
-def argo_world(folder: Path) -> Iterator[ArgoWorld]:
+def argo_cluster(folder: Path) -> Iterator[ArgoCluster]:
     store, faults = ClusterStore(), RequestFaults()
     for kind in KINDS:
         store.create(CUSTOM_RESOURCE_DEFINITIONS, definition(kind))
     store.create(NAMESPACES, {"metadata": {"name": NAMESPACE}})
     api = ApiServer(store, faults=faults)
     api.write_kubeconfig(folder / "kubeconfig")
-    world = ArgoWorld(store, folder / "kubeconfig", faults)
+    world = ArgoCluster(store, folder / "kubeconfig", faults)
     server = LoopbackServer(ArgoServer(world).serve)
     world.argo_server = server.url
     api.start()
@@ -210,7 +210,7 @@ class ArgoServer:
     https://github.com/argoproj/argo-workflows/blob/v3.5.13/api/openapi-spec/swagger.json
     """
 
-    def __init__(self, world: ArgoWorld) -> None:
+    def __init__(self, world: ArgoCluster) -> None:
         self.world = world
 
     def serve(self, request: Request) -> Response:
