@@ -111,7 +111,10 @@ def test_a_run_whose_start_was_not_heard_is_started_once(world: ArgoWorld) -> No
 WRONG = [
     ("image={{workflow.name}}", "image: found '{{workflow.name}}', allowed is: Engine image"),
     ("prefill-replicas=many", "prefill-replicas: found 'many', allowed is: Number of prefill workers, 1 to 64"),
-    ("prefill-replicas=65", "serving.prefill.replicas: found 65, allowed is: input should be less than or equal to 64"),
+    (
+        "prefill-replicas=65",
+        "serving.prefill.replicas (override of serving.prefill.replicas): found 65, allowed is: at most 64",
+    ),
     ("strategy=Fast", "strategy: found 'Fast', allowed is: BlueGreen or Recreate"),
     ("service=x", "service: no parameter that a run may override; allowed are: model-revision (model.revision), "),
     ("transfer.mode=streamed", "transfer.mode: no parameter that a run may override"),
