@@ -15,8 +15,8 @@ from steps.document.schema import ModelService
 from steps.kinds import RELEASE_LABEL, SERVICE_LABEL
 from steps.model import ModelDigest
 
-# Counts the changes to how a release is rendered, and to the defaults of what makes one: another rendering is another
-# release, never an edit of a live one.
+# Version of the rendering of a release, and of the defaults of its fields: another rendering is another release, never
+# an edit of a live one.
 RENDERING = 1
 GPU_LEASE = "slipway-gpus"  # in the namespace of the workflow: one run at a time takes GPUs, whichever its service
 VOLUME_PREFIX = "llm-model"  # of the names of PV and PVC
@@ -46,7 +46,7 @@ class Release:
 
     @property
     def volume_attributes(self) -> dict[str, str]:
-        """What the CSI driver is told; PV and PVC are named by it."""
+        """Attributes for the CSI driver; PV and PVC are named by them."""
         service = self.service
         attributes = {
             "bucket": service.store.bucket,
@@ -73,7 +73,7 @@ class Release:
 
     @property
     def id(self) -> str:
-        """Eight hex digits: which model bytes run with which flags. A prefill never feeds a decode of another id."""
+        """Eight hex digits: model bytes and flags of the workers. A prefill never feeds a decode of another id."""
         content = {
             "model": self.model_digest,
             "volume": self.volume_name,
@@ -98,7 +98,7 @@ class Release:
 
 
 def record_name(service: ModelService) -> str:
-    """ConfigMap that says which release takes the traffic and how it looked when it was proved."""
+    """ConfigMap with the release that takes the traffic, as it was proved."""
     return f"{service.name}-release"
 
 
@@ -108,7 +108,7 @@ def volume_secret_name(service: ModelService) -> str:
 
 
 def writer_lease_name(service: ModelService) -> str:
-    """Lease that says which run may change the service now."""
+    """Lease of the run that may change the service now."""
     return f"{service.name}-writer"
 
 
@@ -117,7 +117,7 @@ _NO_RELEASE: Mapping[str, Any] = {role: {"replicas"} for role in _ROLES}
 
 
 def _decisions(service: ModelService) -> dict[str, Any]:
-    """What `serving` says beyond its defaults; a path or a name that is derived counts as if the document had it.
+    """Fields of `serving` beyond their defaults; a path or a name that is derived counts as if the document had it.
 
     A field that a later Slipway adds is at its default in every document of today, so it renames no release.
     """

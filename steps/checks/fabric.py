@@ -18,7 +18,7 @@ ERDMA_CONTROLLER = "alibabacloud-erdma-controller"
 
 def erdma_controller(release: Release, facts: PlatformFacts) -> tuple[Finding, ...]:
     if release.service.serving.fabric != "erdma":
-        return (Pass("the document asks for TCP, no eRDMA is needed"),)
+        return (Pass("the document has TCP, no eRDMA is needed"),)
     return deployment_available(ERDMA_CONTROLLER, facts.deployments)
 
 
@@ -43,7 +43,7 @@ def erdma_devices(release: Release, facts: PlatformFacts) -> tuple[Finding, ...]
 
 
 def healthy_nodes(release: Release, facts: PlatformFacts) -> frozenset[str] | None:
-    """Names of the GPU nodes whose fabric is healthy; None where that does not matter or cannot be told."""
+    """Names of the GPU nodes whose fabric is healthy; None where the fabric is not needed or not known."""
     if release.service.serving.fabric != "erdma":
         return None
     if isinstance(facts.nodes, Refusal) or facts.erdma_devices is None or isinstance(facts.erdma_devices, Refusal):

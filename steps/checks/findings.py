@@ -1,4 +1,4 @@
-"""What a check says: all is well, not yet, or what was found and what is needed."""
+"""Result of a check: pass, pending, or fail with the value found and the value needed."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Pending:
-    """Somebody else is still working on it."""
+    """A controller still works on it."""
 
     text: str
 

@@ -23,7 +23,7 @@ _MOST_NAMED = 5  # nodes of one obstacle in a message
 
 @dataclass(frozen=True)
 class FreeCapacity:
-    """What a GPU node has left, and for which roles."""
+    """Free resources of a GPU node, and the roles that may use them."""
 
     node: str
     free: Mapping[str, float]  # resource -> amount that no pod has requested
@@ -84,7 +84,7 @@ def gpu_memory(release: Release, facts: PlatformFacts) -> tuple[Finding, ...]:
 
 
 def free_capacities(release: Release, facts: PlatformFacts) -> tuple[FreeCapacity, ...] | Refusal:
-    """Of the GPU nodes that may run workers, once this rollout has stopped what it replaces."""
+    """Of the GPU nodes that may run workers, without the pods that this rollout stops first."""
     if isinstance(facts.nodes, Refusal):
         return facts.nodes
     if isinstance(facts.pods, Refusal):

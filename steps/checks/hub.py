@@ -1,7 +1,7 @@
-"""Is there code in a refreshed model that nobody has approved?
+"""Does a refreshed model hold code without an approval?
 
 An engine runs the Python files of a repository if its configuration names them (`auto_map`, of a foreign repository
-too: `owner/name--file.Class`), and loading a pickle runs what is in it. A hub may change both under the name of a
+too: `owner/name--file.Class`), and loading a pickle runs its content. A hub may change both under the name of a
 branch.
 https://huggingface.co/docs/transformers/custom_models
 https://docs.python.org/3/library/pickle.html
@@ -65,7 +65,7 @@ def _names_other_code(file: ModelFile, before: dict[str, ModelFile], read_served
 
 
 def _auto_map(body: bytes) -> Any:
-    """The classes that a configuration takes from code; None if it names none. What is no JSON object names itself."""
+    """The classes that a configuration takes from code; None if it names none. A text that is no JSON object stands for itself."""
     try:
         found = json.loads(body)
     except ValueError:

@@ -5,7 +5,7 @@ import re
 from steps.document.quantities import quantity
 from steps.kinds import GPU, Manifest
 
-# Labels of a node with GPUs, whatever is free there: one of ACK, and one of NVIDIA's GPU operator, which sets it to
+# Labels of a node with GPUs, free or not: one of ACK, and one of NVIDIA's GPU operator, which sets it to
 # "false" once the cards are gone.
 # https://www.alibabacloud.com/help/en/ack/ack-managed-and-ack-dedicated/user-guide/gpu-node-labels
 # https://github.com/NVIDIA/gpu-operator/blob/main/controllers/state_manager.go (commonGPULabelKey)

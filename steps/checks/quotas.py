@@ -64,7 +64,7 @@ def _short(
     for quota in quotas:
         spec, status = quota.get("spec") or {}, quota.get("status") or {}
         if spec.get("scopes") or spec.get("scopeSelector"):
-            continue  # whether it counts these pods cannot be told here
+            continue  # its scope may exclude these pods
         used = status.get("used") or {}
         for name, hard in (status.get("hard") or spec.get("hard") or {}).items():
             key = _spelled_out(name)

@@ -14,7 +14,7 @@ from steps.release import Release
 class Check:
     code: str
     title: str
-    hint: str  # what to do when it fails
+    hint: str  # next step after a failure
     evaluate: Callable[[Release, PlatformFacts], tuple[Finding, ...]]
 
 
@@ -41,7 +41,7 @@ CHECKS = (
     Check(
         "RBG02",
         "RoleBasedGroup operator",
-        "install the ACK component ack-rbgs, or look at the pods of its Deployment",
+        "install the ACK component ack-rbgs, or read the events of its Deployment's pods",
         cluster.rbg_operator,
     ),
     Check(
@@ -53,11 +53,13 @@ CHECKS = (
     Check(
         "FAB02",
         "eRDMA devices",
-        "use an instance type with eRDMA and look at `kubectl get erdmadevices -o yaml`, or set serving.fabric: tcp",
+        "use an instance type with eRDMA, read `kubectl get erdmadevices -o yaml`, or set serving.fabric: tcp",
         fabric.erdma_devices,
     ),
     Check("CSI01", "OSS CSI driver", "install the ACK component csi-plugin", cluster.csi_driver),
-    Check("CSI02", "CSI plugin on the nodes", "look at the pods of DaemonSet csi-plugin", cluster.csi_plugin),
+    Check(
+        "CSI02", "CSI plugin on the nodes", "read the events of the pods of DaemonSet csi-plugin", cluster.csi_plugin
+    ),
     Check(
         "KEY01",
         "Access key of OSS",
@@ -81,7 +83,7 @@ CHECKS = (
         "ENG01",
         "Version of the engine",
         "correct the tag of serving.image, or name the image by its digest alone and set serving.version; an image "
-        "that got another SGLang later says it in ENV SGLANG_VERSION",
+        "with another SGLang than its base names it in ENV SGLANG_VERSION",
         image.engine_version,
     ),
     Check(
@@ -93,7 +95,7 @@ CHECKS = (
     Check(
         "ARG01",
         "Lock of the run",
-        "render again for the version that `argo version` says (slipway render --argo), and apply it",
+        "render again for the version of the controller (`argo version`, `slipway render --argo`), and apply it",
         argo.lock_of_the_run,
     ),
     Check(
@@ -126,7 +128,7 @@ CHECKS = (
 
 
 def plan_of(release: Release, facts: PlatformFacts) -> Plan:
-    """All findings at once, so that one run names everything that is wrong."""
+    """All findings at once, so that one run names every failure."""
     plan = Plan()
     for check in CHECKS:
         plan += as_plan(check.code, check.title, check.hint, check.evaluate(release, facts))

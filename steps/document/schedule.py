@@ -33,7 +33,7 @@ class _Field:
         return found if found is not None and self.least <= found <= self.most else None
 
     def numbers(self, text: str) -> frozenset[int] | None:
-        """What one field of an expression means; None if it means nothing to the parser of Argo."""
+        """Numbers of one field of an expression; None for a text that the parser of Argo refuses."""
         parts = [self._range(part) for part in text.split(",")]
         return None if None in parts else frozenset().union(*(part for part in parts if part))
 

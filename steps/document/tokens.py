@@ -39,7 +39,7 @@ def not_a_token(name: str, value: str) -> None:
         where = f"the value of {name}" if name else "an argument"
         raise PydanticCustomError(
             "token",
-            "no tokens or passwords, and {where} looks like one: everyone who may read pods could read it",
+            "no tokens or passwords, and {where} resembles one: every reader of pods could read it",
             {"where": where},
         )
 

@@ -1,6 +1,6 @@
 """Validation errors as sentences: field, line and column, the value found, the values allowed, and a near name."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any, get_args
 
@@ -69,19 +69,18 @@ def _sentence(details: ErrorDetails, document: type[BaseModel], written: Written
 def _shown(details: ErrorDetails, path: Path, written: Written) -> str:
     """The value, unless it is long or may be a secret."""
     found = details["input"]
-    if details["type"] == "token":
-        return "a value that is not shown"
-    if details["type"] == "no_proof":
-        return repr(details["ctx"]["version"])
-    if isinstance(found, Mapping):
-        return "a section"
-    if isinstance(found, list | tuple):
-        return "a list"
-    if found is None or details["type"] == "no_version":
-        return "nothing"
+    match details["type"]:
+        case "token":
+            return "a value that is not shown"
+        case "no_version":
+            return "nothing"
+        case "no_proof":
+            return repr(details["ctx"]["version"])
     if isinstance(found, str):
         return "a token" if is_token(found) else repr(found)
-    return written.scalar(path) or str(found).lower()
+    by_type = {dict: "a section", list: "a list", tuple: "a list", type(None): "nothing"}
+    plain = "a section" if isinstance(found, BaseModel) else by_type.get(type(found))
+    return plain or written.scalar(path) or str(found).lower()
 
 
 def _allowed(details: ErrorDetails, path: Path, written: Written) -> str:

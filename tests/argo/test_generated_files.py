@@ -126,5 +126,5 @@ def test_a_document_that_argo_would_rewrite_is_refused(tmp_path: Path, prompt: s
 def test_a_wrong_document_is_not_rendered(tmp_path: Path) -> None:
     document = tmp_path / "service.yaml"
     document.write_text("kind: ModelService\n", encoding="utf-8")
-    with pytest.raises(DocumentError, match="metadata: found nothing"):
+    with pytest.raises(DocumentError, match=r"metadata \(line 1, column 1\): missing"):
         render(document, "4.1")

@@ -507,6 +507,12 @@ def test_labels_and_nodes_of_the_document_reach_the_pods_and_the_selector_of_the
         "annotations": {"note": "nightly"},
     }
     assert spec["nodeSelector"] == {"pool": "cpu"}
+    assert spec["tolerations"] == [{"key": "cpu", "operator": "Exists"}]
+    assert spec["imagePullSecrets"] == [{"name": "registry"}]
+    assert spec["podPriorityClassName"] == "steps"
+    assert json.loads(spec["podSpecPatch"])["topologySpreadConstraints"][0]["topologyKey"] == "zone"
+    preferred = spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert [one["weight"] for one in preferred] == [1, 100]
     assert spec["workflowMetadata"]["labels"]["slipway/service"] == "a" * 30
     for kind, found in objects(variant="all options").items():
         assert found["metadata"]["labels"]["team"] == "llm", kind

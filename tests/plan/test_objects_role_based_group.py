@@ -249,7 +249,6 @@ def test_each_pod_carries_the_hash_of_its_own_template() -> None:
         ("0.5.22", "/ready", "mooncake_tcp", None),
         ("0.5.17", "/health", "mooncake_tcp", None),
         ("0.5.10", "/health", "mooncake", "1"),
-        ("0.4.10.post2", "/health", "mooncake", "1"),
     ],
 )
 def test_flags_follow_the_version_of_the_engine(version: str, probe: str, backend: str, forced: str | None) -> None:
@@ -323,3 +322,14 @@ def test_a_flag_that_the_engine_lost_is_found() -> None:
     manifest = role_based_group(release("serving.args=[--disaggregation-decode-tp, '2']"), GroupOperator(V1ALPHA1, ""))
     with pytest.raises(UsageError, match="disaggregation-decode-tp"):
         parse_worker(container(manifest, "decode")["args"])
+
+
+def test_fields_of_the_documents_pods_reach_the_pods() -> None:
+    pod = "{nodeSelector: {pool: gpu}, tolerations: [{key: gpu, operator: Exists}], priorityClassName: serving}"
+    found = release(f"serving.pod={pod}", "serving.decode.pod.priorityClassName=decode")
+    roles = role_based_group(found, GroupOperator(V1ALPHA1, "s-"))["spec"]["roles"]
+    specs = {role["name"]: role["template"]["spec"] for role in roles}
+    for name, spec in specs.items():
+        assert spec["nodeSelector"] == {"pool": "gpu"}, name
+        assert spec["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+        assert spec["priorityClassName"] == ("decode" if name == "decode" else "serving")

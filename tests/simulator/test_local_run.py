@@ -195,7 +195,11 @@ def test_a_release_that_cannot_come_up_ends_the_run_and_leaves_nothing_behind(st
 @pytest.mark.parametrize(
     ("more", "code", "says"),
     [
-        (["--set=serving.prefill.replicas=many"], 10, "serving.prefill.replicas: found 'many', allowed is: "),
+        (
+            ["--set=serving.prefill.replicas=many"],
+            10,
+            "(override of serving.prefill.replicas): found 'many', allowed is: ",
+        ),
         (["--set=model.digest=sha256:" + "0" * 64], 11, "resolve-model"),
         (["--set=serving.tensorParallel=8", "--set=serving.prefill.replicas=9"], 11, "GPU01 Free GPUs: found "),
     ],

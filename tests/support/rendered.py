@@ -24,7 +24,12 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         "model.token={secret: hub, key: token}",
         "notifications=[{secret: chat, key: url}]",
         "transfer.scratch={size: 1Ti, storageClassName: alicloud-disk-essd}",
-        "workflow.pod.nodeSelector={pool: cpu}",
+        (
+            "workflow.pod={nodeSelector: {pool: cpu}, priorityClassName: steps, imagePullSecrets: [{name: registry}], "
+            "tolerations: [{key: cpu, operator: Exists}], affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuring"
+            "Execution: [{weight: 1, preference: {matchExpressions: [{key: zone, operator: Exists}]}}]}}, "
+            "topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway}]}"
+        ),
         "workflow.gpuNodes=allow",
         "workflow.labels={cost-center: '7'}",
         "workflow.annotations={note: nightly}",

@@ -162,7 +162,7 @@ def test_more_shards_than_files_leave_some_without_work() -> None:
 
 
 def test_staged_shards_are_refused_with_the_reason() -> None:
-    with pytest.raises(DocumentError, match=r"transfer.shards .*found 2, allowed is: 1 with transfer.mode: staged"):
+    with pytest.raises(DocumentError, match=r"transfer.shards .*: found 2, allowed is: 1 with transfer.mode: staged"):
         service("transfer.mode=staged", "transfer.shards=2")
 
 
