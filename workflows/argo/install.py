@@ -1,4 +1,4 @@
-"""Everything that `kubectl apply -k` sets up for one service, and the page that says who may do what."""
+"""Everything that `kubectl apply -k` sets up for one service, and the page of its permissions."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -38,7 +38,7 @@ def own(service: ModelService, origin: str) -> dict[Path, str]:
 
 
 def policy(service: ModelService, origin: str) -> dict[Path, str]:
-    """What needs Kubernetes 1.30: the policy that holds CI to one template."""
+    """For Kubernetes 1.30 and later: the policy that holds CI to one template."""
     text = _documents(origin, policies.policy(service))
     return {Path("policy.yaml"): text, KUSTOMIZATION: kustomization(origin, ["policy.yaml"])}
 
@@ -64,7 +64,7 @@ def permissions_page(service: ModelService) -> str:
 
 
 def _own(name: str, rule: PolicyRule) -> bool:
-    """The operator's table says only what it adds to the viewer's."""
+    """The operator's table holds only its additions to the viewer's."""
     return name == accounts.VIEWER or rule not in PEOPLE[accounts.VIEWER]
 
 
