@@ -1,6 +1,6 @@
 """Refuse to start on a platform that cannot end well: in seconds, before a byte moves, and again before GPUs are taken.
 
-Read-only. All findings come at once, each with a code, what was found, what is needed and what to do.
+Read-only. All findings come at once, each with a code, the value found, the need, and the next step.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ WRITE_PROBE = ".slipway/write-probe"
 
 @dataclass(frozen=True)
 class Outputs:
-    checks: int  # how many checks looked
+    checks: int  # number of checks
 
 
 def plan(release: Release, found: PlatformFacts) -> Plan:
@@ -136,7 +136,7 @@ class CheckPlatform:
         return self._get(Ref(kinds.SECRET, name, service.workflow.namespace))
 
     def _model(self) -> tuple[Listing | Refusal, str | Refusal, bool]:
-        """The files, what the bucket said, and whether it holds them: then nobody asks the hub."""
+        """The files, the answer of the bucket, and whether it holds them: then the hub is not queried."""
         stored = _look(lambda: manifest.read(self.store, self.release))
         where = f"oss://{self.release.service.store.bucket}/{self.release.prefix}"
         if isinstance(stored, Refusal):
@@ -174,7 +174,7 @@ class CheckPlatform:
         return self.store.get(f"{release.prefix}/{file.path}") or b""
 
     def _as_listed(self, file: ModelFile) -> bytes:
-        """What the bucket or the hub holds; nothing, which is no configuration, if it is not what was listed."""
+        """The content in the bucket or at the hub; empty, which is no configuration, if it differs from the listing."""
         body = bytearray(self._stored(self.release, file))
         if not _is(file, body):
             body = bytearray(file.size)

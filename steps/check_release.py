@@ -1,9 +1,8 @@
-"""check-release: is exactly this release, whole and proved, what serves already? Then the rest of the line is left out.
+"""check-release: is this exact release deployed and verified? Then the other tasks are skipped.
 
-It asks the very steps that the line would go through, each with a view of the cluster that cannot write: what would you
-do? Only if all of them have nothing to do, nothing to wait for and no fault, the release has just answered and moved KV
-cache, and no other run promoted a release since this run began, it is `current`. All else that is found is `stale`, and
-no failure of this step: the line goes on as ever, and the task whose business it is tells it properly.
+It plans the steps of the pipeline, each with a view of the cluster that cannot write. The release is `current` only if
+all plans are empty, it has just answered and moved KV cache, and no other run promoted a release since this run began.
+Each other result is `stale`, and no failure of this step: the pipeline goes on, and the task of that object reports it.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,12 +23,12 @@ DEADLINE = 600.0  # seconds; only an answer is waited for, and that not for long
 
 @dataclass(frozen=True)
 class Part:
-    """One step of the line, to be asked what it would do."""
+    """One step of the pipeline, to be planned without its changes."""
 
     step: str
-    build: Callable[[], Step[Any]]  # may raise StepError: what a step lacks is found as what it would change
-    # How often it may say that it waits. Counters of an engine follow its answer a moment later; everything else that a
-    # step waits for is a reason to walk the line.
+    build: Callable[[], Step[Any]]  # may raise StepError: a missing credential is a finding, as a change is
+    # Observations with a plan that only waits. Counters of an engine follow its answer a moment later; each other wait
+    # of a step is a reason for a full run.
     looks: int = 1
 
 
@@ -46,7 +45,7 @@ class Observed:
 
 @dataclass(frozen=True)
 class Facts:
-    stale: str = ""  # why the line must be walked; empty if nothing says so
+    stale: str = ""  # why a full run is needed; empty if it is not
     waits: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     seen: Mapping[str, Observed] = field(default_factory=dict)  # by the name of the step
@@ -78,7 +77,7 @@ class CheckRelease:
     def observe(self, past: Past[Facts]) -> Facts:
         """Plan each step in order, up to the first with a plan that is not empty."""
         if not self.release.service.workflow.skip_unchanged:
-            return Facts("asked to walk the whole line: workflow.skipUnchanged is false")
+            return Facts("a full run was requested: workflow.skipUnchanged is false")
         kept: tuple[str, ...] = ()
         seen: dict[str, Observed] = {}
         before = past.facts.seen if past.facts else {}
@@ -134,7 +133,7 @@ def plan(release: Release, facts: Facts) -> Plan:
     if facts.waits:
         return Plan(ok=facts.kept, waiting=facts.waits)
     verdict = f"{STALE}: {facts.stale}" if facts.stale else f"{CURRENT}: {whole_and_proved(release)}"
-    return Plan(ok=tuple(dict.fromkeys((*facts.kept, verdict))))  # two of the steps look at the group
+    return Plan(ok=tuple(dict.fromkeys((*facts.kept, verdict))))  # two of the steps observe the group
 
 
 def first_reason(plan: Plan) -> str:

@@ -1,7 +1,7 @@
 """create-scratch: the claim of the scratch volume, right before a transfer needs it.
 
 Argo makes the claims of `volumeClaimTemplates` before the first task. A run that waits for one under a quota can be
-neither stopped nor terminated, and a run that moves nothing makes one all the same. So the claim is made by a task.
+neither stopped nor terminated, and a run without a transfer makes one all the same. So the claim is made by a task.
 """
 
 from dataclasses import dataclass

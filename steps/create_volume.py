@@ -1,6 +1,6 @@
 """create-volume: Secret, PersistentVolume and claim over the files of one model revision, bound to each other.
 
-A claim is Bound whatever its folder holds, also nothing, so the manifest of the revision is read first.
+A claim is Bound with any folder, also an empty one, so the manifest of the revision is read first.
 """
 
 from collections.abc import Callable
@@ -32,8 +32,8 @@ class Facts:
     claim: Manifest | None
     looks: tuple[
         ObjectObservation, ...
-    ]  # empty if what is there contradicts the wish; the server would refuse a preview
-    stored: bool = True  # the bucket holds the revision; if not, nothing else was looked at
+    ]  # empty if the objects contradict the document; the server would refuse a preview
+    stored: bool = True  # the bucket holds the revision; if not, no other object was read
     foreign: tuple[str, ...] = ()  # objects of these names that belong to another owner
 
 

@@ -1,4 +1,4 @@
-"""download-model: from the hub to the scratch volume; verified, resumable, and only what the bucket lacks."""
+"""download-model: from the hub to the scratch volume; verified, resumable, and only the files that the bucket lacks."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from steps.transfer.staging import Staged, WriteListing
 
 @dataclass(frozen=True)
 class Facts:
-    manifest: ModelManifest | None  # present: the revision is whole in the bucket, and nothing else was looked at
+    manifest: ModelManifest | None  # present: the revision is whole in the bucket, and no more was read
     listing: Listing = field(default_factory=lambda: Listing(()))  # of the hub
     inventory: Inventory = field(default_factory=Inventory)
     staged: Staged = field(default_factory=Staged)

@@ -1,7 +1,7 @@
 """mirror-model: from the hub to the bucket in one stream, without a disk; verified, resumable, manifest last.
 
-Several processes may share one transfer: each is told its shard, and moves the files of that alone. Behind them the
-same step, told no shard, finds every file there and writes the manifest; had a shard been lost, it would move the rest.
+Several processes may share one transfer: each gets a shard, and moves the files of that alone. Behind them the
+same step, without a shard, finds every file there and writes the manifest; after a lost shard, it would move the rest.
 """
 
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ Outputs = InBucket
 
 @dataclass(frozen=True)
 class Facts:
-    manifest: ModelManifest | None  # present: the revision is whole, and nothing else was looked at
+    manifest: ModelManifest | None  # present: the revision is whole, and no more was read
     listing: Listing = field(default_factory=lambda: Listing(()))  # of the hub
     inventory: Inventory = field(default_factory=Inventory)  # of all files, or of those of the shard
 

@@ -2,8 +2,8 @@
 
 Traffic and record change only for the release that the smoke test of this run proved, while it is ready.
 
-A crash between any two leaves what the next look repairs: traffic on a release that is not recorded yet, or a recorded
-release beside an old one. The old release is never gone while the traffic could still go to it.
+A crash between any two leaves a state that the next observation repairs: traffic on a release that is not recorded
+yet, or a recorded release beside an old one. The old release is never gone while the traffic could still go to it.
 """
 
 from dataclasses import dataclass, field, replace
@@ -62,7 +62,7 @@ class PromoteRelease:
     clock: Clock = field(default_factory=SystemClock, compare=False, repr=False)
     proved: str = ""  # id of the release that smoke-test proved in this run
     run: str = ""  # that promotes, by the name under which it holds the Lease of the writer
-    overrides: tuple[InForce, ...] = ()  # under which the release is what it is, for later runs to inherit
+    overrides: tuple[InForce, ...] = ()  # of this release, for later runs to inherit
     document: str = ""  # fingerprint of the document without them
 
     @property

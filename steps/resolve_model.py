@@ -39,7 +39,7 @@ class Facts:
 class Outputs:
     model_digest: ModelDigest
     model_bytes: int
-    weight_bytes: int  # what an engine loads into GPU memory
+    weight_bytes: int  # loaded into GPU memory
     file_count: int
     record_counter: int  # of the release record; 0 if there is none
     overrides: OverridesText  # in force for this run: inherited, and its own
@@ -58,13 +58,13 @@ class ResolveModel:
 
     @property
     def deadline(self) -> float:
-        """The step waits for nobody."""
+        """The step does not wait."""
         return 0.0
 
     def observe(self, _past: Past[Facts]) -> Facts:
         found = record.read(self.cluster.get(record.record_ref(self.wanted.resolve().service)))
         service = inherited_overrides.resolve(self.wanted, found).service
-        return Facts(self.source(service).listing(), found)  # the record first: what is promoted from now on is newer
+        return Facts(self.source(service).listing(), found)  # the record first: a later promotion is newer
 
     def plan(self, facts: Facts) -> Plan:
         return plan(self._resolved(facts).service, facts) + Plan(ok=self._difference(facts))
@@ -92,7 +92,7 @@ class ResolveModel:
 
 
 def plan(service: ModelService, facts: Facts) -> Plan:
-    """Says what was found, or why it cannot be served."""
+    """The files, or the reason why they cannot be served."""
     listing, model = facts.listing, f"{service.model.id}@{service.model.revision}"
     if not listing.files:
         return Plan(failed=(f"{model} has no files at the hub. Next: check model.id and model.revision",))

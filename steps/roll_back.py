@@ -2,7 +2,7 @@
 
 The run stays failed. This step does:
 
-- after a run that wrote nothing, by the Lease of the writer: nothing, whatever the cluster holds;
+- after a run that wrote nothing, by the Lease of the writer: nothing, in any state of the cluster;
 - while another run changes the service: nothing;
 - for a release that neither is recorded nor has the traffic: it deletes its group and Service, since the group holds
   GPUs. That is the failed BlueGreen candidate, and also the very first release. Volumes stay: they hold no bytes and no
@@ -52,7 +52,7 @@ class Facts:
     operator: bool = True  # whether the cluster serves groups
     record: Record = field(default_factory=Record)
     broken: str = ""  # why the record cannot be read
-    foreign: str = ""  # whose the record is, if it is not ours
+    foreign: str = ""  # the owner of the record, if it is not Slipway
     traffic: Manifest | None = None
     found: tuple[Manifest, ...] = ()  # groups and Services of all releases of this service
     looks: tuple[ObjectObservation, ...] = ()  # recorded group and its own Service

@@ -29,7 +29,9 @@ from steps.rollout.readiness import Fingerprint, fingerprint, stable
 class Facts:
     operator: GroupOperator | None
     traffic: Manifest | None = None  # the Service that clients use
-    same_name: tuple[Manifest, ...] = ()  # what has the names of this release's group and Service, and of the record
+    same_name: tuple[
+        Manifest, ...
+    ] = ()  # objects with the names of this release's group and Service, and of the record
     groups: tuple[Manifest, ...] = ()  # groups of all releases of this service
     older_pods: tuple[Manifest, ...] = ()  # pods of its other releases
     recorded: str = ""  # id of the release that the record calls current
@@ -125,22 +127,22 @@ def plan(release: Release, facts: Facts) -> Plan:
 
 
 def foreign_objects(release: Release, facts: Facts) -> list[str]:
-    """Objects of somebody else that have names which this service needs."""
+    """Objects of other owners with names that this service needs."""
     found = (facts.traffic, *facts.same_name)
     return [fault for manifest in found if (fault := foreign_owner(owner(release.service), manifest))]
 
 
 def obstacles(release: Release, facts: Facts) -> list[str]:
-    """Why the release could not start, so that nothing is created, and nothing removed for it."""
+    """The reasons why the release could not start: then no object is created or removed for it."""
     unready = volume.unready(release, facts.claim)
     return [*foreign_objects(release, facts), *([unready] if unready else ())]
 
 
 def to_remove(release: Release, facts: Facts) -> list[Manifest]:
-    """Groups that hold GPUs for nothing.
+    """Groups that hold GPUs without use.
 
-    With `Recreate` that is every other group. With `BlueGreen` it is what a run left behind that was killed before it
-    could clean up: neither recorded nor serving. While the record cannot be read, every group may be the recorded one.
+    With `Recreate` that is every other group. With `BlueGreen` it is the leftover of a run that was killed before its
+    cleanup: neither recorded nor serving. While the record cannot be read, every group may be the recorded one.
     """
     if facts.unread:
         return []
@@ -165,7 +167,7 @@ def in_the_way(release: Release, facts: Facts) -> list[str]:
 def _no_room(release: Release, facts: Facts) -> tuple[str, ...]:
     if release.service.rollout.strategy == "BlueGreen" or not facts.unread:
         return ()
-    return (f"Recreate stops no running release, because none could be put back: {facts.unread}",)
+    return (f"Recreate stops no running release, because none could be restored: {facts.unread}",)
 
 
 def _why_removed(release: Release) -> str:

@@ -1,4 +1,4 @@
-"""smoke-test: real inference on this release alone. It changes nothing; it readings, asks, and reads what moved.
+"""smoke-test: real inference on this release alone. Read-only: it sends requests and reads counters.
 
 A 200 proves nothing: a router answers without workers, a pair may be broken while another serves, a decode with other
 weights answers with garbage, and RDMA falls back to TCP silently. So workers are compared before the first request,
@@ -31,7 +31,7 @@ from steps.release import Release
 from steps.rollout.garbage import NO_RELEASE
 
 LONGEST_ANSWER = 300  # characters of it in the outputs
-# A pair whose bytes others hid is asked again, for the counters alone: the shorter the answer, the fewer others come.
+# A pair with bytes that other clients hid is probed again, for the counters alone; a short answer meets few of them.
 AGAIN = 16  # tokens
 READINGS = 3  # at most, until two that follow each other agree: one may fall between the two halves of an observation
 
@@ -40,8 +40,8 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Facts:
-    absent: tuple[str, ...] = ()  # what an earlier step should have made
-    waits: tuple[str, ...] = ()  # what does not serve yet
+    absent: tuple[str, ...] = ()  # objects that an earlier step creates
+    waits: tuple[str, ...] = ()  # parts that do not serve yet
     workers: tuple[WorkerState, ...] = ()
     routed: tuple[RoutedWorker, ...] = ()  # as the router sees them
     requests: tuple[ProbeRequest, ...] = ()
@@ -196,7 +196,7 @@ def plan(release: Release, facts: Facts) -> Plan:
 
 
 def unfit(release: Release, facts: Facts) -> Plan:
-    """Why a request would prove nothing now; a plan without faults and waits if it would."""
+    """The reasons why a request would prove nothing now; an empty plan if it would."""
     if facts.absent:
         return Plan(failed=facts.absent)
     faults = worker_state.faults(release, facts.workers, facts.routed)
@@ -219,7 +219,7 @@ def _told(requests: tuple[ProbeRequest, ...]) -> list[str]:
 
 
 def _unless_starting(waits: list[str], ask: Callable[[], Found]) -> Found | None:
-    """What is found, or None and one more thing to wait for."""
+    """The result, or None and one more reason to wait."""
     try:
         return ask()
     except NotServing as error:

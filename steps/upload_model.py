@@ -30,7 +30,7 @@ class Facts:
 
 
 def plan(release: Release, scratch: Scratch, facts: Facts) -> Plan:
-    """Upload what the bucket lacks, copy what another revision has, write the manifest, then empty the folder."""
+    """Upload the missing files, copy those of another revision, write the manifest, then empty the folder."""
     if facts.manifest:
         return plans.stored(release, facts.manifest) + _emptied(scratch, facts.staged)
     listing = facts.staged.listing
@@ -84,7 +84,7 @@ class UploadModel:
         try:
             context.do(changes, DirectorySource(self.folder), NEEDS_NEW_RUN)
         except WrongContent as error:
-            # Otherwise the next download would believe the marker of the damaged file, and nothing would ever mend it.
+            # Otherwise the next download would believe the marker of the damaged file, and no step would repair it.
             self.folder.remove_file(error.file)
             raise
         for change in changes:

@@ -1,6 +1,6 @@
 """verify-model: read a stored revision again and compare it with its manifest. Changes nothing.
 
-For whoever doubts a bucket: after a restore, a lifecycle rule, a person with a console. No task of the line, which
+For a bucket in doubt: after a restore, a lifecycle rule, a person with a console. No task of the pipeline, which
 proves each byte when it is written.
 """
 
@@ -18,7 +18,7 @@ from steps.transfer.verification import Examination, examine
 
 @dataclass(frozen=True)
 class Facts:
-    manifest: ModelManifest | None  # None: the revision does not exist, and nothing was read
+    manifest: ModelManifest | None  # None: the revision does not exist, and no file was read
     found: Examination = field(default_factory=Examination)
 
 
@@ -31,7 +31,7 @@ class Outputs:
 
 
 def plan(release: Release, facts: Facts) -> Plan:
-    """A fault for each difference; nothing is ever changed."""
+    """A failure for each difference; no change."""
     where = plans.location(release)
     if facts.manifest is None:
         return plans.not_stored(release)
@@ -70,7 +70,7 @@ class VerifyModel:
         return plan(self.release, facts)
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
-        """There is nothing that this step changes."""
+        """Never called: the plan has no changes."""
 
     def outputs(self, facts: Facts) -> Outputs:
         return Outputs(

@@ -60,14 +60,14 @@ ENVIRONMENT = os.environ  # noqa: TID251  # this module is the one place that re
 # Between two steps of a run that hold the Lease of the writer, pods start and are tried again, and a smoke test runs.
 BETWEEN_STEPS = 30 * 60  # seconds, beside the deadline of the smoke test
 WITHIN_A_STEP = 120  # seconds; the loop of a step renews it every few
-# Of check-release at what the engines count, which follows an answer: with the pauses of the loop, some 18 seconds.
+# Of check-release, for the counters of the engines, which follow an answer: with the pauses of the loop, some 18 s.
 LOOKS_AT_ANSWERS = 8
 _LAST_OF_TRANSFER = {"staged": "upload-model", "streamed": "mirror-model"}  # by transfer.mode
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """What the command line said."""
+    """The arguments of the command line."""
 
     service: ModelService
     model_digest: ModelDigest | None = None  # None: the digest that the document expects, else that of the hub now
@@ -78,10 +78,10 @@ class Invocation:
     run_uid: str = ""
     record_counter: int | None = None  # of the release record when the run began; None: a step by hand
     shard: int | None = None  # of the transfer, from 0; None: all files and the manifest
-    check: bool = False  # nothing will be changed
+    check: bool = False  # no change will be made
     wanted: Wanted = field(default_factory=lambda: Wanted(Document("", "the document")))  # what `service` is made of
     overrides: tuple[InForce, ...] = ()  # in force in `service`
-    inherits: bool = False  # a step by hand: what the release record holds is in force as well
+    inherits: bool = False  # a step by hand: the overrides of the release record are in force as well
 
 
 def progress_file() -> Path | None:
@@ -138,7 +138,7 @@ def _resolve_model(invocation: Invocation) -> Step[Any]:
 
 
 def _check_release(invocation: Invocation) -> Step[Any]:
-    """The steps of the line as they are wired here, save that none of them may write and none takes the Lease."""
+    """The steps of the pipeline as they are wired here, save that none of them may write and none takes the Lease."""
     from steps.check_release import CheckRelease, Part
     from steps.create_volume import CreateVolume
     from steps.mirror_model import MirrorModel
@@ -150,13 +150,13 @@ def _check_release(invocation: Invocation) -> Step[Any]:
     service, release = invocation.service, _release(invocation)
     cluster, intent = ReadOnlyCluster(_cluster()), _intent(invocation)
     parts = (
-        # Both ways leave the same files behind, and with their manifest in the bucket nothing else is asked.
+        # Both ways leave the same files behind, and with their manifest in the bucket no other system is queried.
         Part(_LAST_OF_TRANSFER[service.transfer.mode], lambda: MirrorModel(release, _source(service), _store(service))),
         Part("create-volume", lambda: CreateVolume(release, cluster, _key_of_volume(service), _manifest(release))),
         Part("roll-out-service", lambda: RollOutService(release, cluster)),
-        # What it would do once the next part has proved the release.
+        # As if the next part had proved the release.
         Part("promote-release", lambda: _promotion(replace(invocation, proved_release=release.id), release, cluster)),
-        # Last, since it is the dearest, and its answer is worth nothing once one of the others has something to do.
+        # Last: it costs the most, and its result is useless once another part has a change.
         Part("smoke-test", lambda: SmokeTest(release, cluster, _inference()), looks=LOOKS_AT_ANSWERS),
     )
     return CheckRelease(release, parts, lambda: intent.overtaken(record.read(cluster.get(record.record_ref(service)))))
@@ -361,7 +361,7 @@ def _store(service: ModelService) -> ModelStore:
 
 
 def _key_of_volume(service: ModelService) -> AccessKey | None:
-    """What the CSI driver is to read; nothing if it has a role of its own."""
+    """The key for the CSI driver; None if it has a role of its own."""
     return _access_key() if service.store.credentials.secret else None
 
 

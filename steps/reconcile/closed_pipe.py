@@ -1,4 +1,4 @@
-"""Output that nothing reads any more, as after `| head -1`: the command ends without a word, as by SIGPIPE.
+"""Output without a reader, as after `| head -1`: the command ends without a word, as by SIGPIPE.
 
 Python ignores that signal, so a write raises BrokenPipeError instead, and the flush at the end of the process again.
 https://docs.python.org/3/library/signal.html#note-on-sigpipe
@@ -10,15 +10,15 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TextIO, cast
 
-CODE = 128 + signal.SIGPIPE  # as a shell tells it of every program that the signal ends
+CODE = 128 + signal.SIGPIPE  # as a shell reports a program that the signal ended
 
 
 class ReaderGone(BaseException):
-    """Like KeyboardInterrupt it is no Exception: what tries errors again or forgives them must let it pass."""
+    """Like KeyboardInterrupt it is no Exception: retries and handlers of errors must let it pass."""
 
 
 class PipeStream:
-    """A stream that tells its own broken pipe from that of a connection."""
+    """A stream that distinguishes its own broken pipe from that of a connection."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -53,7 +53,7 @@ def run_command(main: Callable[[], int]) -> int:
         finally:
             sys.stdout.flush()
     except ReaderGone:
-        # What is buffered is flushed once more when the process ends.
+        # The buffer is flushed once more when the process ends.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.__stdout__, sys.__stderr__):
             if stream is not None:

@@ -17,14 +17,14 @@ WORD = re.compile(r"[A-Za-z0-9._:-]+")
 # An output that another task consumes, in its arguments or in the expression of its `when`. Any text that is annotated
 # with a pattern is held to it.
 Word = Annotated[str, WORD]
-RECAP_FILE = "recap.json"  # what a step did, in numbers
-RECAP = "recap"  # what a step did, in one line; every step leaves it beside its own outputs
-NOTHING_CHANGED = "nothing changed"  # how the recap of a step begins that found everything as wanted
+RECAP_FILE = "recap.json"  # the recap of a step, in numbers
+RECAP = "recap"  # the recap of a step, in one line, beside its own outputs
+NOTHING_CHANGED = "nothing changed"  # start of the recap of a step without changes
 
 
 @runtime_checkable
 class Judged(Protocol):
-    """Outputs of a step that only judges: its recap ends with what it found, since counts would always say the same."""
+    """Outputs of a read-only step with a verdict: its recap ends with it, since its counts never differ."""
 
     @property
     def verdict(self) -> str: ...

@@ -43,7 +43,7 @@ def plain_bytes(text: str, limit: int) -> bytes:
 
 
 class PlainStream:
-    """A stream whose lines are plain text: the kubelet takes the end of a log for the message of a container."""
+    """A stream with lines of plain text: the kubelet takes the end of a log for the message of a container."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -11,7 +11,7 @@ from tests.support.ci_requests import DOCUMENT, MINE, REFUSED, STATUSES, given, 
 from tests.support.rendered import objects, workflow_spec
 from tests.support.samples import service
 from workflows.argo import policies
-from workflows.argo.versions import for_line, line
+from workflows.argo.versions import argo_version, for_version
 from workflows.argo.workflow import workflow_template
 
 SERVICE = service()
@@ -47,7 +47,7 @@ def test_ci_may_start_its_template_with_all_parameters_or_fewer(spec: dict[str, 
 
 
 def test_ci_may_repeat_the_lock_of_the_template_as_a_run_on_argo_3_5_does() -> None:
-    template = for_line(TEMPLATE, line("3.5"))
+    template = for_version(TEMPLATE, argo_version("3.5"))
     run = run_of_ci(template)
     assert run["spec"]["synchronization"] == {"mutex": {"name": "slipway-default-qwen3-32b"}}
     assert refusals(run, template=template) == []

@@ -9,7 +9,7 @@ from steps.document.overrides import Wanted, given
 from steps.document.schema import ModelService, read
 from steps.errors import DocumentError
 from steps.report.run import EXIT_TASKS
-from tests.support.rendered import LINES, objects, templates
+from tests.support.rendered import VERSIONS, objects, templates
 from tests.support.samples import ROOT
 from workflows.runs.submission import Submission, Why, prepare
 
@@ -37,7 +37,7 @@ def as_the_pods_load_it(argo: str, run: Submission, folder: Path) -> list[ModelS
     return found
 
 
-@pytest.mark.parametrize("argo", LINES)
+@pytest.mark.parametrize("argo", VERSIONS)
 def test_the_example_runs_the_engine_that_its_image_holds(argo: str, tmp_path: Path) -> None:
     loaded = as_the_pods_load_it(argo, submitted(argo, EXAMPLE), tmp_path)
     assert len(loaded) > 5

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from steps.document.overrides import OVERRIDES
 from steps.errors import DocumentError
 from tests.support.expr_lang import ExprError, evaluate, received, text_of
-from tests.support.rendered import LINES, objects, workflow_spec
+from tests.support.rendered import VERSIONS, objects, workflow_spec
 from tests.support.samples import RECORDED, service
 from workflows.argo.events import KEYS
 from workflows.runs.submission import REASON, RUN_ID, cleaned
@@ -38,7 +38,7 @@ def _received_value(parameter: str, value: Any) -> str | None:
         return None
 
 
-@pytest.mark.parametrize("argo", LINES)
+@pytest.mark.parametrize("argo", VERSIONS)
 def test_every_event_for_the_service_is_either_refused_where_the_sender_sees_it_or_starts_a_run(argo: str) -> None:
     """A selector that does not match is answered with 200, so it asks for the name alone."""
     assert _spec(argo)["event"]["selector"] == 'discriminator == "qwen3-32b"'

@@ -12,7 +12,7 @@ from steps.errors import DocumentError
 from tests.support.samples import ROOT, SERVICES
 from workflows.argo.bundle import ARGO, PYPROJECT, REFERENCE, SCHEMA, drift, render, service_folder, write, write_all
 from workflows.argo.install import KUSTOMIZATION
-from workflows.argo.versions import LINES
+from workflows.argo.versions import VERSIONS
 
 CRON = Path("cron-workflow.yaml")
 FILES = {Path("workflow-template.yaml"), CRON, Path("event-binding.yaml")}
@@ -62,7 +62,9 @@ def test_a_changed_document_is_drift(copy_of_root: Path) -> None:
 
 
 def test_every_line_of_argo_finds_its_folder() -> None:
-    assert {path.name for path in (ROOT / ARGO).iterdir() if path.is_dir()} == {line.folder for line in LINES.values()}
+    assert {path.name for path in (ROOT / ARGO).iterdir() if path.is_dir()} == {
+        line.folder for line in VERSIONS.values()
+    }
 
 
 def test_the_import_contract_forbids_each_step_of_the_catalogue_to_import_another() -> None:
@@ -71,7 +73,7 @@ def test_the_import_contract_forbids_each_step_of_the_catalogue_to_import_anothe
     assert layer.split(" | ") == [spec.module for spec in CATALOGUE.values()]
 
 
-@pytest.mark.parametrize("version", LINES)
+@pytest.mark.parametrize("version", VERSIONS)
 def test_two_renders_are_the_same_bytes(version: str) -> None:
     first = render(REFERENCE_FILE, version)
     assert set(first) == FILES
@@ -80,7 +82,7 @@ def test_two_renders_are_the_same_bytes(version: str) -> None:
 
 def test_lines_that_share_a_folder_get_the_same_bytes() -> None:
     by_folder: dict[str, list[dict[Path, str]]] = {}
-    for version, line in LINES.items():
+    for version, line in VERSIONS.items():
         by_folder.setdefault(line.folder, []).append(render(REFERENCE_FILE, version))
     assert all(rendered == same[0] for same in by_folder.values() for rendered in same)
     assert len({str(same[0]) for same in by_folder.values()}) == len(by_folder)
@@ -91,7 +93,7 @@ def test_every_committed_document_renders(tmp_path: Path) -> None:
         assert set(write(render(document, "3.5"), tmp_path / document.stem)) >= FILES - {CRON}
 
 
-@pytest.mark.parametrize("version", LINES)
+@pytest.mark.parametrize("version", VERSIONS)
 def test_a_document_without_a_schedule_renders_none(version: str) -> None:
     files = service_folder(SERVICES / "demo.yaml", version)
     assert CRON not in files

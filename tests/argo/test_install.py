@@ -11,7 +11,7 @@ from steps.errors import Blocked
 from steps.kinds import Manifest
 from steps.permissions import account, permissions
 from tests.support.folders import Identity, built, document, every_object, identity
-from tests.support.rendered import LINES, VARIANTS, sample, templates, workflow_spec
+from tests.support.rendered import VARIANTS, VERSIONS, sample, templates, workflow_spec
 from tests.support.samples import ROOT, SERVICES, service
 from workflows.argo import accounts, versions
 from workflows.argo.bundle import ARGO, INSTALL, bundle, write, write_bundle
@@ -20,7 +20,7 @@ from workflows.argo.install import shared
 SERVICE = service()
 
 
-FOLDERS = (INSTALL, *(ARGO / folder for folder in sorted({line.folder for line in versions.LINES.values()})))
+FOLDERS = (INSTALL, *(ARGO / folder for folder in sorted({line.folder for line in versions.VERSIONS.values()})))
 CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding"}
 
 
@@ -33,10 +33,10 @@ def test_two_applies_set_up_everything_once(line: Path) -> None:
         assert (kind, "slipway", "qwen3-32b") in found
 
 
-@pytest.mark.parametrize("argo", LINES)
+@pytest.mark.parametrize("argo", VERSIONS)
 def test_a_rendered_document_is_what_is_committed_for_the_reference(argo: str, tmp_path: Path) -> None:
     write_bundle(SERVICES / "qwen3-32b.yaml", argo, tmp_path)
-    committed = {"install": INSTALL, "service/qwen3-32b": ARGO / versions.line(argo).folder}
+    committed = {"install": INSTALL, "service/qwen3-32b": ARGO / versions.argo_version(argo).folder}
     for folder, its in committed.items():
         for path in (tmp_path / folder).rglob("*.yaml"):
             same = ROOT / its / path.relative_to(tmp_path / folder)

@@ -14,7 +14,7 @@ from steps.check_release import CURRENT, STALE
 from steps.reconcile.outputs import file_name
 from steps.report.argo_nodes import MARKER
 from steps.report.run import EXIT_TASKS, REPORT_RUN, ROLL_BACK
-from tests.support.rendered import LINES, VARIANTS, dag_tasks, exit_steps, sample, templates, workflow_spec
+from tests.support.rendered import VARIANTS, VERSIONS, dag_tasks, exit_steps, sample, templates, workflow_spec
 from tests.support.samples import DIGEST, SERVICES
 from workflows import pipeline, rehearsal
 from workflows.argo.templates import PLACES
@@ -141,7 +141,7 @@ def _about_run() -> dict[str, str]:
     return {f"{{{{{tag}}}}}": FACTS[fact] for tag, fact in names.items()}
 
 
-@pytest.mark.parametrize("argo", LINES)
+@pytest.mark.parametrize("argo", VERSIONS)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("state", [STALE, CURRENT])
 def test_a_local_run_is_the_rendered_workflow(
@@ -169,7 +169,7 @@ def test_what_an_earlier_local_run_proved_is_gone_before_the_first_task(
     assert not stale.exists()
 
 
-@pytest.mark.parametrize("argo", LINES)
+@pytest.mark.parametrize("argo", VERSIONS)
 def test_parameters_reach_every_pod_of_the_line_and_edits_every_process(
     argo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,7 +186,7 @@ def test_parameters_reach_every_pod_of_the_line_and_edits_every_process(
     assert all(len(found) == 5 and found == named["resolve-model"] for found in named.values())
 
 
-@pytest.mark.parametrize("argo", LINES)
+@pytest.mark.parametrize("argo", VERSIONS)
 def test_every_task_behind_the_first_reads_the_document_under_the_overrides_that_the_first_found(
     argo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,7 +204,7 @@ def counters(started: list[list[str]]) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("argo", LINES)
+@pytest.mark.parametrize("argo", VERSIONS)
 def test_every_step_that_changes_the_service_is_told_the_counter_that_the_first_task_read(
     argo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

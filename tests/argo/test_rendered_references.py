@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from tests.support.reference_lint import lint
-from tests.support.rendered import LINES, VARIANTS, dag_tasks, exit_steps, objects, templates
+from tests.support.rendered import VARIANTS, VERSIONS, dag_tasks, exit_steps, objects, templates
 
 Change = Callable[[dict[str, dict[str, Any]]], object]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("line", VERSIONS)
 def test_every_reference_resolves(line: str, variant: str) -> None:
     assert lint(objects(line, variant)) == []
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from tests.support.rendered import LINES, VARIANTS, objects
+from tests.support.rendered import VARIANTS, VERSIONS, objects
 from tests.support.strict_schema import CRD_TAGS, crd_errors, rule_errors, rules_met, schema_errors
 
 Change = Callable[[dict[str, Any]], object]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("line", VERSIONS)
 def test_every_object_fits_the_strict_schema_of_its_line(line: str, variant: str) -> None:
     for kind, found in objects(line, variant).items():
         assert schema_errors(found, line) == [], kind
@@ -95,8 +95,8 @@ MUTANTS: dict[str, tuple[str, Change]] = {
     "retry limit": ("WorkflowTemplate", lambda spec: _template(spec)["retryStrategy"].update(limit=3.5)),
     "retry policy": ("WorkflowTemplate", lambda spec: _template(spec)["retryStrategy"].update(retryPolicy="Sometimes")),
     "back-off": ("WorkflowTemplate", lambda spec: _template(spec)["retryStrategy"]["backoff"].update(delay="1m")),
-    "DAG": ("WorkflowTemplate", lambda spec: _template(spec, "line")["dag"].update(failfast=True)),
-    "task": ("WorkflowTemplate", lambda spec: _template(spec, "line")["dag"]["tasks"][1].update(after=["a"])),
+    "DAG": ("WorkflowTemplate", lambda spec: _template(spec, "pipeline")["dag"].update(failfast=True)),
+    "task": ("WorkflowTemplate", lambda spec: _template(spec, "pipeline")["dag"]["tasks"][1].update(after=["a"])),
     "schedule": ("CronWorkflow", lambda spec: spec.update(cron="0 3 * * *")),
     "concurrency": ("CronWorkflow", lambda spec: spec.update(concurrencyPolicy="Deny")),
     "history": ("CronWorkflow", lambda spec: spec.update(failedJobsHistoryLimit="seven")),
@@ -129,10 +129,12 @@ def test_one_wrong_key_in_any_construct_is_caught(construct: str, line: str) -> 
 
 RULE_MUTANTS: dict[str, Change] = {
     "two kinds of template": lambda spec: _template(spec).update(suspend={}),
-    "deadline on a DAG": lambda spec: _template(spec, "line").update(activeDeadlineSeconds=60),
-    "timeout on a DAG": lambda spec: _template(spec, "line").update(timeout="1h"),
-    "depends and dependencies": lambda spec: _template(spec, "line")["dag"]["tasks"][1].update(dependencies=["a"]),
-    "depends and continueOn": lambda spec: _template(spec, "line")["dag"]["tasks"][1].update(continueOn={"failed": 1}),
+    "deadline on a DAG": lambda spec: _template(spec, "pipeline").update(activeDeadlineSeconds=60),
+    "timeout on a DAG": lambda spec: _template(spec, "pipeline").update(timeout="1h"),
+    "depends and dependencies": lambda spec: _template(spec, "pipeline")["dag"]["tasks"][1].update(dependencies=["a"]),
+    "depends and continueOn": lambda spec: _template(spec, "pipeline")["dag"]["tasks"][1].update(
+        continueOn={"failed": 1}
+    ),
 }
 
 

@@ -26,12 +26,12 @@ from steps.report.run import EXIT_TASKS
 from steps.report_run import ReportRun
 from steps.resolve_model import ResolveModel
 from tests.support.expr_lang import evaluate
-from tests.support.rendered import LINES, VARIANTS, dag_tasks, exit_steps, objects, sample, templates, workflow_spec
+from tests.support.rendered import VARIANTS, VERSIONS, dag_tasks, exit_steps, objects, sample, templates, workflow_spec
 from tests.support.samples import DIGEST, RECORDED, SERVICES
 from workflows import pipeline
 from workflows.argo.pods import deadline_seconds
 from workflows.argo.templates import PLACES, RETRY_EXPRESSION
-from workflows.argo.versions import for_line, line
+from workflows.argo.versions import argo_version, for_version
 from workflows.runs.submission import Why, prepare
 
 KUBECONFIG = """
@@ -57,7 +57,7 @@ CONSUMED = {
     ("check-release", "state"),
     ("smoke-test", "proved-release"),
 }
-EVERY = [(argo, variant) for argo in LINES for variant in VARIANTS]
+EVERY = [(argo, variant) for argo in VERSIONS for variant in VARIANTS]
 
 
 def every_template() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -85,7 +85,7 @@ def test_a_run_holds_its_lock_itself_where_a_controller_that_starts_again_looks_
         assert spec.get("synchronization", {}) == (template["spec"]["synchronization"] if argo == "3.5" else {})
 
 
-@pytest.mark.parametrize("argo", LINES)
+@pytest.mark.parametrize("argo", VERSIONS)
 def test_the_schedule_never_overlaps_and_is_in_the_time_zone_of_the_document(argo: str) -> None:
     spec = objects(argo)["CronWorkflow"]["spec"]
     schedule = {"schedule": "0 3 * * *"} if argo == "3.5" else {"schedules": ["0 3 * * *"]}
@@ -94,7 +94,7 @@ def test_the_schedule_never_overlaps_and_is_in_the_time_zone_of_the_document(arg
 
 
 def test_a_schedule_sets_only_what_strict_template_referencing_allows() -> None:
-    for argo in LINES:
+    for argo in VERSIONS:
         lock = {"synchronization"} if argo == "3.5" else set()  # 3.5 compares no fields, newer lines would refuse it
         spec = objects(argo)["CronWorkflow"]["spec"]["workflowSpec"]
         assert set(spec) == {"arguments", "workflowTemplateRef"} | lock
@@ -107,7 +107,7 @@ def test_every_way_in_passes_every_override_so_that_a_retry_forgets_none() -> No
         assert [parameter["name"] for parameter in started["arguments"]["parameters"]] == overrides
 
 
-@pytest.mark.parametrize("argo", LINES)
+@pytest.mark.parametrize("argo", VERSIONS)
 def test_shards_are_tasks_beside_each_other_and_the_manifest_is_for_the_one_behind_them(argo: str) -> None:
     tasks = {task["name"]: task for task in dag_tasks(workflow_spec(argo, "in shards"))}
     shards, publish = tasks["mirror-model"], tasks["publish-model"]
@@ -146,7 +146,7 @@ def test_all_but_the_question_itself_and_the_end_is_left_out_if_nothing_changed(
     assert set(when.values()) == {f"{state} != {CURRENT}"}
 
 
-@pytest.mark.parametrize("argo", LINES)
+@pytest.mark.parametrize("argo", VERSIONS)
 def test_the_sign_that_nothing_changed_costs_no_pod_and_no_wait(argo: str) -> None:
     (sign,) = (template for template in workflow_spec(argo)["templates"] if template["name"] == "nothing-changed")
     assert sign["suspend"] == {"duration": "0"}
@@ -345,7 +345,7 @@ def test_a_run_may_use_the_time_of_each_of_its_tasks_twice() -> None:
     assert spec["activeDeadlineSeconds"] == 2 * sum(deadline_seconds(task.step, of) for task in pipeline.tasks(of))
 
 
-@pytest.mark.parametrize("argo", LINES)
+@pytest.mark.parametrize("argo", VERSIONS)
 def test_no_claim_is_made_before_the_transfer_needs_one_and_only_a_staged_one_does(argo: str) -> None:
     """Argo makes those of volumeClaimTemplates first, and neither stops nor terminates a run that waits for one."""
     for variant in VARIANTS:
@@ -384,7 +384,7 @@ def test_a_pod_is_confined() -> None:
         assert "memory" in template["container"]["resources"]["limits"]
 
 
-@pytest.mark.parametrize("argo", LINES)
+@pytest.mark.parametrize("argo", VERSIONS)
 def test_every_pod_is_an_ordinary_user_and_may_say_how_far_it_came(argo: str) -> None:
     spec = workflow_spec(argo)
     wanted = {"runAsNonRoot": True, "runAsUser": 65532, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
@@ -588,15 +588,15 @@ def test_every_step_has_its_own_account_and_its_row_in_the_table() -> None:
 def test_a_list_that_argo_3_5_cannot_hold_is_refused() -> None:
     two = {"kind": "CronWorkflow", "spec": {"schedules": ["0 3 * * *", "0 4 * * *"]}}
     with pytest.raises(Exception, match="holds one schedule, found 2"):
-        for_line(two, line("3.5"))
-    assert for_line(two, line("3.6")) == two
+        for_version(two, argo_version("3.5"))
+    assert for_version(two, argo_version("3.6")) == two
 
 
 @pytest.mark.parametrize("version", ["3.4", "5.0", "four", ""])
 def test_an_argo_that_nobody_has_tried_is_refused(version: str) -> None:
     with pytest.raises(Exception, match=r"allowed are 3\.5, 3\.6, 3\.7, 4\.0, 4\.1"):
-        line(version)
+        argo_version(version)
 
 
 def test_the_version_may_be_written_as_argo_prints_it() -> None:
-    assert line("v3.5.13") is line("3.5")
+    assert argo_version("v3.5.13") is argo_version("3.5")

@@ -31,7 +31,8 @@ from tests.support.argo_substitution import LONGEST, VERSIONS, SubstitutionError
 from tests.support.fakes import HoldingOne
 from tests.support.group_objects import OPERATOR, as_wanted, group_of, live, ready_group
 from tests.support.hubs import MODEL, SHARD
-from tests.support.rendered import LINES, VARIANTS, objects
+from tests.support.rendered import VARIANTS, objects
+from tests.support.rendered import VERSIONS as RENDERED
 from tests.support.samples import DIGEST, SERVICES, release, service
 from workflows import pipeline
 from workflows.argo.templates import consumed_outputs
@@ -303,7 +304,7 @@ def test_what_a_later_task_consumes_is_a_word_or_a_number() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("line", RENDERED)
 def test_no_value_meets_a_brace_where_it_is_pasted(line: str, variant: str) -> None:
     """A value may begin or end with one brace, and two would be half a tag. An expression puts words around its own."""
     for text in texts(objects(line, variant)):

@@ -9,7 +9,7 @@ from steps import resource_requests
 from steps.catalogue import CATALOGUE
 from steps.checks.nodes import GPU_NAME_LABEL, GPU_PRESENT_LABEL
 from steps.document.quantities import quantity
-from tests.support.rendered import LINES, VARIANTS, sample, templates, workflow_spec
+from tests.support.rendered import VARIANTS, VERSIONS, sample, templates, workflow_spec
 from tests.support.samples import ROOT, service
 from workflows.argo.workflow import workflow_template
 
@@ -20,7 +20,7 @@ GPU_NODES: Mapping[str, Mapping[str, str]] = {
 }
 
 
-@pytest.mark.parametrize("argo", LINES)
+@pytest.mark.parametrize("argo", VERSIONS)
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "all options"])
 @pytest.mark.parametrize("node", GPU_NODES)
 def test_no_pod_of_a_run_ever_sits_on_a_node_with_gpus(argo: str, variant: str, node: str) -> None:

@@ -21,7 +21,7 @@ from tests.support.rendered import VARIANTS
 from tests.support.samples import RECORDED, service
 from workflows.argo import accounts, policies
 from workflows.argo.accounts import account_of_ci
-from workflows.argo.versions import for_line, line
+from workflows.argo.versions import argo_version, for_version
 from workflows.argo.workflow import cron_workflow, event_binding, workflow_template
 
 pytestmark = [
@@ -32,7 +32,7 @@ pytestmark = [
 ]
 
 Manifest = dict[str, Any]
-LINES = ("3.5", "4.1")
+VERSIONS = ("3.5", "4.1")
 PLURALS = {
     "Workflow": "workflows",
     "WorkflowTemplate": "workflowtemplates",
@@ -51,7 +51,7 @@ class Installed:
 
     @property
     def template(self) -> Manifest:
-        return for_line(workflow_template(self.service, DOCUMENT), line(self.argo))
+        return for_version(workflow_template(self.service, DOCUMENT), argo_version(self.argo))
 
     def path(self, plural: str, namespace: str = "") -> str:
         return f"/apis/argoproj.io/v1alpha1/namespaces/{namespace or self.service.workflow.namespace}/{plural}"
@@ -61,7 +61,7 @@ class Installed:
         return self.ci("POST", self.path("workflows", namespace), workflow, dryRun="All")
 
 
-@pytest.fixture(scope="module", params=LINES)
+@pytest.fixture(scope="module", params=VERSIONS)
 def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     folder = tmp_path_factory.mktemp("admission")
     with real(folder) as server, server.api() as admin:
@@ -108,7 +108,7 @@ def test_a_real_server_takes_every_rendered_object_with_no_unknown_field(variant
     for made in (workflow_template(of, DOCUMENT), cron_workflow(of, "0 3 * * *"), event_binding(of)):
         one = {**made, "metadata": {**made["metadata"], "name": f"strict-{made['metadata']['name'][:20]}"}}
         path = installed.path(PLURALS[made["kind"]])
-        answer = installed.admin("POST", path, for_line(one, line(installed.argo)), **STRICT)
+        answer = installed.admin("POST", path, for_version(one, argo_version(installed.argo)), **STRICT)
         assert answer.status == 201, answer
 
 

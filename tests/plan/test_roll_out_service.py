@@ -197,7 +197,7 @@ def test_while_the_record_cannot_be_read_no_group_is_removed_by_either_strategy(
 def test_a_recreate_that_waits_for_gpus_says_that_the_record_is_in_its_way() -> None:
     waiting = serving(RECREATE, groups=(live(group_of(OLD)),), before=frozenset(), unread=BROKEN)
     found = plan(RECREATE, waiting)
-    assert found.waiting[-1] == f"Recreate stops no running release, because none could be put back: {BROKEN}"
+    assert found.waiting[-1] == f"Recreate stops no running release, because none could be restored: {BROKEN}"
     assert len(plan(NEW, serving(NEW, before=frozenset(), unread=BROKEN)).waiting) == len(found.waiting) - 1
 
 

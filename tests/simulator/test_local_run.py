@@ -135,7 +135,7 @@ def test_a_run_that_is_killed_where_it_changes_something_ends_well_and_then_has_
 
     code, said = run(state, "--set=workflow.skipUnchanged=false")
     assert code == 0, said
-    assert "stale: asked to walk the whole line: workflow.skipUnchanged is false" in said
+    assert "stale: a full run was requested: workflow.skipUnchanged is false" in said
     assert recaps(said).keys() == {task.name for task in tasks(DEMO, in_pods=False)} | {"report-run"}
     assert [task for task, (changed, _) in recaps(said).items() if changed] == []
     assert ", nothing changed" in said

@@ -8,10 +8,10 @@ import yaml
 
 from steps.document.schema import ModelService
 from tests.support.samples import SERVICES, service
-from workflows.argo.versions import for_line, line
+from workflows.argo.versions import argo_version, for_version
 from workflows.argo.workflow import cron_workflow, event_binding, workflow_template
 
-LINES = ("3.5", "3.6", "3.7", "4.0", "4.1")
+VERSIONS = ("3.5", "3.6", "3.7", "4.0", "4.1")
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "reference": (),
@@ -52,7 +52,7 @@ def _objects(argo: str, variant: str) -> dict[str, dict[str, Any]]:
     of = sample(variant)
     document = (SERVICES / "qwen3-32b.yaml").read_text(encoding="utf-8")
     built = [workflow_template(of, document), cron_workflow(of, str(of.workflow.schedule)), event_binding(of)]
-    return {found["kind"]: yaml.safe_load(yaml.safe_dump(for_line(found, line(argo)))) for found in built}
+    return {found["kind"]: yaml.safe_load(yaml.safe_dump(for_version(found, argo_version(argo)))) for found in built}
 
 
 def workflow_spec(argo: str = "4.1", variant: str = "reference") -> dict[str, Any]:

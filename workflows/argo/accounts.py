@@ -1,6 +1,6 @@
-"""Who may do what on the cluster, as RBAC objects: the accounts of the steps, CI, people.
+"""Permissions on the cluster, as RBAC objects: the accounts of the steps, CI, people.
 
-`steps.permissions` says what a step needs. Here it becomes a Role where the rights hold in a namespace and a
+`steps.catalogue` holds the rules of a step. They become a Role where they hold in a namespace and a
 ClusterRole where they do not. Roles are named by service, so that those of several services add up. Accounts and
 ClusterRoles belong to the namespace of the workflow and do not depend on the service that renders them.
 """
@@ -21,7 +21,7 @@ ARGO = "argoproj.io"
 EXECUTOR_ROLE = "slipway-executor"
 OPERATOR = "slipway-operator"
 VIEWER = "slipway-viewer"
-# Tells the webhook of RRSA which RAM role the pods of an account get.
+# For the webhook of RRSA: the RAM role of the pods of an account.
 # https://www.alibabacloud.com/help/en/ack/ack-managed-and-ack-dedicated/user-guide/use-rrsa-to-authorize-pods-to-access-different-cloud-services
 RAM_ROLE = "pod-identity.alibabacloud.com/role-name"
 RAM_INJECTION = "pod-identity.alibabacloud.com/injection"
@@ -30,7 +30,7 @@ _READ = ("get", "list", "watch")
 # Starting a run is creating a Workflow; RBAC cannot see which template it names. `workflows.argo.policies` does that.
 _CI_RULES = (
     PolicyRule(("list",), "workfloweventbindings", "start a run by an event", ARGO, "workflow"),
-    # Not by name: Argo Server 4.1 asks whether all may be read, whichever is meant, and answers 403 otherwise.
+    # Not by name: Argo Server 4.1 asks whether all may be read, for any one of them, and answers 403 otherwise.
     # https://github.com/argoproj/argo-workflows/blob/v4.1.2/util/auth/auth.go (CanIArgo)
     PolicyRule(("get",), "workflowtemplates", "read the template that is started", ARGO, "workflow"),
     PolicyRule(("create", *_READ), "workflows", "start a run and learn how it ends", ARGO, "workflow"),
@@ -47,14 +47,14 @@ _SEE = (
     PolicyRule(_READ, "cronworkflows", "see runs, templates and schedules", ARGO, "workflow"),
     PolicyRule(_READ, "workfloweventbindings", "see runs, templates and schedules", ARGO, "workflow"),
     PolicyRule(_READ, "pods", "see the pods of a run", scope="workflow"),
-    PolicyRule(("get",), "pods/log", "read what a step said", scope="workflow"),
+    PolicyRule(("get",), "pods/log", "read the log of a step", scope="workflow"),
     PolicyRule(_READ, "events", "see why a pod does not start", scope="workflow"),
-    PolicyRule(_READ, "rolebasedgroups", "see what serves", "workloads.x-k8s.io"),
-    PolicyRule(_READ, "pods", "see what serves"),
-    PolicyRule(_READ, "services", "see what serves"),
+    PolicyRule(_READ, "rolebasedgroups", "see the objects that serve", "workloads.x-k8s.io"),
+    PolicyRule(_READ, "pods", "see the objects that serve"),
+    PolicyRule(_READ, "services", "see the objects that serve"),
     PolicyRule(_READ, "configmaps", "see the release record"),
     PolicyRule(_READ, "events", "see why a worker does not start"),
-    PolicyRule(("get",), "pods/log", "read what a worker said"),
+    PolicyRule(("get",), "pods/log", "read the log of a worker"),
     PolicyRule(_READ, "leases", "see which run writes now", "coordination.k8s.io"),
     PolicyRule(_READ, "leases", "see which run takes GPUs now", "coordination.k8s.io", "workflow"),
 )
@@ -92,7 +92,7 @@ def account_of_ci(service: ModelService) -> str:
 
 
 def installation(accounts: Iterable[Manifest]) -> str:
-    """What distinguishes the accounts of one installation from those of another: their namespace and their RAM role."""
+    """The identity of an installation: the namespace and the RAM role of its accounts."""
     made = [one["metadata"] for one in accounts if one["kind"] == "ServiceAccount"]
     spaces = ", ".join(sorted({one["namespace"] for one in made}))
     roles = ", ".join(sorted({role for one in made if (role := one.get("annotations", {}).get(RAM_ROLE))}))
@@ -111,7 +111,7 @@ def accounts(service: ModelService) -> list[Manifest]:
 
 
 def cluster_roles(service: ModelService) -> list[Manifest]:
-    """What the accounts of the steps may do in no namespace. The document decides nothing here but the accounts."""
+    """Cluster-wide permissions of the accounts of the steps. Of the document, they depend on the accounts alone."""
     found: list[Manifest] = []
     for step in CATALOGUE:
         name = f"{account(step)}-{service.workflow.namespace}"
@@ -120,7 +120,7 @@ def cluster_roles(service: ModelService) -> list[Manifest]:
 
 
 def steps(service: ModelService) -> list[Manifest]:
-    """What the accounts of the steps may do for this service."""
+    """The permissions of the accounts of the steps for this service."""
     # Both namespaces may be one. A service has no dot in its name, so no other service makes a role of this name.
     suffixes: Mapping[Scope, str] = {"serving": service.name, "workflow": f"{service.name}.runs"}
     found: list[Manifest] = []
@@ -140,7 +140,7 @@ def continuous_integration(service: ModelService) -> list[Manifest]:
 
 
 def people(service: ModelService) -> list[Manifest]:
-    """Roles to bind to people: one to look, one to act."""
+    """Roles to bind to people: one to read, one to act."""
     return [
         _role("Role", f"{name}-{service.name}", namespace, rules, service)
         for name, granted in PEOPLE.items()
@@ -149,7 +149,7 @@ def people(service: ModelService) -> list[Manifest]:
 
 
 def table(service: ModelService) -> Iterator[tuple[str, PolicyRule]]:
-    """(account, grant) of every step and of CI, for people to read."""
+    """(account, rule) of every step and of CI, for people to read."""
     for step in CATALOGUE:
         yield from ((account(step), rule) for rule in rules_of_step(step, service))
     yield from ((account_of_ci(service), rule) for rule in _CI_RULES)
@@ -164,7 +164,7 @@ def _by_namespace(service: ModelService, granted: Iterable[PolicyRule]) -> dict[
 
 
 def _bound(name: str, scope: Scope, subject: str, granted: list[PolicyRule], service: ModelService) -> list[Manifest]:
-    """A role with a binding; nothing if there is nothing to grant."""
+    """A role with a binding; empty without a rule."""
     if not granted:
         return []
     kind = "ClusterRole" if scope == "cluster" else "Role"
@@ -187,13 +187,13 @@ def _role(kind: str, name: str, namespace: str, granted: Iterable[PolicyRule], s
     return {**_object(f"{RBAC}/v1", kind, name, namespace), "rules": [_rule(rule, service) for rule in granted]}
 
 
-def _rule(grant: PolicyRule, service: ModelService) -> Manifest:
-    names = grant.names(service)
+def _rule(rule: PolicyRule, service: ModelService) -> Manifest:
+    names = rule.names(service)
     return {
-        "apiGroups": [grant.group],
-        "resources": [grant.resource],
+        "apiGroups": [rule.group],
+        "resources": [rule.resource],
         **({"resourceNames": list(names)} if names else {}),
-        "verbs": list(grant.verbs),
+        "verbs": list(rule.verbs),
     }
 
 

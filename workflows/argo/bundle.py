@@ -19,7 +19,7 @@ from steps.reconcile.plain_text import plain_text
 from workflows import packages
 from workflows.argo.accounts import RAM_INJECTION, accounts, installation
 from workflows.argo.install import KUSTOMIZATION, kustomization, own, permissions_page, policy, shared
-from workflows.argo.versions import LINES, for_line, line
+from workflows.argo.versions import VERSIONS, argo_version, for_version
 from workflows.argo.workflow import cron_workflow, event_binding, workflow_template
 
 REFERENCE = Path("manifests/services/qwen3-32b.yaml")
@@ -34,42 +34,42 @@ STEP_LAYER = re.compile(r"(?<=; written by `make render`\.\n  )\".*\"")
 SHARED_FOLDER = Path("install")
 SERVICE_FOLDER = Path("service")
 POLICY_FOLDER = Path("policy")
-MODELINE = re.compile(r"^# yaml-language-server:.*\n", re.MULTILINE)  # its path means nothing inside a cluster
+MODELINE = re.compile(r"^# yaml-language-server:.*\n", re.MULTILINE)  # its path is meaningless inside a cluster
 
 
-def render(service_path: Path, argo_version: str) -> dict[Path, str]:
+def render(service_path: Path, argo: str) -> dict[Path, str]:
     """Everything that one service needs on an Argo of that version: file name -> text.
 
     Raises DocumentError for a wrong document and for an unknown version.
     """
-    wanted = line(argo_version)
+    version = argo_version(argo)
     service = load(service_path)
     manifests = {"workflow-template.yaml": workflow_template(service, _document(service_path, service))}
     if service.workflow.schedule:
         manifests["cron-workflow.yaml"] = cron_workflow(service, service.workflow.schedule)
     manifests["event-binding.yaml"] = event_binding(service)
     head = f"# Rendered from {service_path.name} by `slipway render`; change that, not this.\n"
-    return {Path(name): head + _as_yaml(for_line(manifest, wanted)) for name, manifest in manifests.items()}
+    return {Path(name): head + _as_yaml(for_version(manifest, version)) for name, manifest in manifests.items()}
 
 
-def service_folder(service_path: Path, argo_version: str) -> dict[Path, str]:
+def service_folder(service_path: Path, argo: str) -> dict[Path, str]:
     """The folder of one service: `render` with the roles of this service, and the policy in a folder of its own."""
     origin, service = service_path.name, load(service_path)
-    files = {**own(service, origin), **render(service_path, argo_version)}
+    files = {**own(service, origin), **render(service_path, argo)}
     files[KUSTOMIZATION] = kustomization(origin, files)
     return files | _below(POLICY_FOLDER, policy(service, origin))
 
 
-def bundle(service_path: Path, argo_version: str) -> dict[Path, str]:
+def bundle(service_path: Path, argo: str) -> dict[Path, str]:
     """The two folders that set a service up. Neither holds a Namespace, nor an object of another service."""
     service = load(service_path)
     return _below(SHARED_FOLDER, shared(service)) | _below(
-        SERVICE_FOLDER / service.name, service_folder(service_path, argo_version)
+        SERVICE_FOLDER / service.name, service_folder(service_path, argo)
     )
 
 
 def commands(service: ModelService, folder: Path) -> Iterator[str]:
-    """What a person types to apply `bundle` from `folder`, in this order."""
+    """The commands that apply `bundle` from `folder`, in this order."""
     runs, serving = service.workflow.namespace, service.namespace
     for name in dict.fromkeys((runs, serving)):
         if name != "default":
@@ -83,12 +83,12 @@ def commands(service: ModelService, folder: Path) -> Iterator[str]:
     yield f"slipway submit {service.name} -n {runs}"
 
 
-def write_bundle(service_path: Path, argo_version: str, folder: Path) -> list[str]:
+def write_bundle(service_path: Path, argo: str, folder: Path) -> list[str]:
     """Write `bundle` below `folder`; returns the lines for the person: the files that changed, and what to type next.
 
-    Raises DocumentError as `render` does, and Blocked if the folder holds what this would replace.
+    Raises DocumentError as `render` does, and Blocked if it would replace the folder of another installation.
     """
-    service, files = load(service_path), bundle(service_path, argo_version)
+    service, files = load(service_path), bundle(service_path, argo)
     _check_installation(folder / SHARED_FOLDER, service)
     written = [str(folder / path) for path in write(files, folder)]
     return [*written, "Next:", *(f"  {command}" for command in commands(service, folder))]
@@ -124,8 +124,8 @@ def committed(root: Path) -> dict[Path, str]:
     service = load(root / REFERENCE)
     files = {SCHEMA: schema_text(), PERMISSIONS: permissions_page(service), **_below(INSTALL, shared(service))}
     files[PYPROJECT] = with_step_layer((root / PYPROJECT).read_text(encoding="utf-8"))
-    for version, wanted in LINES.items():
-        files |= _below(ARGO / wanted.folder, service_folder(root / REFERENCE, version))
+    for name, version in VERSIONS.items():
+        files |= _below(ARGO / version.folder, service_folder(root / REFERENCE, name))
     return files
 
 
@@ -143,10 +143,10 @@ def write_all(root: Path) -> list[Path]:
 
 
 def drift(root: Path) -> list[str]:
-    """One sentence for each generated file that is not what its source says; empty if all are."""
+    """One sentence for each generated file that differs from its source; empty without drift."""
     stale = [path for path, text in committed(root).items() if _read(root / path) != text]
-    sentences = [f"{path} is not what its source says; run `make render`" for path in stale]
-    return sentences + [f"{path} is generated by nothing; run `make render`" for path in _strays(root)]
+    sentences = [f"{path} differs from its source; run `make render`" for path in stale]
+    return sentences + [f"{path} has no source; run `make render`" for path in _strays(root)]
 
 
 def _strays(root: Path) -> list[Path]:
@@ -163,7 +163,7 @@ def _read(path: Path) -> str | None:
 
 
 def _document(path: Path, service: ModelService) -> str:
-    """The text of the document, which reaches the steps as it is: Argo pastes it, and reads what it pasted."""
+    """The text of the document, which reaches the steps unchanged: Argo pastes it, and evaluates the result."""
     text = MODELINE.sub("", path.read_text(encoding="utf-8"))
     # Values stand in the templates, too, and YAML can write braces as escapes. JSON on its own has no `{{`.
     if "{{" in text or "{{" in json.dumps(service.model_dump(mode="json")):

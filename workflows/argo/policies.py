@@ -1,8 +1,9 @@
-"""What RBAC cannot say: CI may start runs of one template, with the parameters that a run may change, and nothing else.
+"""The limits that RBAC cannot express: CI may start runs of one template, with the parameters of a run, and no more.
 
-Whoever may create a Workflow may run pods under every account of its namespace, and `templateReferencing: Strict` can
-be passed by: with fields beside the template reference on older Argo, with a status that holds a spec already on any.
-From Kubernetes 1.30 on, the API server itself refuses what a policy forbids.
+An account that may create a Workflow may run pods under every account of its namespace, and
+`templateReferencing: Strict` has two gaps: fields beside the template reference on older Argo, and on any Argo a status
+that holds a spec already.
+From Kubernetes 1.30 on, the API server itself enforces the policy.
 https://github.com/argoproj/argo-workflows/security/advisories/GHSA-3wf5-g532-rcrr
 https://github.com/argoproj/argo-workflows/blob/v4.1.2/workflow/controller/operator.go (setStoredWfSpec)
 https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/
@@ -44,7 +45,7 @@ def validations(service: ModelService) -> list[dict[str, str]]:
             f"CI may start the WorkflowTemplate {service.name}, no other",
         ),
         # The controller takes a spec that the status holds for what it has read from the template. Argo's clients send
-        # two empty times and the templates that they looked at, which serve `templateRef` alone; ours has none.
+        # two empty times and the templates that they read, which serve `templateRef` alone; ours has none.
         _rule(
             'variables.status.all(field, field == "storedTemplates" || variables.status[field] == null)',
             "CI may start a Workflow without a status: it is for Argo's controller to write",
@@ -54,7 +55,7 @@ def validations(service: ModelService) -> list[dict[str, str]]:
             f'given.all(field, field in ["name", "value"]) && given.name in {json.dumps(names)})',
             f"CI may pass the parameters {', '.join(names)}, each with a value, and no artifacts",
         ),
-        # What a parameter holds is pasted into the templates, and Argo evaluates {{=...}} there.
+        # The value of a parameter is pasted into the templates, and Argo evaluates {{=...}} there.
         *(
             _rule(
                 _value(name, f"string(given.value).matches({json.dumps(pattern)})"),
@@ -117,12 +118,12 @@ def policy(service: ModelService) -> list[Manifest]:
 
 
 def _value(name: str, holds: str) -> str:
-    """Whatever is given for this parameter, if anything is."""
+    """The condition on this parameter, where a value is given."""
     return f"variables.parameters.all(given, given.name != {json.dumps(name)} || !has(given.value) || {holds})"
 
 
 def _found(path: str) -> str:
-    """What is there, or nothing at all; without a type, so that its fields can be counted."""
+    """The field, or an empty map; without a type, so that its fields can be counted."""
     return f"has({path}) ? dyn({path}) : dyn({{}})"
 
 

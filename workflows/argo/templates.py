@@ -1,6 +1,6 @@
 """One Argo container template for each step: inputs, outputs, attempts, deadline, credentials, confinement.
 
-Named templates with a retry strategy each: a strategy on the workflow would run the whole line again, and one on an
+Named templates with a retry strategy each: a strategy on the workflow would run the whole pipeline again, and one on an
 inline template broke in Argo 3.7.0. https://github.com/argoproj/argo-workflows/issues/15051
 """
 
@@ -58,13 +58,13 @@ RETRY_EXPRESSION = (
     f'lastRetry.status == "Error" || lastRetry.exitCode in ["{int(Exit.NO_ANSWER)}", "-1"] || '
     f'lastRetry.message matches "^({"|".join(LOST_WITH_ITS_NODE)})"'
 )
-# Argo waits before it looks whether the expression allows another attempt, so a final failure is told that much later,
-# too: the first wait is short. The six attempts of a transfer still span half an hour in which the hub may be down.
+# Argo waits before it evaluates the expression, so a final failure shows that much later: the first wait is short.
+# The six attempts of a transfer still span half an hour in which the hub may be down.
 # https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (processNodeRetries)
 FIRST_WAIT = "5s"
 WAIT_FACTOR = 4
-# What only the run can tell; `workflow.status` exists in the exit handler alone. Never `workflow.failures`: what tasks
-# said would become part of a template, which Argo evaluates, and of an argument, which has a limit of 128 KiB.
+# Facts of the run; `workflow.status` exists in the exit handler alone. Never `workflow.failures`: the messages of the
+# tasks would become part of a template, which Argo evaluates, and of an argument, which has a limit of 128 KiB.
 # https://argo-workflows.readthedocs.io/en/latest/variables/#exit-handler
 RUN_FACTS = {
     "run-name": "{{workflow.name}}",
@@ -119,7 +119,7 @@ def add_template(task: Task, service: ModelService, consumed: frozenset[Output])
 
 
 def add_exit_handler(tasks: Sequence[Task], name: str) -> None:
-    """Add the graph of the exit handler: one task after the other, each whatever became of the one before it.
+    """Add the graph of the exit handler: one task after the other, each also after a failure of the one before it.
 
     Steps, and no DAG: Argo 3.5 calls the DAG of an exit handler Failed as soon as it begins in a run that was stopped,
     and then starts no further task of it.
@@ -157,7 +157,7 @@ def _retry(limit: int) -> RetryStrategy:
 
 
 def unless_current() -> str:
-    """`when` of a task that is left out if there is nothing to do."""
+    """`when` of a task that a no-op run skips."""
     return f"{_output_tag(STATE)} != {CURRENT}"
 
 
@@ -170,26 +170,26 @@ def workflow_parameter(name: str) -> str:
 
 
 def override_if_set(name: str, *, shown: bool) -> str:
-    """Name and value of a parameter, or nothing if it is empty; `shown`: the value is short enough to be told.
+    """Name and value of a parameter, or nothing if it is empty; `shown`: the value is short.
 
-    Argo evaluates the expression once; what a value holds stays text.
+    Argo evaluates the expression once; a value stays text.
     https://argo-workflows.readthedocs.io/en/latest/variables/#expression
     """
     value = f"workflow.parameters['{name}']"
-    said = f"'{name} ' + {value} + ', '"
-    told = said if shown else f"({value} == '{AS_IN_DOCUMENT}' ? {said} : 'another {name}, ')"
-    return f"{{{{={value} == '' ? '' : {told}}}}}"
+    whole = f"'{name} ' + {value} + ', '"
+    text = whole if shown else f"({value} == '{AS_IN_DOCUMENT}' ? {whole} : 'another {name}, ')"
+    return f"{{{{={value} == '' ? '' : {text}}}}}"
 
 
 def task_arguments(task: Task) -> dict[str, str]:
-    """What the DAG hands to the task: outputs of earlier ones, and the number of the shard that an instance has."""
+    """The arguments from the DAG: outputs of earlier tasks, and the number of the shard of an instance."""
     shard = {SHARD: "{{item}}" if task.fans_out else task.shards[0]} if task.shards else {}
     return shard | {option: _output_tag(source) for option, source in task.options.items()}
 
 
 def depends(task: Task) -> str:
-    """What has to come before. A task that reads an output is omitted where the other one was left out: its `when` is
-    looked at later than its arguments, and Argo 3.7.11 and 4.0.2 wait for an output that never comes.
+    """The tasks before it. A task that reads an output is omitted where the other one was skipped: its `when` is
+    evaluated later than its arguments, and Argo 3.7.11 and 4.0.2 wait for an output that never comes.
 
     https://github.com/argoproj/argo-workflows/blob/v3.7.11/workflow/controller/dag.go#L735
     """
@@ -197,8 +197,8 @@ def depends(task: Task) -> str:
     return " && ".join(f"{name}.Succeeded" if name in read else name for name in task.after)
 
 
-def consumed_outputs(line: Sequence[Task]) -> frozenset[Output]:
-    return frozenset({STATE, *(source for task in line for source in task.options.values())})
+def consumed_outputs(tasks: Sequence[Task]) -> frozenset[Output]:
+    return frozenset({STATE, *(source for task in tasks for source in task.options.values())})
 
 
 def _output_tag(source: Output) -> str:

@@ -1,5 +1,5 @@
-"""The line as Argo objects, with the fields of Argo 4: WorkflowTemplate, WorkflowEventBinding, and a CronWorkflow where
-the document has a schedule.
+"""The pipeline as Argo objects, with the fields of Argo 4: WorkflowTemplate, WorkflowEventBinding, and a CronWorkflow
+where the document has a schedule.
 
 `workflows.argo.versions` adapts them to older versions of Argo. All of them carry the name of the service, so
 `argo submit --from workflowtemplate/<name>`, the schedule and the event start the very same thing.
@@ -36,18 +36,18 @@ from workflows.runs.submission import REASON
 
 Manifest = dict[str, Any]
 
-ENTRYPOINT = "line"
+ENTRYPOINT = "pipeline"
 EXIT_HANDLER = "exit"
 TITLE = "workflows.argoproj.io/title"
 DAY = 24 * 3600  # seconds
-# A transfer may be ended in the middle of a part; it needs this long to close its files and say how far it came.
+# A transfer may be ended in the middle of a part; it needs this long to close its files and to report its progress.
 GRACE_SECONDS = 120
 
 
 def workflow_template(service: ModelService, document: str) -> Manifest:
     """Everything that a run is; `document` is the text of `service`, the default of the parameter `service`."""
-    line = pipeline.tasks(service)
-    used = consumed_outputs(line)
+    tasks = pipeline.tasks(service)
+    used = consumed_outputs(tasks)
     with WorkflowTemplate(
         name=service.name,
         namespace=service.workflow.namespace,
@@ -61,7 +61,7 @@ def workflow_template(service: ModelService, document: str) -> Manifest:
         on_exit=EXIT_HANDLER,
         arguments=_parameters(service, document),
         workflow_metadata=_run_metadata(service),
-        # One writer at a time, whoever started it: a run that finds another one at work waits as Pending.
+        # One writer at a time, from any source: a run waits as Pending for another one at work.
         synchronization=_lock(service),
         active_deadline_seconds=_run_deadline(service),
         pod_gc=m.PodGC(strategy="OnWorkflowSuccess"),
@@ -79,12 +79,12 @@ def workflow_template(service: ModelService, document: str) -> Manifest:
         ),
         pod_spec_patch=_pod_spec_patch(service),
     ) as workflow:
-        for task in _one_for_each_step((*line, *pipeline.EXIT)):
+        for task in _one_for_each_step((*tasks, *pipeline.EXIT)):
             add_template(task, service, used)
         add_marker(pipeline.NOTHING_CHANGED)
         add_exit_handler(pipeline.EXIT, EXIT_HANDLER)
         with DAG(name=ENTRYPOINT):
-            for task in line:
+            for task in tasks:
                 Task(
                     name=task.name,
                     template=task.step,
@@ -117,10 +117,10 @@ def cron_workflow(service: ModelService, schedule: str) -> Manifest:
             Parameter(name=REASON, value="schedule"),
         ],
         workflow_template_ref=m.WorkflowTemplateRef(name=service.name),
-        synchronization=_lock(service),  # where the line of Argo needs it beside the reference
+        synchronization=_lock(service),  # where the version of Argo needs it beside the reference
     )
     manifest = dict(cron.to_dict())
-    # Hera has no word for the metadata of the runs; what it calls so lands inside the workflow.
+    # Hera has no field for the metadata of the runs; its field of that name is inside the workflow.
     manifest["spec"] = {**manifest["spec"], "workflowMetadata": {"labels": {TRIGGER_LABEL: "schedule"}}}
     return manifest
 
@@ -178,7 +178,7 @@ def _run_metadata(service: ModelService) -> m.WorkflowMetadata:
 
 
 def _pod_metadata(service: ModelService) -> m.Metadata | None:
-    """Without Slipway's own labels: a pod of a run must never look like a pod that serves."""
+    """Without Slipway's own labels: a pod of a run must never match the selector of a pod that serves."""
     labels = {**service.metadata.labels, **service.workflow.labels}
     annotations = service.workflow.annotations
     if not labels and not annotations:
@@ -232,8 +232,8 @@ def _away_from_gpus(service: ModelService, affinity: Manifest) -> Manifest:
     return {**affinity, "nodeAffinity": {**nodes, _PREFERRED: [*nodes.get(_PREFERRED, ()), preferred]}}
 
 
-def _one_for_each_step(line: tuple[pipeline.Task, ...]) -> list[pipeline.Task]:
-    return list({task.step: task for task in reversed(line)}.values())[::-1]
+def _one_for_each_step(tasks: tuple[pipeline.Task, ...]) -> list[pipeline.Task]:
+    return list({task.step: task for task in reversed(tasks)}.values())[::-1]
 
 
 def _labels(service: ModelService) -> dict[str, str]:
