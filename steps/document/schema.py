@@ -37,6 +37,7 @@ from steps.kinds import OWN_LABELS
 API_VERSION = "slipway/v1alpha1"
 SCHEMA_ID = "urn:slipway:v1alpha1:ModelService"
 DEFAULT_SECRET = "oss-credentials"  # noqa: S105  # a name, not a secret
+DEFAULT_WORKFLOW_NAMESPACE = "slipway"
 UNFILLED = "{{workflow.parameters.service}}"  # in a pod, in place of a document that Argo has forgotten
 WorkerRole = Literal["prefill", "decode"]
 WORKER_ROLES: tuple[WorkerRole, ...] = get_args(WorkerRole)
@@ -376,7 +377,7 @@ class Endpoint(Section):
 
 class Workflow(Section):
     image: Image = Field(description="Image of the steps.", examples=["registry.example.com/llm/slipway:0.1.0"])
-    namespace: Name = Field("slipway", description="Namespace of the runs.")
+    namespace: Name = Field(DEFAULT_WORKFLOW_NAMESPACE, description="Namespace of the runs.")
     schedule: Cron | None = Field(
         None, description="Cron expression of a regular refresh; default is none.", examples=["17 3 * * *"]
     )

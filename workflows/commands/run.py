@@ -12,7 +12,7 @@ from types import FrameType
 from typing import NoReturn
 
 from steps.document.overrides import DOCUMENT, OVERRIDES
-from steps.document.schema import ModelService, Workflow, load, parse
+from steps.document.schema import DEFAULT_WORKFLOW_NAMESPACE, ModelService, load, parse
 from steps.errors import Blocked, DeadlineExceeded, DocumentError, Exit, Interrupted
 from steps.kinds import Manifest
 from steps.reconcile.clock import Clock, SystemClock
@@ -175,7 +175,7 @@ def _is_document(target: str) -> bool:
 
 
 def _namespace(place: Place, document: ModelService | None) -> str:
-    return place.namespace or (document.workflow if document else Workflow()).namespace
+    return place.namespace or (document.workflow.namespace if document else DEFAULT_WORKFLOW_NAMESPACE)
 
 
 def _door(place: Place) -> Door:
