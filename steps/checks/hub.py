@@ -65,7 +65,7 @@ def _names_other_code(file: ModelFile, before: dict[str, ModelFile], read_served
 
 
 def _auto_map(body: bytes) -> Any:
-    """The classes that a configuration takes from code; None if it names none. A text that is no JSON object stands for itself."""
+    """Classes of code in a configuration; None if it has none. A text that is no JSON object stands for itself."""
     try:
         found = json.loads(body)
     except ValueError:

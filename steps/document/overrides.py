@@ -61,7 +61,7 @@ OVERRIDES = (
     Override(
         "skip-unchanged",
         "workflow.skipUnchanged",
-        "Whether a run that finds this exact release deployed and verified skips its other tasks; empty means as in the document.",
+        "Skip the other tasks if this exact release is deployed and verified; empty means as in the document.",
         r"^(true|false)?$",
         ("true", "false"),
         sticky=False,

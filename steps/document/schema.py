@@ -38,6 +38,7 @@ API_VERSION = "slipway/v1alpha1"
 SCHEMA_ID = "urn:slipway:v1alpha1:ModelService"
 WORKFLOW_NAMESPACE = "slipway"
 DEFAULT_SECRET = "oss-credentials"  # noqa: S105  # a name, not a secret
+DEFAULT_WORKFLOW_NAMESPACE = "slipway"
 UNFILLED = "{{workflow.parameters.service}}"  # in a pod, in place of a document that Argo has forgotten
 WorkerRole = Literal["prefill", "decode"]
 WORKER_ROLES: tuple[WorkerRole, ...] = get_args(WorkerRole)

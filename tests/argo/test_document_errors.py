@@ -151,7 +151,7 @@ def test_every_argument_that_slipway_sets_is_its_own() -> None:
     for fabric in ("erdma", "tcp"):
         wanted = service(f"serving.fabric={fabric}", "serving.contextLength=8192")
         for role in ("prefill", "decode"):
-            assert {one for one in worker_args(wanted, role) if one.startswith("--")} <= WORKER_ARGUMENTS.keys()  # type: ignore[arg-type]
+            assert {one for one in worker_args(wanted, role) if one.startswith("--")} <= WORKER_ARGUMENTS.keys()
         assert {
             one for one in router_args(wanted.serving, ["p"], ["d"]) if one.startswith("--")
         } <= ROUTER_ARGUMENTS.keys()

@@ -108,7 +108,11 @@ BROKEN = [
     ),
     ("QUO01", {"quotas_of_runs": (quota("slipway", {}, persistentvolumeclaims="0"),)}, "persistentvolumeclaims 0 of 0"),
     # What Argo 4.1.2 left of a run under the manifests of 3.5: it does not know `mutex`.
-    ("ARG01", {"run": {"status": {"phase": "Running"}}}, "a run without a lock, under a controller that is not to be"),
+    (
+        "ARG01",
+        {"run": {"status": {"phase": "Running"}}},
+        "a run without a lock, under a controller that is not visible",
+    ),
     (
         "ARG01",
         {"run": {"status": {}}, "deployments": (*healthy().deployments, ARGO)},  # type: ignore[misc]

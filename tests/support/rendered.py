@@ -26,8 +26,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         "transfer.scratch={size: 1Ti, storageClassName: alicloud-disk-essd}",
         (
             "workflow.pod={nodeSelector: {pool: cpu}, priorityClassName: steps, imagePullSecrets: [{name: registry}], "
-            "tolerations: [{key: cpu, operator: Exists}], affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuring"
-            "Execution: [{weight: 1, preference: {matchExpressions: [{key: zone, operator: Exists}]}}]}}, "
+            "tolerations: [{key: cpu, operator: Exists}], affinity: {nodeAffinity: {preferredDuringScheduling"
+            "IgnoredDuringExecution: [{weight: 1, preference: {matchExpressions: [{key: zone, operator: Exists}]}}]}}, "
             "topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway}]}"
         ),
         "workflow.gpuNodes=allow",
