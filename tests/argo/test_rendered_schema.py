@@ -132,7 +132,9 @@ RULE_MUTANTS: dict[str, Change] = {
     "deadline on a DAG": lambda spec: _template(spec, "pipeline").update(activeDeadlineSeconds=60),
     "timeout on a DAG": lambda spec: _template(spec, "pipeline").update(timeout="1h"),
     "depends and dependencies": lambda spec: _template(spec, "pipeline")["dag"]["tasks"][1].update(dependencies=["a"]),
-    "depends and continueOn": lambda spec: _template(spec, "pipeline")["dag"]["tasks"][1].update(continueOn={"failed": 1}),
+    "depends and continueOn": lambda spec: _template(spec, "pipeline")["dag"]["tasks"][1].update(
+        continueOn={"failed": 1}
+    ),
 }
 
 
