@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
   --custom-compile-command 'make lock'
-SCRIPTS := .ci/run images/build manifests/ci/deploy-by-event.sh
+SCRIPTS := .ci/run .ci/installed images/build manifests/ci/deploy-by-event.sh
 .DEFAULT_GOAL := help
-.PHONY: help demo images quick test new-step exhaustive check lint render fix lock bench bench-transfer bench-planning clean
+.PHONY: help demo installed images quick test new-step exhaustive check lint render fix lock bench bench-transfer bench-planning clean
 
 help: ## what can be done here
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -16,8 +16,11 @@ help: ## what can be done here
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
-demo: .venv/ready ## the whole line on this machine, against embedded services
-	$(BIN)/python -m workflows run manifests/services/demo.yaml
+demo: .venv/ready ## the pipeline on this machine, against embedded services
+	$(BIN)/python -m workflows rehearse manifests/services/demo.yaml
+
+installed: ## install as a tool outside of the checkout, and use it there
+	.ci/installed
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
@@ -41,12 +44,13 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m workflows render --check
+	$(BIN)/python -m workflows.argo.bundle --check
 	$(BIN)/hadolint images/Containerfile
 	$(BIN)/shellcheck $(SCRIPTS)
+	$(BIN)/python -m tests.support.prose
 
 render: .venv/ready ## write the generated files again
-	$(BIN)/python -m workflows render
+	$(BIN)/python -m workflows.argo.bundle
 
 fix: .venv/ready ## format, and repair what the linter can repair
 	$(BIN)/ruff format .

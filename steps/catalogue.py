@@ -23,7 +23,7 @@ class Secret(Enum):
 
     HUB = "model.token"
     STORE = "store.credentials"
-    WEBHOOK = "notify.webhook"
+    NOTIFICATIONS = "notifications"
 
 
 def _light(_service: ModelService) -> int:
@@ -65,7 +65,7 @@ def _record(service: ModelService) -> tuple[str, ...]:
 
 
 def _traffic(service: ModelService) -> tuple[str, ...]:
-    return (service.serving.service_name,)
+    return (service.endpoint.service,)
 
 
 def _volume_secret(service: ModelService) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ def _gpu_lease(_service: ModelService) -> tuple[str, ...]:
 
 
 def _has_key(service: ModelService) -> bool:
-    return service.store.credentials.kind == "secret"
+    return service.store.credentials.secret is not None
 
 
 _LEASES = "coordination.k8s.io"
@@ -325,7 +325,7 @@ _ENTRIES = (
         "smoke-test",
         "Prove the release by real inference: right model, right answers, KV cache moved on every pair.",
         _PINNED,
-        lambda service: service.smoke.deadline_minutes,
+        lambda service: service.proof.deadline_minutes,
         permissions=(
             PolicyRule(("list",), "pods", "find the workers"),
             PolicyRule(("get",), "services", "find the router"),
@@ -393,7 +393,7 @@ _ENTRIES = (
         options=_AT_EXIT,
         retries=0,
         no_answer_seconds=240.0,
-        secrets=frozenset({Secret.WEBHOOK}),
+        secrets=frozenset({Secret.NOTIFICATIONS}),
         permissions=(
             replace(_RECORD_READ, explains=True),
             _RUN_READ,

@@ -10,11 +10,11 @@ from functools import partial
 from typing import ClassVar, TypeVar
 
 from steps import catalogue, kinds
-from steps.checks import facts, image, model_code, table
+from steps.checks import facts, hub, image, table
 from steps.checks.facts import CodeOfModel, PlatformFacts
 from steps.checks.findings import Refusal
+from steps.checks.image import images_of_workers
 from steps.document.image_name import ImageName
-from steps.document.schema import SecretCredentials
 from steps.errors import Blocked, TransientError
 from steps.kinds import OSS_DRIVER, Kind, Manifest, Ref
 from steps.model import Listing, ModelDigest, ModelFile
@@ -80,7 +80,7 @@ class CheckPlatform:
             quotas=self._select(kinds.RESOURCE_QUOTA, namespace),
             quotas_of_runs=self._select(kinds.RESOURCE_QUOTA, self.release.service.workflow.namespace),
             code=_look(lambda: self._code(listing)),
-            engine=self._engine(),
+            engines={image: self._engine(image) for image in images_of_workers(self.release)},
             rights={permission: self.cluster.allows(permission) for permission in self._permissions()},
             in_pods=self.own_accounts,
         )
@@ -128,11 +128,12 @@ class CheckPlatform:
 
     def _secret(self) -> Manifest | Refusal | None:
         service = self.release.service
-        if not isinstance(service.store.credentials, SecretCredentials):
+        name = service.store.credentials.secret
+        if name is None:
             return None
         if self.own_accounts:
             return Refusal("the account of this step reads no Secret; the kubelet hands each step its keys")
-        return self._get(Ref(kinds.SECRET, service.store.credentials.secret, service.workflow.namespace))
+        return self._get(Ref(kinds.SECRET, name, service.workflow.namespace))
 
     def _model(self) -> tuple[Listing | Refusal, str | Refusal, bool]:
         """The files, the answer of the bucket, and whether it holds them: then the hub is not queried."""
@@ -158,14 +159,14 @@ class CheckPlatform:
             where = f"oss://{service.store.bucket}/{serving.prefix}"
             return CodeOfModel(known=f"{where} does not hold what serves: the document names another model or bucket")
         before = partial(self._stored, serving)
-        return CodeOfModel(model_code.changed_code(served.listing, listing, before, self._as_listed))
+        return CodeOfModel(hub.changed_code(served.listing, listing, before, self._as_listed))
 
-    def _engine(self) -> str | Refusal:
-        """The version in the image. A silent registry is no obstacle: the nodes pull, not this step."""
+    def _engine(self, name: str) -> str | Refusal:
+        """Version in the configuration of an image. A registry without an answer is no obstacle: the nodes pull."""
         if self.registry is None:
             return Refusal("there is no registry here")
         try:
-            return image.said_version(self.registry.config(ImageName.of(self.release.service.serving.image)))
+            return image.version_of(self.registry.config(ImageName.of(name)))
         except TransientError as silent:
             return Refusal(silent.reason)
 

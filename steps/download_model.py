@@ -12,7 +12,7 @@ from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.release import Release
 from steps.transfer import delivery, inventory, manifest, plans, staging
-from steps.transfer.delivery import FROM_HUB, Delivery, Ledger, move
+from steps.transfer.delivery import FROM_HUB, Delivery, TransferStats, move
 from steps.transfer.directory import DirectorySink
 from steps.transfer.inventory import Inventory
 from steps.transfer.manifest import ModelManifest
@@ -55,7 +55,7 @@ class DownloadModel:
     store: ModelStore
     scratch: Path
     clock: Clock = field(default_factory=SystemClock)
-    ledger: Ledger = field(default_factory=Ledger)
+    stats: TransferStats = field(default_factory=TransferStats)
 
     @property
     def deadline(self) -> float:
@@ -69,11 +69,11 @@ class DownloadModel:
         found = manifest.read(self.store, self.release)
         if found:
             return Facts(found)
-        listing = self.ledger.listing(self.source, self.release)
+        listing = self.stats.listing(self.source, self.release)
         if listing.digest != self.release.model_digest:
             return Facts(None, listing)
-        stored = inventory.take(self.store, self.release, listing)
-        return Facts(None, listing, stored, staging.look(self.folder, listing))
+        stored = inventory.observe(self.store, self.release, listing)
+        return Facts(None, listing, stored, staging.observe(self.folder, listing))
 
     def plan(self, facts: Facts) -> Plan:
         return plan(self.release, self.folder, facts)
@@ -83,7 +83,7 @@ class DownloadModel:
             if isinstance(change.payload, WriteListing):
                 self.folder.write_listing(change.payload.listing)
                 report.changed(change)
-        context = Delivery(self.release, self.store, report, self.clock, self.ledger)
+        context = Delivery(self.release, self.store, report, self.clock, self.stats)
         move(changes, self.source, DirectorySink(self.folder), context, FROM_HUB)
 
     def outputs(self, facts: Facts) -> Outputs:
@@ -92,6 +92,6 @@ class DownloadModel:
             folder=str(self.folder.root),
             files_total=len(listing.files),
             bytes_total=listing.size,
-            files_moved=self.ledger.files_moved,
-            bytes_moved=self.ledger.bytes_moved,
+            files_moved=self.stats.files_moved,
+            bytes_moved=self.stats.bytes_moved,
         )

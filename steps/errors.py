@@ -1,11 +1,11 @@
-"""Errors are chosen by what the reader should do.
+"""Errors by the action of the reader.
 
 StepError
-├── Blocked           11   the world lacks or contradicts something   -> fix the world, run again
-├── NotConverging     12   done, and wanted again                     -> find who undoes it
-├── DeadlineExceeded  13   late                                       -> raise the deadline, or look at the pods
+├── Blocked           11   a precondition is missing or contradicted  -> correct it, run again
+├── NotConverging     12   a change was made and is needed again      -> find the writer that undoes it
+├── DeadlineExceeded  13   late                                       -> raise the deadline, or check the pods
 └── TransientError    75   no answer                                  -> Argo retries
-Interrupted           75   SIGTERM or Ctrl-C                          -> run again, nothing is lost
+Interrupted           75   SIGTERM or Ctrl-C                          -> run again, which resumes
 DocumentError         10   the document is wrong                      -> correct the document
 
 The command line exits with 2; any other exception is a bug: 1. Argo's executor keeps 64 and 65.
@@ -42,13 +42,13 @@ MEANINGS: Mapping[Exit, str] = {
 
 
 class DocumentError(Exception):
-    """The document is wrong; the message lists every mistake with its path, what was found and what is allowed."""
+    """The document is wrong; the message lists each error with its path, the value found and the values allowed."""
 
 
 class StepError(Exception):
-    """Something went wrong that a person can act on.
+    """An error that a person can act on.
 
-    `reason` says what failed, on what, what was found and what was expected; `hint` says what to do next.
+    `reason` names the failed operation, its object, the state found and the state expected; `hint` is the next action.
     """
 
     exit: ClassVar[Exit]
@@ -79,16 +79,16 @@ class TransientError(StepError):
 
 
 class Interrupted(BaseException):
-    """SIGTERM or Ctrl-C arrived; what was done is kept, the next run goes on from there.
+    """SIGTERM or Ctrl-C arrived; finished work is kept, and the next run resumes.
 
-    Like KeyboardInterrupt it is no Exception: whatever tries errors again or forgives them must let it pass.
+    Like KeyboardInterrupt it is no Exception, so that handlers of errors and retries let it pass.
     """
 
     exit: ClassVar[Exit] = Exit.NO_ANSWER
 
 
 def exit_code(error: BaseException) -> Exit:
-    """The exit code that tells Argo, and the person on call, what kind of failure this is."""
+    """The exit code of the kind of failure, for Argo and for the person on call."""
     if isinstance(error, (StepError, Interrupted)):
         return error.exit
     return Exit.DOCUMENT if isinstance(error, DocumentError) else Exit.BUG

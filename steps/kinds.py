@@ -83,7 +83,7 @@ ACCESS_KEY_ID = "OSS_ACCESS_KEY_ID"
 ACCESS_KEY_SECRET = "OSS_ACCESS_KEY_SECRET"  # noqa: S105  # a name, not a secret
 SESSION_TOKEN = "OSS_SESSION_TOKEN"  # noqa: S105  # a name, not a secret
 HUB_TOKEN = "MODELSCOPE_API_TOKEN"  # noqa: S105  # a name, not a secret
-WEBHOOK_URL = "SLIPWAY_WEBHOOK_URL"
+NOTIFICATION = "SLIPWAY_NOTIFICATION_{index}"  # the address of a webhook, one variable for each target
 # Set by local runs and tests, to reach embedded services with the document as it is.
 HUB_ENDPOINT = "SLIPWAY_MODELSCOPE_ENDPOINT"
 STORE_ENDPOINT = "SLIPWAY_OSS_ENDPOINT"

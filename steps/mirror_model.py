@@ -15,7 +15,7 @@ from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.release import Release
 from steps.transfer import delivery, inventory, manifest, plans
-from steps.transfer.delivery import FROM_HUB, Delivery, InBucket, Ledger
+from steps.transfer.delivery import FROM_HUB, Delivery, InBucket, TransferStats
 from steps.transfer.inventory import Inventory
 from steps.transfer.manifest import ModelManifest
 from steps.transfer.shards import Shard
@@ -50,7 +50,7 @@ class MirrorModel:
     source: ModelSource
     store: ModelStore
     clock: Clock = field(default_factory=SystemClock)
-    ledger: Ledger = field(default_factory=Ledger)
+    stats: TransferStats = field(default_factory=TransferStats)
     shard: Shard | None = None  # None: all files, and the manifest
 
     @property
@@ -61,20 +61,20 @@ class MirrorModel:
         found = manifest.read(self.store, self.release)
         if found:
             return Facts(found)
-        listing = self.ledger.listing(self.source, self.release)
+        listing = self.stats.listing(self.source, self.release)
         if listing.digest != self.release.model_digest:
             return Facts(None, listing)
         share = self.shard.share(listing) if self.shard else None
-        return Facts(None, listing, inventory.take(self.store, self.release, listing, share))
+        return Facts(None, listing, inventory.observe(self.store, self.release, listing, share))
 
     def plan(self, facts: Facts) -> Plan:
         return plan(self.release, facts, self.shard)
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
-        Delivery(self.release, self.store, report, self.clock, self.ledger).do(changes, self.source, FROM_HUB)
+        Delivery(self.release, self.store, report, self.clock, self.stats).do(changes, self.source, FROM_HUB)
 
     def outputs(self, facts: Facts) -> Outputs:
         listing = facts.manifest.listing if facts.manifest else facts.listing
         if self.shard:
             listing = self.shard.share(listing)
-        return Outputs.of(self.release, listing, self.ledger)
+        return Outputs.of(self.release, listing, self.stats)

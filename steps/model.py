@@ -15,7 +15,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class MalformedDigestError(ValueError):
-    """A text that is no model digest."""
+    """A malformed model digest."""
 
 
 class ModelDigest(str):
@@ -38,7 +38,7 @@ class ModelDigest(str):
 
 
 class UnsafePathError(ValueError):
-    """A listed path would leave the folder of the model, or could not be written as it stands."""
+    """A listed path that leaves the folder of the model, or that a file system cannot hold."""
 
 
 @dataclass(frozen=True, order=True)
@@ -53,7 +53,7 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a hub, a bucket or a folder holds of one model; files are sorted by path."""
+    """The files of one model in a hub, a bucket or a folder, sorted by path."""
 
     files: tuple[ModelFile, ...]
 
@@ -79,7 +79,7 @@ class Listing:
 
 
 def refuse_unsafe(path: str) -> None:
-    """Raise UnsafePathError for a path that is not plainly inside the model's own folder."""
+    """Raise UnsafePathError for a path that is not a plain relative path inside the folder of the model."""
     parts = PurePosixPath(path).parts
     unsafe = (
         not path

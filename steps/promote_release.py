@@ -158,8 +158,7 @@ def retired(release: Release, facts: Facts) -> tuple[Change, ...]:
 
 def endpoint(service: ModelService) -> str:
     """Where clients inside the cluster reach the model, as an OpenAI client's base URL."""
-    serving = service.serving
-    return f"http://{serving.service_name}.{service.namespace}.svc:{serving.port}/v1"
+    return f"http://{service.endpoint.service}.{service.namespace}.svc:{service.endpoint.port}/v1"
 
 
 def _recording(change: Change, found: Record) -> Change:

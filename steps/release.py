@@ -15,10 +15,11 @@ from steps.document.schema import ModelService
 from steps.kinds import RELEASE_LABEL, SERVICE_LABEL
 from steps.model import ModelDigest
 
-# Counts the changes to how a release is rendered, and to the defaults of what makes one: another rendering is another
-# release, never an edit of a live one.
+# Version of the rendering of a release, and of the defaults of its fields: another rendering is another release, never
+# an edit of a live one.
 RENDERING = 1
 GPU_LEASE = "slipway-gpus"  # in the namespace of the workflow: one run at a time takes GPUs, whichever its service
+VOLUME_PREFIX = "llm-model"  # of the names of PV and PVC
 MANIFEST_NAME = ".slipway/manifest.json"
 
 
@@ -45,7 +46,7 @@ class Release:
 
     @property
     def volume_attributes(self) -> dict[str, str]:
-        """What the CSI driver is told; PV and PVC are named by it."""
+        """Attributes for the CSI driver; PV and PVC are named by them."""
         service = self.service
         attributes = {
             "bucket": service.store.bucket,
@@ -54,7 +55,7 @@ class Release:
             "fuseType": service.volume.client,
             "otherOpts": service.volume.options or _MOUNT_OPTIONS[service.volume.client],
         }
-        if service.store.credentials.kind == "rrsa":
+        if service.store.credentials.role:
             attributes |= {"authType": "rrsa", "roleName": service.store.credentials.role}
         return attributes
 
@@ -63,7 +64,7 @@ class Release:
         """Name of the PV, of the PVC and of the volumeHandle."""
         # The namespace is part of it: PVs are cluster-scoped, and one PV binds one claim.
         content = {"attributes": self.volume_attributes, "namespace": self.service.namespace, "of": self.service.name}
-        return f"{self.service.volume.name}-{content_hash(content, 10)}"
+        return f"{VOLUME_PREFIX}-{content_hash(content, 10)}"
 
     @property
     def volume_secret(self) -> str:
@@ -72,7 +73,7 @@ class Release:
 
     @property
     def id(self) -> str:
-        """Eight hex digits: which model bytes run with which flags. A prefill never feeds a decode of another id."""
+        """Eight hex digits: model bytes and flags of the workers. A prefill never feeds a decode of another id."""
         content = {
             "model": self.model_digest,
             "volume": self.volume_name,
@@ -97,7 +98,7 @@ class Release:
 
 
 def record_name(service: ModelService) -> str:
-    """ConfigMap that says which release takes the traffic and how it looked when it was proved."""
+    """ConfigMap with the release that takes the traffic, as it was proved."""
     return f"{service.name}-release"
 
 
@@ -107,16 +108,16 @@ def volume_secret_name(service: ModelService) -> str:
 
 
 def writer_lease_name(service: ModelService) -> str:
-    """Lease that says which run may change the service now."""
+    """Lease of the run that may change the service now."""
     return f"{service.name}-writer"
 
 
 _ROLES = ("prefill", "decode")
-_NO_RELEASE: Mapping[str, Any] = {"service_name": True, **{role: {"replicas"} for role in _ROLES}}
+_NO_RELEASE: Mapping[str, Any] = {role: {"replicas"} for role in _ROLES}
 
 
 def _decisions(service: ModelService) -> dict[str, Any]:
-    """What `serving` says beyond its defaults; a path or a name that is derived counts as if the document had it.
+    """Fields of `serving` beyond their defaults; a path or a name that is derived counts as if the document had it.
 
     A field that a later Slipway adds is at its default in every document of today, so it renames no release.
     """
@@ -125,6 +126,9 @@ def _decisions(service: ModelService) -> dict[str, Any]:
     found = serving.model_dump(by_alias=True, exclude_defaults=True, exclude=_NO_RELEASE)
     # A variable may name those before it, $(NAME), so their order is kept in the pod and counts here.
     found["env"] = list(serving.env.items())
+    for role in _ROLES:
+        found[role] = {**found.get(role, {}), "env": list(getattr(serving, role).env.items())}
+        found[role] = {name: value for name, value in found[role].items() if value}
     return {name: value for name, value in found.items() if value or name not in _ROLES}
 
 

@@ -106,12 +106,12 @@ def plan(service: ModelService, facts: Facts) -> Plan:
 
 
 def _wrong_digest(service: ModelService, listing: Listing, model: str) -> tuple[str, ...]:
-    expected = service.model.expected_digest
+    expected = service.model.digest
     if expected in (None, listing.digest):
         return ()
     fault = (
         f"{model} has the digest {listing.digest}, expected {expected}: it was changed at the hub. "
-        "Next: look at what changed there; to accept it, set model.expectedDigest to the digest found"
+        "Next: look at what changed there; to accept it, set model.digest to the digest found"
     )
     return (fault,)
 

@@ -30,5 +30,5 @@ def transfer(service: ModelService) -> ResourceRequests:
     Memory for each part in flight, twice: while one is sent, the next is read. One CPU, so that a node of two has a
     place for it beside its DaemonSets; a transfer uses more where more is idle.
     """
-    in_flight = service.transfer.part_size_mib * service.transfer.workers
+    in_flight = (service.transfer.part_bytes >> 20) * service.transfer.workers
     return ResourceRequests("1", _TRANSFER + 2 * in_flight)

@@ -157,8 +157,8 @@ class RollBack:
         models = {worker.served_model_name for worker in self.inference.routed_workers(router) if worker.healthy}
         if not models:
             raise NotServing(f"{router} knows no worker that is healthy")
-        smoke, model = self.service.smoke, min(models)
-        reply = self.inference.chat(router, ChatRequest(model, smoke.prompt, smoke.max_tokens))
+        proof, model = self.service.proof, min(models)
+        reply = self.inference.chat(router, ChatRequest(model, proof.prompt, proof.max_tokens))
         wrong = [str(reply)] if isinstance(reply, EngineError) else flaws(reply, model)
         if wrong:
             return Plan(failed=(_no_answer(router, wrong),))

@@ -67,7 +67,7 @@ class SmokeTest:
 
     @property
     def deadline(self) -> float:
-        return self.release.service.smoke.deadline_minutes * 60.0
+        return self.release.service.proof.deadline_minutes * 60.0
 
     def observe(self, past: Past[Facts]) -> Facts:
         """Query each pod once, and send each request once: the other results are those of the past."""
@@ -169,9 +169,9 @@ class SmokeTest:
 
     def _chat_request(self, mark: str) -> ChatRequest:
         """The document's prompt. A mark at its start keeps a cached prefix from answering for the computation."""
-        smoke = self.release.service.smoke
-        prompt = f"({mark}) {smoke.prompt}" if mark else smoke.prompt
-        return ChatRequest(self.release.service.served_model_name, prompt, smoke.max_tokens)
+        proof = self.release.service.proof
+        prompt = f"({mark}) {proof.prompt}" if mark else proof.prompt
+        return ChatRequest(self.release.service.served_model_name, prompt, proof.max_tokens)
 
     def _counters(self, workers: tuple[WorkerState, ...]) -> dict[str, Counters]:
         found = self._reading(workers)

@@ -11,7 +11,7 @@ from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.release import Release
 from steps.transfer import delivery, inventory, manifest, plans, staging
-from steps.transfer.delivery import Delivery, InBucket, Ledger
+from steps.transfer.delivery import Delivery, InBucket, TransferStats
 from steps.transfer.directory import DirectorySource
 from steps.transfer.inventory import Inventory
 from steps.transfer.manifest import ModelManifest
@@ -56,7 +56,7 @@ class UploadModel:
     store: ModelStore
     scratch: Path
     clock: Clock = field(default_factory=SystemClock)
-    ledger: Ledger = field(default_factory=Ledger)
+    stats: TransferStats = field(default_factory=TransferStats)
 
     @property
     def deadline(self) -> float:
@@ -69,23 +69,23 @@ class UploadModel:
     def observe(self, _past: Past[Facts]) -> Facts:
         found = manifest.read(self.store, self.release)
         if found:
-            return Facts(found, staged=staging.look(self.folder, None))
+            return Facts(found, staged=staging.observe(self.folder, None))
         listing = self.folder.listing()
         if listing is None or listing.digest != self.release.model_digest:
-            return Facts(None, staged=staging.look(self.folder, None))
-        stored = inventory.take(self.store, self.release, listing)
-        return Facts(None, stored, staging.look(self.folder, listing))
+            return Facts(None, staged=staging.observe(self.folder, None))
+        stored = inventory.observe(self.store, self.release, listing)
+        return Facts(None, stored, staging.observe(self.folder, listing))
 
     def plan(self, facts: Facts) -> Plan:
         return plan(self.release, self.folder, facts)
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
-        context = Delivery(self.release, self.store, report, self.clock, self.ledger)
+        context = Delivery(self.release, self.store, report, self.clock, self.stats)
         try:
             context.do(changes, DirectorySource(self.folder), NEEDS_NEW_RUN)
         except WrongContent as error:
             # Otherwise the next download would believe the marker of the damaged file, and no step would repair it.
-            self.folder.distrust(error.file)
+            self.folder.remove_file(error.file)
             raise
         for change in changes:
             if isinstance(change.payload, RemoveFolder):
@@ -94,4 +94,4 @@ class UploadModel:
 
     def outputs(self, facts: Facts) -> Outputs:
         listing = facts.manifest.listing if facts.manifest else facts.staged.listing
-        return Outputs.of(self.release, listing or Listing(()), self.ledger)
+        return Outputs.of(self.release, listing or Listing(()), self.stats)

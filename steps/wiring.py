@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,12 +24,12 @@ from steps.kinds import (
     HUB_ENDPOINT,
     HUB_TOKEN,
     KUBECONFIG,
+    NOTIFICATION,
     REGISTRY,
     RUN_FILE,
     SESSION_TOKEN,
     STORE_ENDPOINT,
     TERMINATION_LOG,
-    WEBHOOK_URL,
 )
 from steps.model import ModelDigest
 from steps.ports.kubernetes import Locks
@@ -100,10 +100,10 @@ def build(step: str, invocation: Invocation) -> Step[Any]:
 
     Raises KeyError for an unknown step, Blocked for a missing credential and for two digests that differ.
     """
-    expected = invocation.service.model.expected_digest
+    expected = invocation.service.model.digest
     if invocation.model_digest and expected not in (None, invocation.model_digest):
         raise Blocked(
-            f"--model-digest is {invocation.model_digest}, but model.expectedDigest of the document is {expected}",
+            f"--model-digest is {invocation.model_digest}, but model.digest of the document is {expected}",
             "submit a new run, which pins the digest of the document; by hand, leave the option out",
         )
     return STEPS[step](invocation)
@@ -289,7 +289,7 @@ def _report_run(invocation: Invocation) -> Step[Any]:
 
     service, cluster = invocation.service, _cluster()
     run = RunEnd.of(invocation.run_name, invocation.run_status)
-    notifier = _notifier if service.notify else None
+    notifier = cache(partial(_notifier, len(service.notifications))) if service.notifications else None
     return ReportRun(service, cluster, notifier, run, _workflow(service, cluster, run.name))
 
 
@@ -315,7 +315,7 @@ STEPS: Mapping[str, Callable[[Invocation], Step[Any]]] = {
 
 
 def _release(invocation: Invocation) -> Release:
-    service, expected = invocation.service, invocation.service.model.expected_digest
+    service, expected = invocation.service, invocation.service.model.digest
     digest = invocation.model_digest or (ModelDigest(expected) if expected else _source(service).listing().digest)
     return Release(service, digest)
 
@@ -354,15 +354,15 @@ def _store(service: ModelService) -> ModelStore:
         endpoint=ENVIRONMENT.get(STORE_ENDPOINT, service.store_endpoint),
         region=service.store.region,
         bucket=service.store.bucket,
-        credentials=static_credentials(_access_key())
-        if credentials.kind == "secret"
-        else role_credentials(service.store.region, ENVIRONMENT, credentials.role),
+        credentials=role_credentials(service.store.region, ENVIRONMENT, credentials.role)
+        if credentials.role
+        else static_credentials(_access_key()),
     )
 
 
 def _key_of_volume(service: ModelService) -> AccessKey | None:
     """The key for the CSI driver; None if it has a role of its own."""
-    return _access_key() if service.store.credentials.kind == "secret" else None
+    return _access_key() if service.store.credentials.secret else None
 
 
 def _access_key() -> AccessKey:
@@ -396,7 +396,7 @@ def _lease(invocation: Invocation, locks: Locks, *, last: bool = False, at_exit:
     from steps.rollout.writer_lease import Writer, WriterLease
 
     stays = bool(_run_name(invocation)) and not at_exit
-    seconds = BETWEEN_STEPS + 60 * invocation.service.smoke.deadline_minutes if stays else WITHIN_A_STEP
+    seconds = BETWEEN_STEPS + 60 * invocation.service.proof.deadline_minutes if stays else WITHIN_A_STEP
     writer = Writer(_writer_name(invocation), seconds, stays and not last, stays_with_faults=stays)
     return WriterLease(invocation.service, locks, writer, SystemClock())
 
@@ -434,10 +434,16 @@ def _inference() -> "Inference":
     return connect(_kubeconfig())
 
 
-def _notifier() -> Notifier:
+def _notifier(targets: int) -> Notifier:
+    from steps.adapters.notify.targets import Targets
+
+    return Targets(partial(_webhook, index) for index in range(targets))
+
+
+def _webhook(index: int) -> Notifier:
     from steps.adapters.notify.webhook import WebhookNotifier
 
-    return WebhookNotifier(_secret(WEBHOOK_URL, "the address of the webhook"))
+    return WebhookNotifier(_secret(NOTIFICATION.format(index=index), "the address of a webhook"))
 
 
 def _kubeconfig() -> Path | None:

@@ -1,61 +1,170 @@
-"""`python -m workflows run | render | submit | status | schema`: everything around the steps."""
+"""`slipway`, the same as `python -m workflows`: the arguments of every verb."""
 
 import argparse
 import sys
 from pathlib import Path
+from typing import TypeAlias
 
-from steps.errors import DocumentError, Exit, StepError
+from steps import __version__
+from steps.errors import DocumentError, Exit, StepError, exit_code
 from steps.reconcile.closed_pipe import run_command
+from workflows.commit import commit
+from workflows.overview import VERBS, full_help, overview
 
-ROOT = Path(__file__).parents[1]
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  # it has no public name
+STEP = "step"
+# Completion of a path: shtab.FILE, which costs an import.
+FILE = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+
+
+def console() -> int:
+    return run_command(main)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
     try:
+        if words[:1] == [STEP]:  # it has a command line of its own
+            from workflows.commands.step import step  # noqa: PLC0415  # each verb loads only what it needs
+
+            step(words[1:])
+        options = parser().parse_args(words)
         return int(options.act(options))
-    except DocumentError as error:
+    except (DocumentError, StepError) as error:
         sys.stderr.write(f"{error}\n")
-        return Exit.DOCUMENT
-    except StepError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit
+        return exit_code(error)
+    except KeyboardInterrupt:
+        return Exit.NO_ANSWER
 
 
-def _run(options: argparse.Namespace) -> int:
-    from workflows import rehearsal  # noqa: PLC0415  # each command loads only what it needs
-    from workflows.simulator.launch import RehearsalError  # noqa: PLC0415
+class Slipway(argparse.ArgumentParser):
+    """Its help shows the verbs by group."""
 
-    try:
-        return rehearsal.run(
-            rehearsal.Options(options.service, tuple(options.set), options.state, options.port, keep=options.keep)
-        )
-    except RehearsalError as error:
-        sys.stderr.write(f"{error}\n")
-        return Exit.BLOCKED
+    def format_help(self) -> str:
+        return full_help()
 
 
-def _render(options: argparse.Namespace) -> int:
-    from workflows.argo import bundle  # noqa: PLC0415  # hera alone costs half a second
+def parser() -> argparse.ArgumentParser:
+    found = Slipway(prog="slipway")
+    found.add_argument("--version", action="version", version=f"slipway {__version__} (commit {commit()})")
+    found.set_defaults(act=_overview)
+    verbs = found.add_subparsers(metavar="VERB", parser_class=argparse.ArgumentParser)
+    _add_check(verbs)
+    _add_render(verbs)
+    _add_rehearse(verbs)
+    connection = _connection()
+    _add_submit(verbs, connection)
+    _add_runs(verbs, connection)
+    _add_hidden(verbs)
+    return found
 
-    if options.service:
-        lines = bundle.write_bundle(options.service, options.argo, options.out)
-    elif options.check:
-        drifted = bundle.drift(ROOT)
-        sys.stderr.writelines(f"{sentence}\n" for sentence in drifted)
-        return Exit.BUG if drifted else Exit.DONE
-    else:
-        lines = [str(path) for path in bundle.write_all(ROOT)]
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+
+def _overview(_options: argparse.Namespace) -> int:
+    sys.stdout.write(overview())
     return Exit.DONE
 
 
+def _add_check(verbs: Verbs) -> None:
+    check = _verb(
+        verbs, "check", "Exit codes: 0 no finding, 10 the document is wrong, 11 a check failed, 75 no answer."
+    )
+    _add_document(check)
+    check.add_argument("--offline", action="store_true", help="read the document alone")
+    check.add_argument(
+        "--only", type=_areas, default=(), metavar="AREA,...", help="cluster, oss, hub, image, fabric, nodes, argo"
+    )
+    _add_output(check)
+    check.set_defaults(act=_check)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from workflows.commands import document  # noqa: PLC0415  # as above
+
+    as_json = options.output == "json"
+    return document.check(
+        document.Check(options.document, tuple(options.set), options.offline, options.only, as_json=as_json)
+    )
+
+
+def _areas(text: str) -> tuple[str, ...]:
+    from workflows.commands.document import areas  # noqa: PLC0415  # as above
+
+    try:
+        return areas(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _add_render(verbs: Verbs) -> None:
+    render = _verb(verbs, "render")
+    _add_document(render, editable=False)
+    render.add_argument(
+        "--argo", default="3.5", metavar="3.5…4.1", help="Argo of the cluster (`argo version`); default: 3.5"
+    )
+    render.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the manifests")
+    render.set_defaults(act=_render)
+
+
+def _render(options: argparse.Namespace) -> int:
+    from workflows.commands import document  # noqa: PLC0415  # as above
+
+    return document.render(options.document, options.argo, options.output)
+
+
+def _add_rehearse(verbs: Verbs) -> None:
+    rehearse = _verb(verbs, "rehearse", "No cluster, GPU or cloud account is used.")
+    _add_document(rehearse, optional=True)
+    rehearse.add_argument(
+        "--state", type=Path, default=Path(".slipway"), metavar="DIR", help="folder of the embedded services"
+    )
+    rehearse.add_argument("--keep", action="store_true", help="keep serving after the run, until Ctrl-C")
+    rehearse.add_argument(
+        "--port", type=int, default=0, help="port of the Service on this machine; default: a free one"
+    )
+    rehearse.set_defaults(act=_rehearse)
+
+
+def _rehearse(options: argparse.Namespace) -> int:
+    from workflows.commands import document  # noqa: PLC0415  # as above
+
+    sets = tuple(options.set)
+    return document.rehearse(options.document, sets, options.state, options.port, keep=options.keep)
+
+
+def _add_submit(verbs: Verbs, connection: argparse.ArgumentParser) -> None:
+    submit = _verb(
+        verbs,
+        "submit",
+        "Exit codes: 0 the run succeeded, 10 a parameter or the document is wrong, 11 the run failed or could not be "
+        "started, 13 gave up waiting, 75 no answer, or stopped following. Ctrl-C ends the following, not the run.",
+        connection,
+    )
+    submit.add_argument("target", metavar="NAME", help="name of the service, or its document")
+    submit.add_argument(
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="parameter of the run, inherited by later runs until the document changes; NAME=document resets it; may "
+        "repeat",
+    )
+    submit.add_argument("--run-id", default="", metavar="ID", help="end of the run's name; one ID starts one run")
+    submit.add_argument("--trigger", choices=("manual", "ci"), default="manual", help="label of the run")
+    submit.add_argument("--reason", default="", metavar="TEXT", help="for the title of the run; default: its trigger")
+    submit.add_argument("--event", action="store_true", help="start the run by the event binding of the service")
+    submit.add_argument("--no-wait", action="store_true", help="do not follow the run")
+    submit.add_argument("--timeout", type=float, metavar="MINUTES", help="stop following after this time")
+    submit.add_argument("--recap", type=Path, metavar="FILE", help="write the recap of all tasks as Markdown")
+    submit.set_defaults(act=_submit)
+
+
 def _submit(options: argparse.Namespace) -> int:
-    from workflows.commands import run  # noqa: PLC0415  # no Hera for who only starts a run
+    from workflows.commands import run  # noqa: PLC0415  # as above
 
     start = run.Start(
         target=options.target,
-        overrides=tuple(options.set),
+        parameters=tuple(options.parameter),
         run_id=options.run_id,
         trigger="ci" if options.event else options.trigger,
         reason=options.reason,
@@ -66,94 +175,81 @@ def _submit(options: argparse.Namespace) -> int:
     return run.submit(start, run.Place(options.namespace, options.argo_server, options.event))
 
 
-def _status(options: argparse.Namespace) -> int:
-    from workflows.commands import run  # noqa: PLC0415  # no Hera for who only looks at runs
+def _add_runs(verbs: Verbs, connection: argparse.ArgumentParser) -> None:
+    runs = _verb(verbs, "runs", "With --follow, the exit codes are those of submit.", connection)
+    runs.add_argument("target", nargs="?", default="", metavar="NAME|RUN", help="service or run; default: all services")
+    how = runs.add_mutually_exclusive_group()
+    how.add_argument("--follow", action="store_true", help="follow the run to its end")
+    _add_output(how)
+    runs.add_argument("--last", type=int, default=10, metavar="N", help="number of runs in the list; default: 10")
+    runs.set_defaults(act=_runs)
 
-    place = run.Place(options.namespace, options.argo_server)
-    return run.status(options.target, place, follow=options.follow, last=options.last)
+
+def _runs(options: argparse.Namespace) -> int:
+    from workflows.commands import run  # noqa: PLC0415  # as above
+
+    query = run.Query(options.target, options.follow, options.last, as_json=options.output == "json")
+    return run.runs(query, run.Place(options.namespace, options.argo_server))
+
+
+def _add_hidden(verbs: Verbs) -> None:
+    """For pods, editors and shells: without `help`, argparse and completion leave a verb out."""
+    verbs.add_parser(STEP, add_help=False)
+    schema = verbs.add_parser("schema", description="Print the JSON Schema of the document.")
+    schema.set_defaults(act=_schema)
+    completion = verbs.add_parser("completion", description="Print the completion script of a shell.")
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    completion.set_defaults(act=_completion)
 
 
 def _schema(_options: argparse.Namespace) -> int:
-    from workflows.argo.bundle import schema_text  # noqa: PLC0415
+    from workflows.commands.document import schema  # noqa: PLC0415  # as above
 
-    sys.stdout.write(schema_text())
+    return schema()
+
+
+def _completion(options: argparse.Namespace) -> int:
+    import shtab  # noqa: PLC0415  # as above
+
+    sys.stdout.write(shtab.complete(parser(), options.shell))
     return Exit.DONE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m workflows", description="Run the line, or write its manifests.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="run the line on this machine, against embedded services")
-    run.add_argument("service", type=Path, help="the ModelService document")
-    run.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override one field; may repeat")
-    run.add_argument(
-        "--state", type=Path, default=Path(".slipway"), metavar="DIR", help="folder of the embedded services"
+def _verb(verbs: Verbs, name: str, more: str = "", *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    does = VERBS[name].does
+    description = f"{does[0].upper()}{does[1:]}."
+    return verbs.add_parser(name, help=does, description=description, epilog=more, parents=parents)
+
+
+def _connection() -> argparse.ArgumentParser:
+    """Options of the verbs that read runs of a cluster."""
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument(
+        "-n", "--namespace", default="", help="namespace of the workflow; default: of the document, or slipway"
     )
-    run.add_argument("--keep", action="store_true", help="keep serving after the run, until Ctrl-C")
-    run.add_argument("--port", type=int, default=0, help="port of the Service on this machine; default any free one")
-    run.set_defaults(act=_run)
-    render = commands.add_parser("render", help="write the Argo manifests of a document, or all generated files again")
-    render.add_argument("service", type=Path, nargs="?", help="the ModelService document; default: the committed files")
-    render.add_argument("--argo", default="3.5", metavar="3.5…4.1", help="the Argo of the cluster (`argo version`)")
-    render.add_argument("--out", type=Path, default=Path("build/argo"), metavar="DIR", help="folder to write to")
-    render.add_argument("--check", action="store_true", help="write nothing; fail if a committed file has drifted")
-    render.set_defaults(act=_render)
-    _add_runs(commands)
-    schema = commands.add_parser("schema", help="print the JSON Schema of the document")
-    schema.set_defaults(act=_schema)
-    return parser
-
-
-def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    place = argparse.ArgumentParser(add_help=False)
-    place.add_argument("-n", "--namespace", default="", help="of the workflow; default: as in the document, or slipway")
-    place.add_argument(
+    parent.add_argument(
         "--argo-server",
         metavar="ADDRESS",
-        help="ask Argo Server, as host:port or a URL, with the token in ARGO_TOKEN; default: ARGO_SERVER as Argo's own "
-        "command line reads it, and without it, or with an empty ADDRESS, the Kubernetes API of the kubeconfig",
+        help="host:port or URL of Argo Server, with its token in ARGO_TOKEN; default: ARGO_SERVER and the other "
+        "variables of Argo's own command line; without them, or with an empty ADDRESS, the Kubernetes API of the "
+        "kubeconfig",
     )
-    submit = commands.add_parser(
-        "submit",
-        parents=[place],
-        help="start a run on a cluster and follow it",
-        description="Start a run from the WorkflowTemplate of a service and follow it. Ctrl-C ends the following, not "
-        "the run.",
-        epilog="Exit codes: 0 the run succeeded, 10 an override or the document is wrong, 11 the run failed or could "
-        "not be started, 13 gave up waiting, 75 no answer, or stopped following.",
-    )
-    submit.add_argument(
-        "target", metavar="SERVICE", help="name of the WorkflowTemplate, or the document of the service"
-    )
-    submit.add_argument(
-        "-p",
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="override one parameter, which later "
-        "runs inherit until the document changes; NAME=document resets it; may repeat",
-    )
-    submit.add_argument(
-        "--run-id", default="", metavar="ID", help="end of the name of the run; the same starts one run"
-    )
-    submit.add_argument("--trigger", choices=("manual", "ci"), default="manual", help="label of the run")
-    submit.add_argument(
-        "--reason", default="", metavar="TEXT", help="why, for the title of the run; default: its trigger"
-    )
-    submit.add_argument("--event", action="store_true", help="start it by the event binding instead of submitting it")
-    submit.add_argument("--no-wait", action="store_true", help="start it and leave")
-    submit.add_argument("--timeout", type=float, metavar="MINUTES", help="give up following after this time")
-    submit.add_argument("--recap", type=Path, metavar="FILE", help="write the recap of all tasks as Markdown")
-    submit.set_defaults(act=_submit)
-    status = commands.add_parser("status", parents=[place], help="show a run with its tasks, or the last runs")
-    status.add_argument("target", nargs="?", default="", metavar="RUN|SERVICE", help="default: all services")
-    status.add_argument(
-        "--follow", action="store_true", help="follow the run to its end, with the exit codes of submit"
-    )
-    status.add_argument("--last", type=int, default=10, metavar="N", help="how many runs to list")
-    status.set_defaults(act=_status)
+    return parent
+
+
+def _add_document(verb: argparse.ArgumentParser, *, optional: bool = False, editable: bool = True) -> None:
+    meaning = "the ModelService document" + ("; default: a demo with a small model" if optional else "")
+    path = verb.add_argument("document", type=Path, nargs="?" if optional else None, metavar="DOC", help=meaning)
+    path.complete = FILE  # type: ignore[attr-defined]  # read by shtab
+    if editable:
+        verb.add_argument(
+            "--set", action="append", default=[], metavar="PATH=VALUE", help="change one field; may repeat"
+        )
+
+
+def _add_output(verb: argparse._ActionsContainer) -> None:
+    verb.add_argument("-o", "--output", choices=("text", "json"), default="text", help="default: text")
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(console())

@@ -1,12 +1,13 @@
-"""The line on this machine: each task is its own process, with the very command that its pod would run.
+"""The pipeline on this machine: each task is a process of its own, with the command that its pod would run.
 
-Only the surroundings are embedded: hub, bucket, Kubernetes API and PD engine on loopback. What they hold stays in the
-state folder, so a next run goes on where this one stopped.
+Only the surroundings are embedded: hub, bucket, Kubernetes API and PD engine on loopback. Their content stays in the
+state folder, so the next run goes on where this one stopped.
 """
 
 import ctypes
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess  # noqa: TID251  # a local run is processes; the steps themselves never shell out
@@ -31,6 +32,7 @@ from steps.model import ModelDigest
 from steps.reconcile.outputs import RECAP, RECAP_FILE, file_name
 from steps.release import Release
 from steps.report.run import EXIT_TASKS, NOT_FAILED, REPORT_RUN, ROLL_BACK, SUCCEEDED
+from workflows import packages
 from workflows.pipeline import (
     CHECK,
     EXIT,
@@ -46,10 +48,9 @@ from workflows.pipeline import (
 )
 from workflows.simulator.launch import Addresses, embedded_services, only_run
 
-ROOT = Path(__file__).parents[1]
 RUN_NAME = "run-name"  # file in the state folder
-COUNTER = "record-counter"  # file in the state folder: of the release record, when the run of that name began
-RUN_FILE = "run.json"  # what would be the Workflow object
+COUNTER = "record-counter"  # file in the state folder: counter of the release record when that run began
+RUN_FILE = "run.json"  # file in the state folder, in place of the Workflow object
 _STOPPING = {signal.SIGINT, signal.SIGTERM}
 ATTEMPTS = 3  # as often as Argo tries a step that got no answer
 
@@ -60,11 +61,15 @@ class _Stopped(BaseException):
 
 @dataclass(frozen=True)
 class Options:
-    service: Path
-    overrides: tuple[str, ...] = ()
+    document: Path | None = None  # None: the demo document
+    sets: tuple[str, ...] = ()  # path=value
     state: Path = Path(".slipway")
-    port: int = 0
-    keep: bool = False
+    port: int = 0  # 0: any free one
+    keep: bool = False  # serve until Ctrl-C
+
+    @property
+    def path(self) -> Path:
+        return (self.document or demo_document()).absolute()
 
 
 @dataclass(frozen=True)
@@ -98,18 +103,25 @@ class _Run:
     def outputs(self, task: str) -> Path:
         return self.state.absolute() / "outputs" / task
 
-    def said(self, task: str, field: str) -> str:
+    def output(self, task: str, field: str) -> str:
         """An output of a task of this run."""
         path = self.outputs(task) / file_name(field)
         return path.read_text(encoding="utf-8") if path.exists() else "-"
 
 
+def demo_document() -> Path:
+    """The document of the demo: inside of an installation, or in the manifests of a checkout."""
+    place = Path("manifests", "services", "demo.yaml")
+    installed = Path(__file__).parent / place
+    return installed if installed.exists() else packages.FOLDER / place
+
+
 def run(options: Options) -> int:
-    """Run every task of the line in order. Returns the exit code of the first task that failed, else 0.
+    """Run every task of the pipeline in order. Returns the exit code of the first task that failed, else 0.
 
     Raises DocumentError for a wrong document and RehearsalError if the embedded services cannot start.
     """
-    service = load(options.service, options.overrides)
+    service = load(options.path, options.sets)
     state = options.state / service.name
     console = Console(highlight=False, soft_wrap=True)
     console.print(_preface(state))
@@ -117,16 +129,17 @@ def run(options: Options) -> int:
     try:
         signal.signal(signal.SIGTERM, _stop)
         signal.signal(signal.SIGINT, _stop)
-        with only_run(state), embedded_services(ROOT, state, _services_arguments(options)) as addresses:
-            here = _Run(options, service, state, _run_name(state), _environment(addresses, state), console)
-            recaps = _run_tasks(here)
-            _summarize(here, recaps, time.monotonic() - started)
+        with only_run(state), embedded_services(packages.FOLDER, state, _services_arguments(options)) as addresses:
+            this = _Run(options, service, state, _run_name(state), _environment(addresses, state), console)
+            recaps = _run_tasks(this)
+            _summarize(this, recaps, time.monotonic() - started)
             failed = _first_failure(recaps)
             code = failed.code if failed else 0
             if options.keep and not code:
-                _keep_serving(here, addresses)
+                _keep_serving(this, addresses)
     except _Stopped:
-        console.print(f"\nStopped. Nothing is lost: run it again and it goes on from here. State: {state}")
+        console.print(f"\nStopped. Nothing is lost: the next run goes on from here. State: {state}")
+        console.print(f"Next: {_again(options)}", markup=False)
         return Exit.NO_ANSWER
     return code
 
@@ -134,28 +147,28 @@ def run(options: Options) -> int:
 def _run_tasks(run: _Run) -> list[Recap]:
     recaps: list[Recap] = []
     if run.outputs("").exists():
-        shutil.rmtree(run.outputs(""))  # what an earlier run proved is no proof of this one
+        shutil.rmtree(run.outputs(""))  # outputs of an earlier run prove nothing about this one
     for task in tasks(run.service, in_pods=False):
-        if task.spec.skippable and run.said(STATE.task, STATE.field) == CURRENT:
-            recaps.append(_skipped(run, task, f"{CHECK.name} found nothing to do"))
+        if task.spec.skippable and run.output(STATE.task, STATE.field) == CURRENT:
+            recaps.append(_skip(run, task, f"{CHECK.name} found nothing to do"))
             continue
         values = {option: _value(run, source) for option, source in task.options.items()}
         recaps += _run_task(run, task, values | {"run-name": run.name})
         if any(recap.code for recap in recaps):
             break
-    return [*recaps, *_at_the_end(run, recaps)]
+    return [*recaps, *_exit_handler(run, recaps)]
 
 
-def _at_the_end(run: _Run, line: list[Recap]) -> list[Recap]:
-    """The exit handler: what a task of it fails of is shown, and keeps none from the one after it."""
-    failed = any(recap.code for recap in line)
+def _exit_handler(run: _Run, pipeline: list[Recap]) -> list[Recap]:
+    """A task of the exit handler that fails is shown and does not stop the next one."""
+    failed = any(recap.code for recap in pipeline)
     run_facts = {"run-name": run.name, "run-status": "Failed" if failed else SUCCEEDED}
     ended: list[Recap] = []
     for task in EXIT:
         if task.if_failed and not failed:
-            ended.append(_skipped(run, task, NOT_FAILED))
+            ended.append(_skip(run, task, NOT_FAILED))
             continue
-        _tell_of(run, [*line, *ended], run_facts["run-status"])
+        _write_run_file(run, [*pipeline, *ended], run_facts["run-status"])
         ended += _run_task(run, task, run_facts)
     if not any(recap.code for recap in ended if recap.task == ROLL_BACK):
         (run.state / COUNTER).unlink(missing_ok=True)
@@ -164,18 +177,18 @@ def _at_the_end(run: _Run, line: list[Recap]) -> list[Recap]:
 
 
 def _first_failure(recaps: list[Recap]) -> Recap | None:
-    """The task that failed the run; whoever was not told of it changes nothing about it."""
+    """The task that failed the run. A failed report of the run does not."""
     return next((recap for recap in recaps if recap.code and recap.task != REPORT_RUN), None)
 
 
-def _skipped(run: _Run, task: Task, why: str) -> Recap:
+def _skip(run: _Run, task: Task, why: str) -> Recap:
     reason = f"skipped: {why}"
     run.console.print(Text.assemble((task.name, "bold"), f"  {reason}"))
     return Recap(task.name, Exit.DONE, 0, 0, 0, reason, 0.0, skipped=True)
 
 
 def _run_name(state: Path) -> str:
-    """A run that was killed goes on under its name: it may still hold the Lease of the writer."""
+    """A run that was killed goes on under its name, since it may still hold the writer Lease."""
     path = state / RUN_NAME
     if not path.exists():
         path.write_text(f"local-{time.strftime('%Y%m%d-%H%M%S')}", encoding="utf-8")
@@ -183,16 +196,16 @@ def _run_name(state: Path) -> str:
 
 
 def _run_task(run: _Run, task: Task, values: Mapping[str, str]) -> list[Recap]:
-    """Run every instance of the task at the same time, and those that got no answer again."""
+    """Run all instances of the task at the same time, and again those that ended without an answer."""
     run.console.print(Text.assemble(("\n" + task.name, "bold"), f"  {task.description}"))
     instances = {_instance(task, shard): {**values, SHARD: shard} for shard in task.shards or ("",)}
     recaps = _run_once(run, task, instances)
     for attempt in range(2, ATTEMPTS + 1):
-        silent = {name: instances[name] for name, recap in recaps.items() if recap.code == Exit.NO_ANSWER}
-        if not silent:
+        unanswered = {name: instances[name] for name, recap in recaps.items() if recap.code == Exit.NO_ANSWER}
+        if not unanswered:
             break
-        run.console.print(f"no answer to {', '.join(silent)}; attempt {attempt} of {ATTEMPTS}")
-        recaps |= _run_once(run, task, silent)
+        run.console.print(f"no answer to {', '.join(unanswered)}; attempt {attempt} of {ATTEMPTS}")
+        recaps |= _run_once(run, task, unanswered)
     return list(recaps.values())
 
 
@@ -219,10 +232,9 @@ def _run_once(run: _Run, task: Task, instances: Mapping[str, Mapping[str, str]])
 def _started(run: _Run, task: Task, name: str, values: Mapping[str, str]) -> subprocess.Popen[bytes]:
     outputs = run.outputs(name)
     (outputs / RECAP_FILE).unlink(missing_ok=True)
-    places = Places(str(run.options.service.absolute()), str(outputs), str(run.state.absolute() / "scratch"))
+    places = Places(str(run.options.path), str(outputs), str(run.state.absolute() / "scratch"))
     return subprocess.Popen(
-        [sys.executable, *command(task)[1:], *arguments(task, places, values, sets=run.options.overrides)],
-        cwd=ROOT,
+        packages.python(*command(task)[1:], *arguments(task, places, values, sets=run.options.sets)),
         env=run.environment,
         preexec_fn=partial(_live_as_long_as, os.getpid()),  # noqa: PLW1509  # this process has no threads
         close_fds=False,  # keeps the lock of the state folder
@@ -231,14 +243,14 @@ def _started(run: _Run, task: Task, name: str, values: Mapping[str, str]) -> sub
 
 def _recap(task: str, code: int, recap_file: Path) -> Recap:
     if not recap_file.exists():
-        reason = f"ended by signal {-code}" if code < 0 else f"ended with code {code} before it could say why"
+        reason = f"ended by signal {-code}" if code < 0 else f"ended with code {code} without a reason"
         return Recap(task, code or Exit.BUG, 0, 0, 1, reason, 0.0)
     found = json.loads(recap_file.read_text(encoding="utf-8"))
     return Recap(task, code, found["ok"], found["changed"], found["failed"], found["reason"], found["seconds"])
 
 
-def _tell_of(run: _Run, recaps: list[Recap], status: str) -> None:
-    """Leave what the Workflow object would say of the tasks, for the exit handler."""
+def _write_run_file(run: _Run, recaps: list[Recap], status: str) -> None:
+    """The tasks as the Workflow object would hold them, for the exit handler."""
     nodes = {recap.task: _node(run, recap) for recap in recaps}
     workflow = {"metadata": {"name": run.name}, "status": {"phase": status, "nodes": nodes}}
     (run.state / RUN_FILE).write_text(json.dumps(workflow), encoding="utf-8")
@@ -248,36 +260,36 @@ def _node(run: _Run, recap: Recap) -> dict[str, Any]:
     at_exit = f".onExit[0].{recap.task}" if recap.task in EXIT_TASKS else f".{recap.task}"
     found = {"name": run.name + at_exit, "displayName": recap.task, "message": recap.reason}
     if recap.skipped:
-        # In the words of Argo, by which a task that was left out is known from one that was never come to.
-        return {**found, "type": "Skipped", "phase": "Skipped", "message": "when 'left out' evaluated false"}
-    # What a task that failed did not write now may lie there since an earlier run.
-    said = run.outputs(recap.task).glob(RECAP if recap.code else "*")
-    parameters = [{"name": path.name, "value": path.read_text(encoding="utf-8")} for path in said]
+        # As Argo writes a skipped task, in contrast to one that was never reached.
+        return {**found, "type": "Skipped", "phase": "Skipped", "message": "when 'skipped' evaluated false"}
+    # Other outputs of a task that failed may be those of an earlier run.
+    written = run.outputs(recap.task).glob(RECAP if recap.code else "*")
+    parameters = [{"name": path.name, "value": path.read_text(encoding="utf-8")} for path in written]
     phase = "Failed" if recap.code else SUCCEEDED
     return {**found, "type": "Pod", "phase": phase, "outputs": {"parameters": parameters}}
 
 
 def _value(run: _Run, source: Output) -> str:
-    """A run that goes on means what it meant when it began, however often it reads the record again."""
+    """A run that goes on keeps the counter of the record that it read when it began."""
     if source != RECORD_COUNTER:
-        return run.said(source.task, source.field)
+        return run.output(source.task, source.field)
     path = run.state / COUNTER
     kept = path.read_text(encoding="utf-8") if path.exists() else ""
     if not kept:
-        kept = run.said(source.task, source.field)
+        kept = run.output(source.task, source.field)
         path.write_text(kept, encoding="utf-8")
     return kept
 
 
 def _services_arguments(options: Options) -> list[str]:
-    sets = [f"--set={override}" for override in options.overrides]
-    return [f"--document={options.service.absolute()}", f"--port={options.port}", *sets]
+    sets = [f"--set={override}" for override in options.sets]
+    return [f"--document={options.path}", f"--port={options.port}", *sets]
 
 
 def _environment(addresses: Addresses, state: Path) -> dict[str, str]:
-    """The environment that the cluster would give to a pod, pointing at the embedded services."""
+    """The environment of a pod, with the addresses of the embedded services."""
     ours = ("OSS_", "SLIPWAY_", "KUBE", "ALIBABA_CLOUD_", "ARGO_")
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(ours)}  # noqa: TID251  # passed on
+    inherited = {key: value for key, value in packages.environment().items() if not key.startswith(ours)}
     log = state.absolute() / "termination-log"
     log.touch()
     return {
@@ -303,25 +315,28 @@ def _summarize(run: _Run, recaps: list[Recap], seconds: float) -> None:
         run.console.print(Text.assemble((f"{recap!s:<58}", style), f" {recap.seconds:5.1f} s"))
     if failed:
         run.console.print(Text.assemble((f"\n{failed.task} ended with {failed.code}: ", "bold red"), failed.reason))
-    else:
-        run.console.print(Text(_what_is_where(run)))
+        run.console.print(f"\nNext: {_again(run.options)}", markup=False)
+        return
+    run.console.print(Text(_places_of_results(run)))
+    if not run.options.keep:
+        run.console.print(f"\nNext: {_again(run.options)} --keep   # serve until Ctrl-C", markup=False)
 
 
-def _what_is_where(run: _Run) -> str:
+def _places_of_results(run: _Run) -> str:
     service = run.service
-    release = Release(service, ModelDigest(run.said("resolve-model", "model_digest")))
-    current = run.said(STATE.task, STATE.field) == CURRENT
+    release = Release(service, ModelDigest(run.output("resolve-model", "model_digest")))
+    current = run.output(STATE.task, STATE.field) == CURRENT
     proof, traffic = (STATE.task, STATE.task) if current else ("smoke-test", "promote-release")
     rows = {
-        **({"unchanged": run.said(STATE.task, "reason")} if current else {}),
-        "asked": service.smoke.prompt,
-        "answer": run.said(proof, "answer"),
-        "endpoint": run.said(traffic, "endpoint") + " (inside the embedded cluster)",
+        **({"unchanged": run.output(STATE.task, "reason")} if current else {}),
+        "prompt": service.proof.prompt,
+        "answer": run.output(proof, "answer"),
+        "endpoint": run.output(traffic, "endpoint") + " (inside the embedded cluster)",
         "model": f"{service.model.id}@{service.model.revision} is {release.model_digest}",
         "files": f"oss://{service.store.bucket}/{release.prefix}",
         "volume": f"PV {release.volume_name}, PVC {service.namespace}/{release.volume_name}",
         "release": f"RoleBasedGroup {release.group}",
-        "state": f"{run.state} holds all of it; delete the folder to start afresh",
+        "state": f"{run.state} holds everything; delete the folder to start afresh",
         "simulated": "hub, bucket, Kubernetes API, GPUs, eRDMA and the engine are embedded, and the answer is not a "
         "language model's; steps, adapters, bytes and checks are the real ones",
     }
@@ -340,13 +355,20 @@ def _keep_serving(run: _Run, addresses: Addresses) -> None:
     )
     exports = " ".join(f"{name}={run.environment[name]}" for name in ours)
     run.console.print(
-        f"\nServing until Ctrl-C. Ask it:\n  curl {addresses.endpoint}/v1/chat/completions "
+        f"\nServing until Ctrl-C. A request:\n  curl {addresses.endpoint}/v1/chat/completions "
         f"-H 'Content-Type: application/json' -d '{body}'\n"
         f"Run one step by hand:\n  export {exports}\n"
-        f"  python -m steps check-platform --document {run.options.service} --check --diff",
+        f"  slipway step check-platform --document {run.options.path} --check --diff",
         markup=False,
     )
     signal.pause()
+
+
+def _again(options: Options) -> str:
+    """The command that started this run."""
+    state = () if options.state == Options.state else (f"--state={options.state}",)
+    document = (str(options.document),) if options.document else ()
+    return shlex.join(("slipway", "rehearse", *document, *(f"--set={one}" for one in options.sets), *state))
 
 
 def _preface(state: Path) -> str:
@@ -358,7 +380,7 @@ def _preface(state: Path) -> str:
 
 @contextmanager
 def _signals_wait() -> Iterator[None]:
-    """Ctrl-C and SIGTERM are heard at the end of the block, so that no step is started that nobody ends.
+    """Ctrl-C and SIGTERM wait for the end of the block, so that every step that was started is known and can be ended.
 
     A fork calls hooks, of the module logging for example, and CPython drops what a handler raises in one of them.
     """
@@ -372,14 +394,14 @@ def _signals_wait() -> Iterator[None]:
 def _live_as_long_as(parent: int) -> None:
     """Called in the process of a step, before it becomes one.
 
-    It hears SIGTERM, not Ctrl-C: a terminal sends that to the run, too, and the run ends its steps. When the run is
+    SIGTERM reaches it, Ctrl-C does not: a terminal sends that to the run as well, which ends its steps. When the run is
     killed, its step is killed with it, as a pod would be; Linux only.
     """
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     if sys.platform == "linux":
         pr_set_pdeathsig = 1  # include/uapi/linux/prctl.h
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:  # it was killed before it could be listened for
+        if os.getppid() != parent:  # the parent was killed before the call
             os.kill(os.getpid(), signal.SIGKILL)
 
 

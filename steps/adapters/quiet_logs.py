@@ -1,7 +1,7 @@
-"""Addresses that are credentials stay out of logs, at every level.
+"""Keeps secret addresses out of logs, at every level.
 
-urllib3, and requests above it, write the path and query of each request to their log at DEBUG. A signed link is a
-credential in its query; the address of a webhook is one in its path.
+urllib3, also below requests, logs the path and query of each request at DEBUG. The query of a signed link is a
+credential, and so is the path of a webhook.
 """
 
 import logging
@@ -11,18 +11,18 @@ _SECRETS: set[str] = set()
 
 
 def hide_queries() -> None:
-    """From now on no query of any address reaches urllib3's log. Doing it again changes nothing."""
+    """Keep the query of every address out of urllib3's log. A second call has no effect."""
     for name in ("urllib3.connectionpool", "urllib3.util.retry"):
         logging.getLogger(name).addFilter(_hide)
 
 
 def keep_secret(url: str) -> None:
-    """Take the path of this address out of that log too."""
+    """Keep the path of this address out of that log, too."""
     hide_queries()
     try:
         path = urlsplit(url).path
     except ValueError:
-        return  # no address at all, so nobody can send a request to it
+        return  # not an address, so no request goes to it
     if path.strip("/"):
         _SECRETS.add(path)
 

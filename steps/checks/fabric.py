@@ -5,8 +5,11 @@ https://github.com/AliyunContainerService/alibabacloud-erdma-controller
 
 from steps.checks.cluster import deployment_available
 from steps.checks.facts import Objects, PlatformFacts
-from steps.checks.findings import Finding, Refusal, Well, Wrong
-from steps.checks.nodes import gpu_nodes, quantity
+from steps.checks.findings import Fail, Finding, Pass, Refusal
+from steps.checks.nodes import allocatable_gpus, name_of
+from steps.checks.scheduling import obstacle
+from steps.document.quantities import quantity
+from steps.document.schema import WORKER_ROLES
 from steps.kinds import ERDMA, Manifest
 from steps.release import Release
 
@@ -15,7 +18,7 @@ ERDMA_CONTROLLER = "alibabacloud-erdma-controller"
 
 def erdma_controller(release: Release, facts: PlatformFacts) -> tuple[Finding, ...]:
     if release.service.serving.fabric != "erdma":
-        return (Well("the document asks for TCP, no eRDMA is needed"),)
+        return (Pass("the document has TCP, no eRDMA is needed"),)
     return deployment_available(ERDMA_CONTROLLER, facts.deployments)
 
 
@@ -24,23 +27,23 @@ def erdma_devices(release: Release, facts: PlatformFacts) -> tuple[Finding, ...]
     if release.service.serving.fabric != "erdma":
         return ()
     if isinstance(facts.erdma_devices, Refusal):
-        return (Wrong(facts.erdma_devices.reason, "permission to list ERdmaDevices"),)
+        return (Fail(facts.erdma_devices.reason, "permission to list ERdmaDevices"),)
     if isinstance(facts.nodes, Refusal):
-        return (Wrong(facts.nodes.reason, "permission to list nodes"),)
+        return (Fail(facts.nodes.reason, "permission to list nodes"),)
     if facts.erdma_devices is None:
-        return (Wrong("no ERdmaDevice API", "network.alibabacloud.com/v1 ERdmaDevice"),)
+        return (Fail("no ERdmaDevice API", "network.alibabacloud.com/v1 ERdmaDevice"),)
     problems = _problems(release, facts.nodes, facts.erdma_devices)
     healthy = [name for name, problem in problems.items() if not problem]
     if healthy:
         broken = [f"{name} ({problem})" for name, problem in problems.items() if problem]
         left_out = f"; left out: {', '.join(broken)}" if broken else ""
-        return (Well(f"eRDMA is healthy on {len(healthy)} of {len(problems)} GPU nodes{left_out}"),)
+        return (Pass(f"eRDMA is healthy on {len(healthy)} of {len(problems)} GPU nodes{left_out}"),)
     found = "; ".join(f"{name}: {problem}" for name, problem in problems.items()) or "no GPU node at all"
-    return (Wrong(found, f"a GPU node with a Ready ERdmaDevice and allocatable {ERDMA}"),)
+    return (Fail(found, f"a GPU node with a Ready ERdmaDevice and allocatable {ERDMA}"),)
 
 
 def healthy_nodes(release: Release, facts: PlatformFacts) -> frozenset[str] | None:
-    """Names of the GPU nodes whose fabric is healthy; None where that does not matter or cannot be told."""
+    """Names of the GPU nodes whose fabric is healthy; None where the fabric is not needed or not known."""
     if release.service.serving.fabric != "erdma":
         return None
     if isinstance(facts.nodes, Refusal) or facts.erdma_devices is None or isinstance(facts.erdma_devices, Refusal):
@@ -51,7 +54,12 @@ def healthy_nodes(release: Release, facts: PlatformFacts) -> frozenset[str] | No
 
 def _problems(release: Release, nodes: Objects, erdma_devices: Objects) -> dict[str, str]:
     devices = {device["metadata"]["name"]: device for device in erdma_devices}
-    return {node["metadata"]["name"]: _problem(node, devices) for node in gpu_nodes(release, nodes)}
+    workers = [release.service.serving.worker(role).pod for role in WORKER_ROLES]
+    return {
+        name_of(node): _problem(node, devices)
+        for node in nodes
+        if allocatable_gpus(node) and not all(obstacle(node, pod) for pod in workers)
+    }
 
 
 def _problem(node: Manifest, devices: dict[str, Manifest]) -> str:

@@ -1,4 +1,4 @@
-"""What the checks look at, read once; each fact may be a Refusal instead."""
+"""Facts of all checks, read once; each may be a Refusal instead."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ Objects = tuple[Manifest, ...]
 
 
 def of_pod(pod: Manifest) -> Manifest:
-    """Where it is and what it holds there."""
+    """Its node, and its resources there."""
     spec = pod["spec"]
     containers = [_only(container, "resources") for container in spec["containers"]]
     return {
@@ -22,7 +22,7 @@ def of_pod(pod: Manifest) -> Manifest:
 
 
 def of_node(node: Manifest) -> Manifest:
-    """What it offers and to whom."""
+    """Its resources, and the pods that it takes."""
     return {
         "metadata": _only(node["metadata"], "name", "labels"),
         "spec": _only(node["spec"], "taints", "unschedulable"),
@@ -31,7 +31,7 @@ def of_node(node: Manifest) -> Manifest:
 
 
 def of_workload(workload: Manifest) -> Manifest:
-    """How many of its pods are wanted and there; of a Deployment or a DaemonSet."""
+    """Replicas of a Deployment or a DaemonSet, declared and available."""
     return {
         "metadata": _only(workload["metadata"], "name", "namespace"),
         "spec": _only(workload.get("spec", {}), "replicas"),
@@ -49,7 +49,7 @@ def _only(found: Manifest, *names: str) -> Manifest:
     return {name: found[name] for name in names if name in found}
 
 
-# What is kept of the kinds of which a cluster has very many, and whose objects are large.
+# Parts of the kinds that are many and large; the rest is not kept.
 PARTS: Mapping[Kind, Callable[[Manifest], Manifest]] = {
     POD: of_pod,
     NODE: of_node,
@@ -60,10 +60,10 @@ PARTS: Mapping[Kind, Callable[[Manifest], Manifest]] = {
 
 @dataclass(frozen=True)
 class CodeOfModel:
-    """What of the model is code, against what serves."""
+    """Code in the files of the model, compared with the release that serves."""
 
     changed: tuple[str, ...] = ()  # paths of files
-    known: str = ""  # why there is nothing to compare
+    known: str = ""  # why a comparison is not needed
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,14 @@ class PlatformFacts:
     secret: Manifest | Refusal | None  # with the access key of OSS
     services: Objects | Refusal  # of the serving namespace
     weight_bytes: int | Refusal
-    bucket: str | Refusal  # what was found out about it
+    bucket: str | Refusal  # its state, in words
     code: CodeOfModel | Refusal = CodeOfModel()
-    engine: str | Refusal = ""  # the version that the engine image says; empty if it says none
+    engines: Mapping[str, str | Refusal] = field(default_factory=dict)  # image -> version in it, empty if it has none
     stored: bool = False  # the bucket holds the model
     quotas: Objects | Refusal = ()  # of the serving namespace
     quotas_of_runs: Objects | Refusal = ()  # of the namespace of the workflow
     run: Manifest | Refusal | None = None  # the Workflow that this step belongs to
     rights: Mapping[Permission, bool] = field(default_factory=dict)
-    # Ids of the releases beside which BlueGreen starts another: what is recorded, and what serves. None: not known.
+    # Ids of the recorded release and of the one that serves, beside which BlueGreen starts another. None: unknown.
     staying: frozenset[str] | None = None
     in_pods: bool = False  # whether the steps run on nodes of this cluster

@@ -1,4 +1,4 @@
-"""What a check says: all is well, not yet, or what was found and what is needed."""
+"""Result of a check: pass, pending, or fail with the value found and the value needed."""
 
 from dataclasses import dataclass
 
@@ -6,24 +6,24 @@ from steps.reconcile.plan import Plan
 
 
 @dataclass(frozen=True)
-class Well:
+class Pass:
     text: str
 
 
 @dataclass(frozen=True)
-class NotYet:
-    """Somebody else is still working on it."""
+class Pending:
+    """A controller still works on it."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Wrong:
+class Fail:
     found: str
     needed: str
 
 
-Finding = Well | NotYet | Wrong
+Finding = Pass | Pending | Fail
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Refusal:
 def as_plan(code: str, title: str, hint: str, findings: tuple[Finding, ...]) -> Plan:
     """The findings of one check as lines for people; every line begins with the code of the check."""
     return Plan(
-        ok=tuple(f"{code} {finding.text}" for finding in findings if isinstance(finding, Well)),
-        waiting=tuple(f"{code} {title}: {finding.text}" for finding in findings if isinstance(finding, NotYet)),
+        ok=tuple(f"{code} {finding.text}" for finding in findings if isinstance(finding, Pass)),
+        waiting=tuple(f"{code} {title}: {finding.text}" for finding in findings if isinstance(finding, Pending)),
         failed=tuple(
             f"{code} {title}: found {finding.found}; needed {finding.needed}. Next: {hint}"
             for finding in findings
-            if isinstance(finding, Wrong)
+            if isinstance(finding, Fail)
         ),
     )

@@ -5,10 +5,11 @@ https://kubernetes.io/docs/concepts/policy/resource-quotas/
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from steps.checks.capacity import gives_way, pod_requests, worker_requests, workers_to_start
 from steps.checks.facts import Objects, PlatformFacts
-from steps.checks.findings import Finding, Refusal, Well, Wrong
-from steps.checks.nodes import quantity
+from steps.checks.findings import Fail, Finding, Pass, Refusal
+from steps.checks.free_capacity import gives_way, pod_requests, worker_requests, workers_to_start
+from steps.document.quantities import quantity
+from steps.document.schema import WORKER_ROLES
 from steps.kinds import Manifest
 from steps.release import Release
 
@@ -20,26 +21,28 @@ def quotas_for_scratch(release: Release, facts: PlatformFacts) -> tuple[Finding,
     """Room for the claim of the scratch volume. With the model in the bucket, it was there or is not needed."""
     service = release.service
     if service.transfer.mode != "staged" or facts.stored:
-        return (Well("this run needs no scratch volume any more"),)
+        return (Pass("this run needs no scratch volume any more"),)
     scratch = service.transfer.scratch
     need = {"requests.storage": quantity(scratch.size), "persistentvolumeclaims": 1.0}
-    if scratch.storage_class:
-        need |= {f"{scratch.storage_class}{_CLASS}{name}": amount for name, amount in need.items()}
+    if scratch.storage_class_name:
+        need |= {f"{scratch.storage_class_name}{_CLASS}{name}": amount for name, amount in need.items()}
     return _findings(facts.quotas_of_runs, need, {}, service.workflow.namespace, "the scratch volume")
 
 
 def quotas_for_workers(release: Release, facts: PlatformFacts) -> tuple[Finding, ...]:
     """Room for the workers that are still to start; `Recreate` stops the others before."""
-    count = workers_to_start(release, facts)
-    one = {**worker_requests(release), "pods": 1.0}
-    need = {_named(resource): amount * count for resource, amount in one.items()}
+    missing = workers_to_start(release, facts)
+    need: dict[str, float] = {}
+    for role in WORKER_ROLES:
+        for resource, amount in {**worker_requests(release, role), "pods": 1.0}.items():
+            need[_named(resource)] = need.get(_named(resource), 0) + amount * missing[role]
     pods = () if isinstance(facts.pods, Refusal) else facts.pods
     freed: dict[str, float] = {}
     for pod in pods:
         if gives_way(release, facts, pod):
             for resource, amount in {**pod_requests(pod), "pods": 1.0}.items():
                 freed[_named(resource)] = freed.get(_named(resource), 0) + amount
-    return _findings(facts.quotas, need, freed, release.service.namespace, f"{count} workers")
+    return _findings(facts.quotas, need, freed, release.service.namespace, f"{sum(missing.values())} workers")
 
 
 def _named(resource: str) -> str:
@@ -50,25 +53,25 @@ def _findings(
     quotas: Objects | Refusal, need: Mapping[str, float], freed: Mapping[str, float], namespace: str, what: str
 ) -> tuple[Finding, ...]:
     if isinstance(quotas, Refusal):
-        return (Wrong(quotas.reason, f"permission to list ResourceQuotas in {namespace}"),)
+        return (Fail(quotas.reason, f"permission to list ResourceQuotas in {namespace}"),)
     found = tuple(_short(quotas, need, freed, what))
-    return found or (Well(f"the quotas of namespace {namespace} have room for {what}"),)
+    return found or (Pass(f"the quotas of namespace {namespace} have room for {what}"),)
 
 
 def _short(
     quotas: Iterable[Manifest], need: Mapping[str, float], freed: Mapping[str, float], what: str
-) -> Iterator[Wrong]:
+) -> Iterator[Fail]:
     for quota in quotas:
         spec, status = quota.get("spec") or {}, quota.get("status") or {}
         if spec.get("scopes") or spec.get("scopeSelector"):
-            continue  # whether it counts these pods cannot be told here
+            continue  # its scope may exclude these pods
         used = status.get("used") or {}
         for name, hard in (status.get("hard") or spec.get("hard") or {}).items():
             key = _spelled_out(name)
             free = quantity(hard) - quantity(used.get(name, "0")) + freed.get(key, 0)
             if need.get(key, 0) > free:
                 where = f"{quota['metadata']['namespace']}/{quota['metadata']['name']}"
-                yield Wrong(
+                yield Fail(
                     f"ResourceQuota {where} with {name} {used.get(name, '0')} of {hard} used",
                     f"room for {what}, {_amount(key, need[key])}",
                 )

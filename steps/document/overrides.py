@@ -1,4 +1,4 @@
-"""Overrides: what a run says otherwise than the document, and what later runs inherit of it.
+"""Overrides: values of a run in place of those of the document, and their inheritance by later runs.
 
 A sticky override of a run that promoted stays in force for the runs of every door until the document changes, which
 then wins as a whole, or a run resets it with the value `document`. docs/decisions/0011-overrides-stay.md
@@ -14,19 +14,19 @@ from typing import Annotated, Any
 from steps.document.schema import Document, ModelService
 from steps.errors import DocumentError
 
-DOCUMENT = "document"  # value of a parameter: as the document says; as a text of overrides: none is in force
+DOCUMENT = "document"  # as value of a parameter: that of the document; as text of overrides: none is in force
 BY_HAND = "by-hand"  # in place of a run's name
 _LISTED, _OF_RUN = ",", "~"  # between two overrides, and before the run of one; no pattern below admits either
 
 
 @dataclass(frozen=True)
 class Override:
-    """One decision of the document that a run may change."""
+    """One field of the document that a run may change."""
 
     parameter: str  # of the workflow
     field: str  # path in the document
-    does: str  # one sentence for people
-    pattern: str  # RE2; what may come in from outside. It matches the empty text, which means "not given"
+    does: str  # description of the parameter, one sentence
+    pattern: str  # RE2, for values from outside. It matches the empty text, which stands for "not given"
     choices: tuple[str, ...] = ()
     sticky: bool = True  # later runs inherit it
 
@@ -61,7 +61,7 @@ OVERRIDES = (
     Override(
         "skip-unchanged",
         "workflow.skipUnchanged",
-        "Whether a run that finds all as wanted leaves its other tasks out; empty means as in the document.",
+        "Whether a run that finds this exact release deployed and verified skips its other tasks; empty means as in the document.",
         r"^(true|false)?$",
         ("true", "false"),
         sticky=False,
@@ -138,7 +138,7 @@ def given(texts: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a run wants in full."""
+    """The document of a run, with all overrides."""
 
     service: ModelService
     overrides: tuple[InForce, ...] = ()
@@ -146,7 +146,7 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a run wants by itself, before it is known what it inherits."""
+    """The document of a run with its own overrides, before it inherits others."""
 
     document: Document
     parameters: Mapping[str, str] = field(default_factory=dict)
@@ -155,7 +155,7 @@ class Wanted:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the document as it is written, without comments, order and whatever a run says otherwise.
+        """SHA-256 of the document as it is written, without comments, order and overrides.
 
         A default that a later Slipway changes or adds is no change of the document.
         """
@@ -163,7 +163,7 @@ class Wanted:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def resolve(self, inherited: Iterable[InForce] = ()) -> Resolved:
-        """The document, under what is inherited, under the parameters of the run, under its edits.
+        """The document, then inherited overrides, then the parameters of the run, then its edits.
 
         Raises DocumentError for a wrong document, and for one that contradicts an override; it names both.
         """
@@ -182,7 +182,7 @@ class Wanted:
             raise DocumentError(f"{error}{hint}") from error
 
     def _in_force(self, inherited: Iterable[InForce], document: ModelService) -> tuple[InForce, ...]:
-        """An override that says what the document says is none; one that a run only repeats stays the earlier run's."""
+        """A value that the document has, too, is no override; one that a run only repeats stays the earlier run's."""
         before = {one.parameter: one for one in inherited}
         found = []
         for override in filter(lambda override: override.sticky, OVERRIDES):

@@ -1,162 +1,190 @@
-"""The document: one `kind: ModelService` says what is wanted.
+"""The document: `kind: ModelService` declares one model service.
 
-It holds decisions only. Whatever can be derived from them is derived in `steps.release`. Secrets appear by name.
+It holds decisions only; `steps.release` derives the rest. Secrets appear by name.
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
-from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-from steps.document.image_name import ImageName
+from steps.document import written
+from steps.document.engine import NEWEST_PROVED, OLDEST, RouterArguments, WorkerArguments, provable
+from steps.document.image_name import Image, ImageName
+from steps.document.pod import Pod
+from steps.document.quantities import Cpu, PartSize, Size, quantity
+from steps.document.schedule import Cron, TimeZone
+from steps.document.section import AsTuple, LabelKey, LabelValue, Name, Section, Text
+from steps.document.tokens import Env
 from steps.document.validation_errors import explain, wants_text
 from steps.errors import DocumentError
 from steps.kinds import OWN_LABELS
 
-API_VERSION = "slipway/v1"
-UNFILLED = "{{workflow.parameters.service}}"  # what a pod finds in place of a document that Argo has forgotten
+API_VERSION = "slipway/v1alpha1"
+SCHEMA_ID = "urn:slipway:v1alpha1:ModelService"
+WORKFLOW_NAMESPACE = "slipway"
+DEFAULT_SECRET = "oss-credentials"  # noqa: S105  # a name, not a secret
+UNFILLED = "{{workflow.parameters.service}}"  # in a pod, in place of a document that Argo has forgotten
+WorkerRole = Literal["prefill", "decode"]
+WORKER_ROLES: tuple[WorkerRole, ...] = get_args(WorkerRole)
 MAX_NAME = 30  # a pod label holds `<name>-<release 8>-prefill-<StatefulSet hash 10>`, at most 63 characters
 
-
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
-# Services are named by it, and those must begin with a letter (RFC 1035).
+# Services carry it, and their names begin with a letter (RFC 1035).
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#rfc-1035-label-names
-ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
-Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
+_SERVICE_NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+_SERVICE_NAME_ALLOWED = "a lower-case letter, then lower-case letters, digits and dashes, with no dash at the end"
+ServiceName = Annotated[str, Text(_SERVICE_NAME, _SERVICE_NAME_ALLOWED, longest=63)]
+Url = Annotated[str, Text(r"^https?://[^/\s]+$", "an address such as https://host:port, without a path")]
+Replicas = Annotated[int, Field(ge=1, le=64)]
+Port = Annotated[int, Field(ge=1, le=65535)]
 Minutes = Annotated[int, Field(ge=1, le=7 * 24 * 60)]
-Strings = Annotated[tuple[str, ...], BeforeValidator(lambda found: tuple(found) if isinstance(found, list) else found)]
+RdmaDevice = Annotated[str, Text(r"^[A-Za-z0-9_.:-]+$", "the name of an RDMA device such as erdma_0")]
 
 
 def _not_ours(labels: dict[str, str]) -> dict[str, str]:
-    ours = sorted(key for key in labels if key.startswith(OWN_LABELS))
-    if ours:
-        raise PydanticCustomError("reserved", "a label without the prefix slipway/, which decides what is selected")
+    if any(key.startswith(OWN_LABELS) for key in labels):
+        raise PydanticCustomError("reserved", "labels without the prefix slipway/, which selectors of Slipway use")
     return labels
 
 
-LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9./_-]*[A-Za-z0-9])?$", max_length=317)]
-LabelValue = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$", max_length=63)]
 Labels = Annotated[dict[LabelKey, LabelValue], AfterValidator(_not_ours)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        alias_generator=to_camel,
-        populate_by_name=True,
-        validate_default=True,
-        defer_build=True,  # only the whole document is ever validated: building each section too would double the start
-    )
+def _without_default(schema: JsonDict) -> None:
+    """A value that a validator derives from other fields has no default for an editor."""
+    del schema["default"]
 
 
-class SecretKey(_Section):
+class SecretKey(Section):
     """One key of a Secret in the namespace of the workflow."""
 
     secret: Name = Field(description="Name of the Secret.")
-    key: str = Field(description="Key inside the Secret.", min_length=1)
+    key: str = Field(description="Key in the Secret.", min_length=1)
 
 
-class Metadata(_Section):
-    name: Annotated[ServiceName, StringConstraints(max_length=MAX_NAME)] = Field(
-        description=f"Name of the service; every object's name begins with it. At most {MAX_NAME} characters."
+class Metadata(Section):
+    name: Annotated[str, Text(_SERVICE_NAME, _SERVICE_NAME_ALLOWED, longest=MAX_NAME)] = Field(
+        description=f"Name of the service, and first part of the names of its objects. At most {MAX_NAME} characters.",
+        examples=["qwen3-32b"],
     )
-    namespace: Name = Field("default", description="Namespace in which the model is served.")
+    namespace: Name = Field("default", description="Namespace that serves the model.")
     labels: Labels = Field(
         default_factory=dict,
-        description="Labels for every object of this service and for new pods; changing them restarts none.",
+        description="Labels of all objects and of new pods. A change restarts no pod.",
+        examples=[{"team": "search"}],
     )
-    annotations: dict[str, str] = Field(default_factory=dict, description="Annotations for every object.")
+    annotations: dict[str, str] = Field(default_factory=dict, description="Annotations of all objects.")
 
 
-class Model(_Section):
-    id: str = Field(
-        description="Model at the hub, `owner/name`.",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$",
+class Model(Section):
+    id: Annotated[
+        str,
+        Text(
+            r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$",
+            "owner/name, each of letters, digits, dots, dashes and underscores",
+        ),
+    ] = Field(description="Model at the hub, as owner/name.", examples=["Qwen/Qwen3-32B"])
+    revision: Annotated[str, Text(r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", "the name of a branch or tag, or a commit")] = (
+        Field("master", description="Branch, tag or commit at the hub.")
     )
-    revision: str = Field(
-        "master", description="Branch, tag or commit at the hub.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
+    digest: Annotated[str, Text(r"^sha256:[0-9a-f]{64}$", "sha256: and 64 hexadecimal digits")] | None = Field(
+        None, description="The only model digest that is accepted; `resolve-model` reports it. Default is any."
     )
-    expected_digest: str | None = Field(
-        None,
-        description="Refuse anything whose model digest is another; `resolve-model` prints the digest.",
-        pattern=r"^sha256:[0-9a-f]{64}$",
-    )
-    endpoint: str = Field(
-        "https://modelscope.cn", description="Address of the ModelScope hub.", pattern=r"^https?://[^/\s]+$"
-    )
-    token: SecretKey | None = Field(None, description="Where the hub token of a private model is.")
+    endpoint: Url = Field("https://modelscope.cn", description="Address of the ModelScope hub.")
+    token: SecretKey | None = Field(None, description="Token of the hub, for a private model.")
 
 
-class SecretCredentials(_Section):
-    kind: Literal["secret"] = Field(description="An access key from a Secret.")
-    secret: Name = Field(
-        "oss-credentials",
-        description="Secret with the keys `akId`, `akSecret` and, for a temporary key, `securityToken`.",
+def _one_key(schema: JsonDict) -> None:
+    schema["oneOf"] = [{"required": ["secret"]}, {"required": ["role"]}]
+
+
+class Credentials(Section):
+    """Either an access key in a Secret, or a RAM role."""
+
+    model_config = ConfigDict(json_schema_extra=_one_key)
+
+    secret: Name | None = Field(
+        None, description="Secret with the keys `akId`, `akSecret` and, for a temporary key, `securityToken`."
     )
-
-
-class RoleCredentials(_Section):
-    kind: Literal["rrsa"] = Field(description="A RAM role of the service account (RRSA); no Secret at all.")
-    role: str = Field(description="Name of the RAM role.", min_length=1)
-
-
-class Store(_Section):
-    bucket: str = Field(description="OSS bucket.", pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")
-    region: str = Field(description="Region of the bucket, such as cn-hangzhou.", pattern=r"^[a-z0-9-]+$")
-    endpoint: str | None = Field(
-        None,
-        description="Address of OSS; default is the region's internal endpoint over https.",
-        pattern=r"^https?://[^/\s]+$",
-    )
-    prefix: str = Field(
-        "models",
-        description="Folder in the bucket that Slipway may write.",
-        pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$",
-    )
-    credentials: Annotated[SecretCredentials | RoleCredentials, Field(discriminator="kind")] = Field(
-        default_factory=lambda: SecretCredentials(kind="secret"), description="Who Slipway is at OSS."
+    role: str | None = Field(
+        None, description="RAM role of the service account (RRSA); no Secret is involved.", min_length=1
     )
 
+    @model_validator(mode="after")
+    def _either_one(self) -> Self:
+        if (self.secret is None) == (self.role is None):
+            raise PydanticCustomError("one_of", "either `secret` or `role`")
+        return self
 
-class Scratch(_Section):
-    size: Quantity = Field("200Gi", description="Size of the scratch volume of a staged transfer.")
-    storage_class: str | None = Field(None, description="StorageClass of the scratch volume; default is the cluster's.")
+
+class Store(Section):
+    bucket: Annotated[
+        str,
+        Text(
+            r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$",
+            "3 to 63 lower-case letters, digits and dashes, with a letter or digit at both ends",
+        ),
+    ] = Field(description="OSS bucket.", examples=["llm-models"])
+    region: Annotated[str, Text(r"^[a-z0-9-]+$", "a region such as cn-hangzhou")] = Field(
+        description="Region of the bucket.", examples=["cn-hangzhou"]
+    )
+    endpoint: Url | None = Field(None, description="Address of OSS; default is the region's internal endpoint, https.")
+    prefix: Annotated[
+        str,
+        Text(
+            r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$",
+            "a folder such as models or llm/models, without a slash at its ends",
+        ),
+    ] = Field("models", description="Folder in the bucket for the files of models.")
+    credentials: Credentials = Field(
+        default_factory=lambda: Credentials(secret=DEFAULT_SECRET), description="Credentials for OSS."
+    )
 
 
-class Transfer(_Section):
+class Scratch(Section):
+    size: Size = Field("200Gi", description="Size of the scratch volume of a staged transfer.")
+    storage_class_name: str | None = Field(
+        None, description="StorageClass of the scratch volume; default is that of the cluster."
+    )
+
+
+def _shards_are_streamed(schema: JsonDict) -> None:
+    schema["if"] = {"properties": {"shards": {"minimum": 2}}, "required": ["shards"]}
+    schema["then"] = {"properties": {"mode": {"const": "streamed"}}, "required": ["mode"]}
+
+
+class Transfer(Section):
+    model_config = ConfigDict(json_schema_extra=_shards_are_streamed)
+
     mode: Literal["staged", "streamed"] = Field(
         "staged",
-        description="`staged` downloads to a scratch volume, then uploads; `streamed` does both at once, without disk.",
+        description="`staged` downloads to a scratch volume, then uploads; `streamed` copies without a disk.",
     )
     shards: int = Field(
-        1,
-        description="Pods that share one transfer, each with its own files; more than 1 only if streamed.",
-        ge=1,
-        le=16,
+        1, description="Pods of one transfer, each with its own files; more than 1 only if streamed.", ge=1, le=16
     )
-    part_size_mib: int = Field(16, description="MiB that one request moves.", ge=1, le=1024)
-    workers: int = Field(8, description="Requests at the same time, in each pod.", ge=1, le=64)
+    part_size: PartSize = Field("16Mi", description="Size of the part in one request, from 1Mi to 1Gi.")
+    workers: int = Field(8, description="Concurrent requests of each pod.", ge=1, le=64)
     scratch: Scratch = Field(default_factory=Scratch, description="Scratch volume of a staged transfer.")
-    deadline_minutes: Minutes = Field(360, description="Give up a transfer after this time.")
+    deadline_minutes: Minutes = Field(360, description="Deadline of a transfer.")
+
+    @property
+    def part_bytes(self) -> int:
+        return int(quantity(self.part_size))
 
     @field_validator("shards")
     @classmethod
@@ -164,42 +192,71 @@ class Transfer(_Section):
         # A scratch volume is ReadWriteOnce: pods on other nodes could not mount it, and on one they share its disk.
         if shards > 1 and known.data.get("mode") == "staged":
             raise PydanticCustomError(
-                "staged_shards", "1 with transfer.mode: staged, whose scratch volume one pod has; shards need streamed"
+                "staged_shards", "1 with transfer.mode: staged, since one pod has the scratch volume; or mode: streamed"
             )
         return shards
 
 
-class Volume(_Section):
-    name: Annotated[Name, StringConstraints(max_length=40)] = Field(
-        "llm-model", description="First part of the names of PV and PVC; a hash of their content follows."
-    )
+class Volume(Section):
     client: Literal["ossfs2", "ossfs"] = Field("ossfs2", description="FUSE client of the OSS CSI driver.")
-    options: str | None = Field(None, description="Mount options; default are the ones proven for reading models.")
-    capacity: Quantity | None = Field(None, description="Nominal size of PV and PVC; default fits the model.")
-    deadline_minutes: Minutes = Field(10, description="Give up waiting for the claim after this time.")
+    options: str | None = Field(None, description="Mount options; default is a set for read-only models.")
+    capacity: Size | None = Field(None, description="Nominal size of PV and PVC; default fits the model.")
+    deadline_minutes: Minutes = Field(10, description="Deadline of the claim.")
 
 
-class Resources(_Section):
-    cpu: Quantity = Field("12", description="CPU of one worker.")
-    memory: Quantity = Field("48Gi", description="Memory of one worker.")
-    shared_memory: Quantity = Field("15Gi", description="Size of /dev/shm of one worker.")
+class Resources(Section):
+    cpu: Cpu = Field("12", description="CPUs of one worker.")
+    memory: Size = Field("48Gi", description="Memory of one worker.")
+    shared_memory: Size = Field("15Gi", description="Size of /dev/shm of one worker.")
 
 
-class Role(_Section):
-    replicas: int = Field(description="Number of workers of this role.", ge=1, le=64)
-    args: Strings = Field((), description="More arguments for the engine, on this role only.")
+class RoleResources(Section):
+    cpu: Cpu | None = Field(None, description="CPUs of one worker of this role.")
+    memory: Size | None = Field(None, description="Memory of one worker of this role.")
+    shared_memory: Size | None = Field(None, description="Size of /dev/shm of one worker of this role.")
 
 
-class Router(_Section):
-    image: str = Field("lmsysorg/sgl-model-gateway:v0.3.2", description="Image of the router.", min_length=1)
+class Role(Section):
+    """Fields of one role override those of `serving`."""
+
+    replicas: Replicas
+    image: Image | None = Field(None, description="Engine image of this role, of the same SGLang version.")
+    args: WorkerArguments = Field((), description="Engine arguments of this role, after those of serving.args.")
+    env: Env = Field(default_factory=dict, description="Environment variables of this role, over serving.env.")
+    resources: RoleResources = Field(default_factory=RoleResources, description="Resources of one worker.")
+    pod: Pod = Field(default_factory=Pod, description="Fields of the pods of this role, each over that of serving.pod.")
+
+
+class Prefill(Role):
+    replicas: Replicas = Field(2, description="Number of prefill workers.")
+
+
+class Decode(Role):
+    replicas: Replicas = Field(1, description="Number of decode workers.")
+
+
+class Ports(Section):
+    http: Port = Field(8000, description="HTTP port of the workers and the router.")
+    bootstrap: Port = Field(34000, description="Bootstrap port of the prefill workers, for the KV transfer.")
+
+
+class Router(Section):
+    image: Image = Field("lmsysorg/sgl-model-gateway:v0.3.2", description="Image of the router.")
     policy: Literal["round_robin", "random", "cache_aware"] = Field(
-        "round_robin", description="How the router chooses workers."
+        "round_robin", description="Policy by which the router selects workers."
     )
+    args: RouterArguments = Field((), description="Further arguments of the router.")
 
 
-def _without_default(schema: JsonDict) -> None:
-    """What a validator derives from other fields has no default that an editor could show."""
-    del schema["default"]
+@dataclass(frozen=True)
+class Worker:
+    """A worker of one role: fields of the role over those of `serving`."""
+
+    image: str
+    args: tuple[str, ...]
+    env: dict[str, str]
+    resources: Resources
+    pod: Pod
 
 
 _NO_VERSION = "the SGLang version inside the image, such as 0.5.23: the tag of serving.image ({image}) names {found}"
@@ -207,50 +264,50 @@ _OTHER_VERSION = (
     "{found}, which the tag of serving.image ({image}) names; leave the field out, or, if the tag is wrong, name the "
     "image by its digest alone"
 )
+_NO_PROOF = "SGLang {oldest} or later: older versions lack the counters and routes that prove a KV transfer"
 
 
-class Serving(_Section):
-    image: str = Field(description="Engine image of prefill and decode; best by tag and digest.", min_length=1)
+class Serving(Section):
+    image: Image = Field(
+        description="Engine image of prefill and decode; best by tag and digest.",
+        examples=["registry.example.com/llm/sglang-erdma:0.5.23"],
+    )
     version: str = Field(
         "",
         description="SGLang version inside the image; default is the one in the tag. Required if the tag has none.",
-        pattern=r"^\d+\.\d+\.\d+(rc\d+|\.post\d+)?$",
         json_schema_extra=_without_default,
+        examples=[NEWEST_PROVED],
     )
-    model_path: str | None = Field(
-        None,
-        description="Folder of the model in the pods; default /models/<name of the model>.",
-        pattern=r"^/[^\s]+[^/\s]$",
-    )
-    served_model_name: str | None = Field(None, description="Name that clients send; default is the model path.")
-    service_name: ServiceName = Field("sglang-pd", description="Name of the Service that clients use.")
-    port: int = Field(8000, description="Port of the Service, the router and the workers.", ge=1, le=65535)
-    bootstrap_port: int = Field(
-        34000, description="Port on which a prefill worker hands out its KV cache.", ge=1, le=65535
+    model_path: (
+        Annotated[str, Text(r"^/[^\s]*[^/\s]$", "an absolute path such as /models/qwen, without a slash at its end")]
+        | None
+    ) = Field(None, description="Folder of the model in the pods; default is /models/<name of the model>.")
+    served_model_name: str | None = Field(
+        None, description="Name of the model in requests; default is the model path.", min_length=1
     )
     tensor_parallel: int = Field(2, description="GPUs of one worker; the same for prefill and decode.", ge=1, le=8)
-    prefill: Role = Field(default_factory=lambda: Role(replicas=2), description="Prefill workers.")
-    decode: Role = Field(default_factory=lambda: Role(replicas=1), description="Decode workers.")
-    router: Router = Field(default_factory=Router, description="Router in front of the workers.")
-    fabric: Literal["erdma", "tcp"] = Field("erdma", description="How KV cache moves between workers.")
-    rdma_device: str = Field("erdma_0", description="RDMA device that carries the KV cache.", min_length=1)
     context_length: int | None = Field(
         None, description="Longest prompt plus answer, in tokens; default is the model's.", ge=1
     )
-    args: Strings = Field((), description="More arguments for the engine, on both roles.")
-    env: dict[str, str] = Field(
-        default_factory=dict, description="More environment variables of the workers; no secrets."
+    fabric: Literal["erdma", "tcp"] = Field("erdma", description="Network of the KV transfer.")
+    rdma_devices: Annotated[tuple[RdmaDevice, ...], AsTuple, Field(min_length=1)] = Field(
+        ("erdma_0",), description="RDMA devices of the KV transfer."
     )
-    resources: Resources = Field(default_factory=Resources, description="CPU and memory of one worker.")
-    node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the nodes that may run workers.")
-    image_pull_secrets: Strings = Field((), description="Secrets for the image registry, in the serving namespace.")
+    ports: Ports = Field(default_factory=Ports, description="Ports of the containers.")
+    prefill: Prefill = Field(default_factory=Prefill, description="Prefill workers.")
+    decode: Decode = Field(default_factory=Decode, description="Decode workers.")
+    router: Router = Field(default_factory=Router, description="Router in front of the workers.")
+    args: WorkerArguments = Field((), description="Further engine arguments of both roles.")
+    env: Env = Field(default_factory=dict, description="Environment variables of the workers; no secrets.")
+    resources: Resources = Field(default_factory=Resources, description="Resources of one worker.")
+    pod: Pod = Field(default_factory=Pod, description="Fields of the pods of workers and router.")
 
     @field_validator("version", mode="before")
     @classmethod
-    def _as_the_tag_says(cls, version: object, known: ValidationInfo) -> object:
+    def _from_the_tag(cls, version: object, known: ValidationInfo) -> object:
         image = known.data.get("image")
         if image is None:
-            return version or "0.0.0"  # the image is a mistake of its own, and is told as one
+            return version or NEWEST_PROVED  # the image has an error of its own
         in_tag = ImageName.of(image).versions
         if not version:
             if len(in_tag) == 1:
@@ -262,65 +319,100 @@ class Serving(_Section):
             raise PydanticCustomError("other_version", _OTHER_VERSION, {"image": image, "found": " or ".join(in_tag)})
         return version
 
+    @field_validator("version")
+    @classmethod
+    def _can_be_proved(cls, version: str) -> str:
+        if not re.fullmatch(r"\d+\.\d+\.\d+(rc\d+|\.post\d+)?", version):
+            raise PydanticCustomError("version", "a version of SGLang such as {newest}", {"newest": NEWEST_PROVED})
+        if not provable(version):
+            raise PydanticCustomError("no_proof", _NO_PROOF, {"oldest": ".".join(map(str, OLDEST)), "version": version})
+        return version
 
-class Rollout(_Section):
+    @field_validator("prefill", "decode")
+    @classmethod
+    def _one_version(cls, role: Role, known: ValidationInfo) -> Role:
+        version, in_tag = known.data.get("version"), ImageName.of(role.image).versions if role.image else ()
+        if version and in_tag and version not in in_tag:
+            raise PydanticCustomError(
+                "role_version",
+                "an image of SGLang {version} like serving.image: two versions do not exchange KV caches",
+                {"version": version},
+            )
+        return role
+
+    def worker(self, name: WorkerRole) -> Worker:
+        role: Role = getattr(self, name)
+        own = {key: value for key, value in role.resources if value is not None}
+        return Worker(
+            image=role.image or self.image,
+            args=(*self.args, *role.args),
+            env={**self.env, **role.env},
+            resources=self.resources.model_copy(update=own),
+            pod=role.pod.over(self.pod),
+        )
+
+
+class Rollout(Section):
     strategy: Literal["BlueGreen", "Recreate"] = Field(
         "BlueGreen",
         description="`BlueGreen` proves the new release beside the old one and needs its GPUs twice; "
         "`Recreate` stops the old release first.",
     )
-    deadline_minutes: Minutes = Field(60, description="Give up a rollout after this time.")
+    deadline_minutes: Minutes = Field(60, description="Deadline of a rollout.")
 
 
-class Smoke(_Section):
+class Proof(Section):
     prompt: str = Field(
-        "Explain prefill and decode in one sentence.", description="What the smoke test asks.", min_length=1
+        "Explain prefill and decode in one sentence.", description="Prompt of the probe requests.", min_length=1
     )
     max_tokens: int = Field(64, description="Longest answer, in tokens.", ge=1, le=4096)
-    deadline_minutes: Minutes = Field(15, description="Give up the smoke test after this time.")
+    deadline_minutes: Minutes = Field(15, description="Deadline of the proof.")
 
 
-class Notify(_Section):
-    webhook: SecretKey = Field(description="Where the address of a webhook is; it gets one JSON message for each run.")
+class Endpoint(Section):
+    service: ServiceName = Field("sglang-pd", description="Name of the Service for clients.")
+    port: Port = Field(8000, description="Port of the Service.")
+    annotations: dict[str, str] = Field(default_factory=dict, description="Annotations of the Service.")
 
 
-class Workflow(_Section):
-    image: str = Field("slipway:0.1.0", description="Image that runs the steps.", min_length=1)
-    namespace: Name = Field("slipway", description="Namespace in which the workflow runs.")
-    schedule: str | None = Field(
-        None, description="When the model is refreshed, as a cron expression; default is never.", min_length=1
+class Workflow(Section):
+    image: Image = Field(description="Image of the steps.", examples=["registry.example.com/llm/slipway:0.1.0"])
+    namespace: Name = Field(WORKFLOW_NAMESPACE, description="Namespace of the runs.")
+    schedule: Cron | None = Field(
+        None, description="Cron expression of a regular refresh; default is none.", examples=["17 3 * * *"]
     )
-    timezone: str = Field("Asia/Shanghai", description="Time zone of the schedule.")
-    node_selector: dict[str, str] = Field(default_factory=dict, description="Labels of the nodes that may run steps.")
+    timezone: TimeZone = Field("Asia/Shanghai", description="Time zone of the schedule.")
+    skip_unchanged: bool = Field(
+        True, description="Skip the remaining tasks if this exact release is deployed and verified."
+    )
     gpu_nodes: Literal["never", "allow"] = Field(
         "never",
-        description="Whether steps may run on nodes with GPUs. `never`: where no other node can take a step, its pod "
-        "stays Pending with the scheduler's reason. `allow`, for a cluster of GPU nodes alone, still prefers others.",
+        description="Placement of the steps on nodes with GPUs. `never`: a pod without another node stays Pending. "
+        "`allow`: other nodes are preferred.",
     )
-    skip_unchanged: bool = Field(
-        True,
-        description="Leave the rest of the line out when check-release finds that exactly this release serves already, "
-        "whole and proved; false walks every task.",
-    )
-    labels: Labels = Field(default_factory=dict, description="Labels for the runs and pods of the workflow.")
-    annotations: dict[str, str] = Field(default_factory=dict, description="Annotations for the pods of the workflow.")
+    pod: Pod = Field(default_factory=Pod, description="Fields of the pods of the steps.")
+    labels: Labels = Field(default_factory=dict, description="Labels of runs and of their pods.")
+    annotations: dict[str, str] = Field(default_factory=dict, description="Annotations of the pods of the steps.")
 
 
-class ModelService(_Section):
-    """One model, from the hub to a proven service."""
+class ModelService(Section):
+    """A model service: one model, from the hub to a proven endpoint."""
 
-    api_version: Literal["slipway/v1"] = Field(description="Version of this document.")
+    api_version: Literal["slipway/v1alpha1"] = Field(description="Version of this document.")
     kind: Literal["ModelService"] = Field(description="Kind of this document.")
-    metadata: Metadata = Field(description="Name and place.")
-    model: Model = Field(description="What is served.")
-    store: Store = Field(description="Where the files of the model are kept.")
-    transfer: Transfer = Field(default_factory=Transfer, description="How the files get there.")
-    volume: Volume = Field(default_factory=Volume, description="How the pods see the files.")
-    serving: Serving = Field(description="What serves them.")
-    rollout: Rollout = Field(default_factory=Rollout, description="How a new release replaces the old one.")
-    smoke: Smoke = Field(default_factory=Smoke, description="How a release is proved.")
-    notify: Notify | None = Field(None, description="Who hears how a run ended.")
-    workflow: Workflow = Field(default_factory=Workflow, description="How the steps run on the cluster.")
+    metadata: Metadata = Field(description="Name, namespace, labels.")
+    model: Model = Field(description="The model and its revision. Part of the release.")
+    volume: Volume = Field(default_factory=Volume, description="The mount of the files. Part of the release.")
+    serving: Serving = Field(description="Workers and router. Part of the release.")
+    store: Store = Field(description="The bucket for the files of the model.")
+    transfer: Transfer = Field(default_factory=Transfer, description="The transfer from the hub to the bucket.")
+    proof: Proof = Field(default_factory=Proof, description="The proof of a release by real requests.")
+    rollout: Rollout = Field(default_factory=Rollout, description="The replacement of a release by the next.")
+    endpoint: Endpoint = Field(default_factory=Endpoint, description="The Service for clients.")
+    notifications: Annotated[tuple[SecretKey, ...], AsTuple] = Field(
+        (), description="Targets of the run's result: addresses of webhooks, which get one JSON message for each run."
+    )
+    workflow: Workflow = Field(description="The runs in Argo Workflows.")
 
     @property
     def name(self) -> str:
@@ -337,7 +429,7 @@ class ModelService(_Section):
 
     @property
     def served_model_name(self) -> str:
-        """Name that clients send. The engine's own default is the path, verbatim."""
+        """Name of the model in requests. The engine's own default is the path, verbatim."""
         return self.serving.served_model_name or self.model_path
 
     @property
@@ -347,45 +439,42 @@ class ModelService(_Section):
 
 @dataclass(frozen=True)
 class Document:
-    """The text of a document; `origin` says in messages where it came from."""
+    """The text of a document; messages name it by its `origin`."""
 
     text: str
     origin: str
 
     @property
     def content(self) -> dict[str, Any]:
-        """As it is written. Raises DocumentError for what is no mapping."""
-        if self.text.strip() == UNFILLED:
-            raise DocumentError(
-                f"{self.origin} holds {UNFILLED}, which Argo did not fill in: a Retry with a changed parameter forgets "
-                "the document unless the start of the run passed it. Next: resubmit the run instead (docs/how-to/retry.md)"
-            )
-        try:
-            found = yaml.load(self.text, _EachKeyOnce)  # noqa: S506  # a safe loader that refuses more
-        except yaml.YAMLError as error:
-            raise DocumentError(f"{self.origin} is not YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(found, dict):
-            kind = type(found).__name__
-            raise DocumentError(f"{self.origin} holds {kind}, expected one mapping with kind: ModelService")
-        return found
+        """The document as it is written. Raises DocumentError for a text that is not one mapping."""
+        return self._read()[0]
 
     def service(self, overrides: Iterable[str] = ()) -> ModelService:
-        """The document, validated; `overrides` are `path.to.field=value`, with the value in YAML. An empty value
+        """The document, validated. `overrides` are `path.to.field=value`, with the value in YAML; an empty value
         changes nothing.
 
-        Raises DocumentError with every mistake in it.
+        Raises DocumentError with every validation error in it.
         """
-        found = self.content
-        for override in overrides:
-            _override(found, override)
+        found, places = self._read()
+        edits = tuple(edit for override in overrides if (edit := _override(found, override)))
         try:
             return ModelService.model_validate(found)
         except ValidationError as error:
-            raise DocumentError(explain(self.origin, error, ModelService)) from error
+            places = written.Written(places.root, edits)
+            raise DocumentError(explain(self.origin, error, ModelService, places)) from error
+
+    def _read(self) -> tuple[dict[str, Any], written.Written]:
+        if self.text.strip() == UNFILLED:
+            raise DocumentError(
+                f"{self.origin} holds {UNFILLED}, which Argo did not fill in: a Retry with a changed parameter forgets "
+                "the document unless the start of the run passed it. Next: resubmit the run instead "
+                "(docs/how-to/retry.md)"
+            )
+        return written.read_yaml(self.text, self.origin)
 
 
 def read(path: Path) -> Document:
-    """Raises DocumentError if there is no such file, or no text in it."""
+    """Raises DocumentError for a file that is absent or not text."""
     try:
         return Document(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
@@ -403,32 +492,33 @@ def parse(text: str, origin: str, overrides: Iterable[str] = ()) -> ModelService
     return Document(text, origin).service(overrides)
 
 
+# The minimum of a document; an example for editors.
+EXAMPLE: dict[str, Any] = {
+    "apiVersion": API_VERSION,
+    "kind": "ModelService",
+    "metadata": {"name": "qwen3-32b"},
+    "model": {"id": "Qwen/Qwen3-32B"},
+    "store": {"bucket": "llm-models", "region": "cn-hangzhou"},
+    "serving": {"image": "registry.example.com/llm/sglang-erdma:0.5.23"},
+    "workflow": {"image": "registry.example.com/llm/slipway:0.1.0"},
+}
+
+
 def json_schema() -> dict[str, Any]:
     """JSON Schema of the document, for editors."""
     schema = ModelService.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID}
+    return {**head, **schema, "examples": [EXAMPLE]}
 
 
-class _EachKeyOnce(yaml.SafeLoader):
-    """YAML lets the last of two equal keys win, and nobody sees that half a section is gone."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for index, key in enumerate(keys):
-            if any(key.value == other.value for other in keys[:index]):
-                raise yaml.constructor.ConstructorError(
-                    problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-def _override(document: dict[str, Any], override: str) -> None:
+def _override(document: dict[str, Any], override: str) -> tuple[str, ...]:
+    """Writes the override into the document. Returns the path of its field, empty for an empty value."""
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(re.fullmatch(r"[A-Za-z0-9_-]+", key) for key in keys):
         raise DocumentError(f"cannot override with {override!r}: expected path.to.field=value")
     if not text:
-        return  # a parameter of a workflow always has a value; empty is how it says that it was not given
+        return ()  # a parameter of a workflow always has a value; an empty one stands for none
     section = document
     for key in keys[:-1]:
         section = section.setdefault(key, {})
@@ -436,8 +526,9 @@ def _override(document: dict[str, Any], override: str) -> None:
             raise DocumentError(f"cannot override {path}: {key} is not a section of the document")
     try:
         value = yaml.safe_load(text)
-        # A tag 1.0, a branch 2026-01-01 and a commit 12345678 are texts, although YAML on its own says otherwise.
+        # A tag 1.0, a branch 2026-01-01 and a commit 12345678 are texts, which YAML alone would read as others.
         is_text = not isinstance(value, (str, dict, list, type(None))) and wants_text(keys, ModelService)
         section[keys[-1]] = yaml.load(text, yaml.BaseLoader) if is_text else value  # noqa: S506  # makes only texts
     except yaml.YAMLError as error:
         raise DocumentError(f"cannot override {path}: {text!r} is not a YAML value") from error
+    return tuple(keys)

@@ -1,4 +1,4 @@
-"""Make wanted objects so: look at each with the server's own dry run, change only what differs and is ours."""
+"""Objects converge to their manifests: observed with a dry run of the server, and changed only if they differ."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ from steps.ports.kubernetes import Cluster
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 
-REREADS = 3  # at an object that is being written all the time; then it is taken as it came
+REREADS = 3  # of an object that other clients write all the time; then the last observation counts
 
 
 @dataclass(frozen=True)
 class ObjectObservation:
-    """One wanted object, as it is and as an apply would leave it."""
+    """One wanted object: its live state, and the state that an apply would leave."""
 
     wanted: Manifest
     live: Manifest | None
@@ -45,7 +45,7 @@ class Apply:
 
 @dataclass(frozen=True)
 class Delete:
-    """Payload of a change that deletes. The uid is no part of the wish: who makes it again undoes us."""
+    """Payload of a change that deletes. The uid is not compared: a new object of this name undoes the deletion."""
 
     ref: Ref
     uid: str = field(compare=False)
@@ -53,10 +53,10 @@ class Delete:
 
 
 def observe_object(cluster: Cluster, wanted: Manifest) -> ObjectObservation:
-    """Read one object and preview it. An object on its way out, or of another owner, is not previewed: the server may
-    refuse that.
+    """Read one object and preview it. An object that is being deleted, or of another owner, is not previewed, since the
+    server may refuse that.
 
-    A controller may write between the two (a binder fills claimRef.uid), and its write would look like a difference.
+    A controller may write between the two (a binder fills claimRef.uid), and its write would appear as a difference.
     A dry run names the revision that it started from, so a pair of two revisions is read again.
     """
     found = _observe_once(cluster, wanted)
@@ -68,9 +68,9 @@ def observe_object(cluster: Cluster, wanted: Manifest) -> ObjectObservation:
 
 
 def plan_objects(observed: Iterable[ObjectObservation]) -> Plan:
-    """Create what is absent, update what differs, wait for what is being deleted, keep the rest; in this order.
+    """Create absent objects, update different ones, wait for those that are being deleted; in the given order.
 
-    An object of another owner is a fault, so that nothing of the plan is done.
+    An object of another owner is a failure, so the plan is not applied.
     """
     plan = Plan()
     for item in observed:
@@ -79,13 +79,13 @@ def plan_objects(observed: Iterable[ObjectObservation]) -> Plan:
 
 
 def foreign_objects(cluster: Cluster, wanted: Iterable[Manifest]) -> tuple[str, ...]:
-    """Which of the wanted names belong to another owner; for a step that writes before it has looked at all of them."""
+    """Wanted objects that belong to another owner; for a step that writes before it has observed all of them."""
     found = (foreign_owner(Owner.of(one), cluster.get(Ref.of(one))) for one in wanted)
     return tuple(filter(None, found))
 
 
 def deletion(live: Manifest, why: str) -> Change:
-    """The change that deletes an object as it is now."""
+    """The change that deletes this live object."""
     ref = Ref.of(live)
     return Change(
         "delete",
@@ -98,9 +98,9 @@ def deletion(live: Manifest, why: str) -> Change:
 
 
 def apply_changes(cluster: Cluster, changes: Iterable[Change], report: Report) -> None:
-    """Do the changes of plans made here, one after the other, and report each.
+    """Apply the changes in their order, and report each.
 
-    Raises Blocked for an object that somebody handed over to another owner since the plan was made.
+    Raises Blocked for an object that got another owner after the plan.
     """
     for change in changes:
         refuse_foreign(change.payload.owner, cluster.get(change.payload.ref))

@@ -1,7 +1,6 @@
-"""What differs between an object as it is and as it would be after a server-side apply, in words for people.
+"""Differences between a live object and the same object after a server-side apply, for people.
 
-Comparing with the server's own dry run makes defaults, webhooks and immutable fields answer at plan time, as Cluster
-API does it: https://github.com/kubernetes-sigs/cluster-api/pull/6710
+The dry run of the server includes defaults, webhooks and immutable fields, as in Cluster API: https://github.com/kubernetes-sigs/cluster-api/pull/6710
 """
 
 import copy
@@ -15,15 +14,15 @@ from steps.kinds import HASH_LABEL, Manifest
 ABSENT = object()
 HIDDEN = "(hidden)"
 _SERVER_OWNED = ("managedFields", "resourceVersion", "generation", "creationTimestamp", "uid", "selfLink")
-_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # holds a whole Secret, if kubectl applied one
-_LONGEST_VALUE = 60  # characters that a reason may show of one value
-_MOST_SHOWN = 3  # differences that a reason names
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # contains a whole Secret if kubectl applied one
+_LONGEST_VALUE = 60  # characters of a value in a reason
+_MOST_SHOWN = 3  # differences in a reason
 
 
 @dataclass(frozen=True)
 class Difference:
     steps: tuple[str, ...]  # keys from the top; an item of a list by its name
-    path: str  # the same for people: spec.roles[prefill].replicas
+    path: str  # for people: spec.roles[prefill].replicas
     before: Any
     after: Any
 
@@ -35,7 +34,7 @@ class Difference:
 
 
 def differences(live: Manifest, preview: Manifest) -> list[Difference]:
-    """Every difference that an apply would make; an empty list means that the object is as wanted."""
+    """All changes of an apply; an empty list if the object is as wanted."""
     found = list(_walk((), "", comparable(live), comparable(preview)))
     if live.get("kind") == "Secret":
         return [replace(difference, before=HIDDEN, after="another value") for difference in found]
@@ -43,18 +42,18 @@ def differences(live: Manifest, preview: Manifest) -> list[Difference]:
 
 
 def reason(found: list[Difference]) -> str:
-    """One line: the first differences, the rest as a number.
+    """One line: the first differences, and the number of the others.
 
-    The hash label only repeats that something else in its template differs, so it is named only if it is alone.
+    The hash label differs whenever its template does, so it is shown only if it is the only difference.
     """
-    telling = [difference for difference in found if HASH_LABEL not in difference.path] or found
-    shown = "; ".join(str(difference) for difference in telling[:_MOST_SHOWN])
-    rest = len(telling) - _MOST_SHOWN
+    shown_first = [difference for difference in found if HASH_LABEL not in difference.path] or found
+    shown = "; ".join(str(difference) for difference in shown_first[:_MOST_SHOWN])
+    rest = len(shown_first) - _MOST_SHOWN
     return f"{shown}; and {rest} more" if rest > 0 else shown
 
 
 def comparable(manifest: Manifest) -> Manifest:
-    """The part of an object that somebody declared."""
+    """The declared part of an object."""
     found: Manifest = copy.deepcopy({key: value for key, value in manifest.items() if key != "status"})
     for field in _SERVER_OWNED:
         found["metadata"].pop(field, None)
@@ -62,9 +61,9 @@ def comparable(manifest: Manifest) -> Manifest:
 
 
 def presentable(manifest: Manifest | None, *, than: Manifest | None = None) -> Manifest | None:
-    """An object for the eyes of people: without what the server adds, and without the values of a Secret.
+    """An object for people: without the fields of the server, and without the values of a Secret.
 
-    A hidden value that differs from the one in `than` says so, or a rotated key would show no difference at all.
+    A hidden value that differs from the one in `than` is marked: a rotated key would show no difference otherwise.
     """
     if manifest is None:
         return None
@@ -91,7 +90,7 @@ def _walk(steps: tuple[str, ...], path: str, before: Any, after: Any) -> Iterato
 
 
 def _walk_named(steps: tuple[str, ...], path: str, before: list[Any], after: list[Any]) -> Iterator[Difference]:
-    """Lists whose items have names are compared by name, as the server merges them."""
+    """Lists of named items are compared by name, as the server merges them."""
     old, new = {item["name"]: item for item in before}, {item["name"]: item for item in after}
     for name in [*old, *(name for name in new if name not in old)]:
         yield from _walk((*steps, name), f"{path}[{name}]", old.get(name, ABSENT), new.get(name, ABSENT))

@@ -1,4 +1,4 @@
-"""Who wrote an object last, read from its managedFields.
+"""The last writer of an object, from its managedFields.
 
 https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
 """
@@ -11,11 +11,11 @@ from steps.kinds import FIELD_MANAGER, Manifest
 
 
 def last_writer(live: Manifest, fields: Iterable[Sequence[str]] = ()) -> str:
-    """Who wrote these fields, with what and when: the newest writer that is not Slipway; empty if there is none.
+    """The newest writer of these fields other than Slipway, with operation and time; empty without one.
 
-    A field is its keys from the top, an item of a list by its name. If nobody owns any of the fields (they were
-    removed), it is the newest writer of the object. Writes of the status do not count: controllers make them all the
-    time, and they undo nothing.
+    A field is its keys from the top, an item of a list by its name. If the fields have no owner (they were removed), it
+    is the newest writer of the object. Writes of the status do not count: controllers make them all the time, and they
+    undo no change.
     """
     others = [entry for entry in live["metadata"].get("managedFields") or [] if _is_other(entry)]
     paths = tuple(fields)
@@ -28,7 +28,7 @@ def last_writer(live: Manifest, fields: Iterable[Sequence[str]] = ()) -> str:
 
 
 def owns(fields: dict[str, Any], path: Sequence[str]) -> bool:
-    """Whether a set of fields in the FieldsV1 form holds a field, or something atomic that holds it."""
+    """Whether a set of fields in the FieldsV1 form contains a field, or an atomic parent of it."""
     at: dict[str, Any] | None = fields
     for step in path:
         if at is not fields and not {*(at or {})} - {"."}:

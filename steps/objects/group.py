@@ -26,8 +26,8 @@ def role_based_group(
 ) -> Manifest:
     """The manifest of the group.
 
-    `adopted` are roles whose headless Service has no prefix although the operator is new (`adopted_services`).
-    `labels` are the labels that the pods of a live group have, by role; the labels of the document are for new pods.
+    `adopted` are roles with an unprefixed headless Service under a new operator (`adopted_services`). `labels` are the
+    labels on the pods of a live group, by role; the labels of the document are for new pods.
     """
     urls = {role: worker_urls(release, operator, role, role in adopted) for role in WORKERS}
     templates: dict[str, PodTemplate] = {role: worker_template(release, role) for role in WORKERS}
@@ -44,21 +44,21 @@ def role_based_group(
 
 
 def worker_urls(release: Release, operator: GroupOperator, role: WorkerRole, adopted: bool) -> list[str]:
-    """Addresses that a worker keeps over restarts, one for each replica."""
+    """Stable addresses of the workers of a role, one for each replica."""
     service = headless_service(release.group, role, operator, adopted)
-    port = release.service.serving.port
+    port = release.service.serving.ports.http
     return [f"http://{release.group}-{role}-{index}.{service}:{port}" for index in range(release.replicas[role])]
 
 
 def headless_service(group: str, role: str, operator: GroupOperator, adopted: bool = False) -> str:
-    """The Service that the operator makes for the DNS names of a role's pods. We never make one of that name."""
+    """The Service of the operator for the DNS names of the pods of a role. Slipway never creates one of that name."""
     return f"{'' if adopted else operator.service_prefix}{group}-{role}"
 
 
 def adopted_services(group: str, names: Collection[str]) -> list[str]:
-    """Roles whose headless Service has the old name, because the group is older than the operator.
+    """Roles with a headless Service of the old name: their group is older than the operator.
 
-    An operator from v0.5 on keeps a Service `<group>-<role>` that exists already (api/workloads/v1alpha1/helper.go).
+    Operators from v0.5 on keep a Service `<group>-<role>` that exists (api/workloads/v1alpha1/helper.go).
     """
     return [role for role in WORKERS if f"{group}-{role}" in names]
 
@@ -90,7 +90,7 @@ def _role_v1alpha2(name: str, replicas: int, template: PodTemplate) -> dict[str,
 
 
 def _start_order(name: str) -> dict[str, Any]:
-    """The router is created when all workers are ready.
+    """The operator creates the router when all workers are ready.
 
     Never combine this with gang scheduling of the whole group: the gang waits for the router, and the router for it.
     """

@@ -1,6 +1,6 @@
-"""Which RBG operator the cluster has, as far as our manifests depend on it.
+"""The RBG operator of a cluster, as far as the manifests depend on it.
 
-The operator's version is no field of any object, so it is told by the kinds that the API server serves:
+No object has a field with the version of the operator, so it is derived from the kinds that the API server serves:
 
 | operator | RoleBasedGroup | other kinds | headless Service of a role |
 |---|---|---|---|
@@ -23,7 +23,7 @@ ABSENT = "the cluster serves no RoleBasedGroup. Next: install the RBG operator (
 
 @dataclass(frozen=True)
 class GroupOperator:
-    """What a manifest must know about the operator."""
+    """Properties of the operator that determine a manifest."""
 
     api_version: str
     service_prefix: str  # of the headless Service of a role
@@ -34,10 +34,10 @@ class GroupOperator:
 
 
 def operator_of(served: Collection[Kind]) -> GroupOperator | None:
-    """The operator that serves these kinds; None if there is no RoleBasedGroup at all.
+    """The operator that serves these kinds; None without a RoleBasedGroup.
 
-    v1alpha1 with StatefulSets is preferred as long as it is served: every operator from v0.3 to v0.8 runs it, and a
-    group that exists as StatefulSets must not be rewritten because somebody upgraded the operator.
+    v1alpha1 with StatefulSets is preferred as long as it is served: every operator from v0.3 to v0.8 supports it, and
+    an upgrade of the operator must not rewrite a group that exists as StatefulSets.
     """
     prefix = "s-" if INSTANCE in served or ROLE_INSTANCE_SET in served else ""
     for version in (V1ALPHA1, V1ALPHA2):

@@ -1,4 +1,4 @@
-"""What all objects of Slipway have in common."""
+"""Metadata of all objects of Slipway."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from steps.kinds import SERVICE_LABEL, Manifest
 def owned_metadata(
     service: ModelService, name: str, namespace: str = "", labels: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Metadata that says whose object it is; an empty namespace means a cluster-scoped kind."""
+    """Metadata with the owner of the object; an empty namespace means a cluster-scoped kind."""
     found: dict[str, Any] = {
         "name": name,
         "labels": {**service.metadata.labels, SERVICE_LABEL: service.name, **(labels or {})},

@@ -1,7 +1,7 @@
-"""Whose an object is: the one question before every write, forward, backward and at the end of a run.
+"""The owner of an object: checked before every write, also in a rollback and in the exit handler.
 
-A label says which service an object was made for. Two namespaces may hold services of one name, so the namespace
-counts, too; a volume has none, and there it is the namespace of the claim for which the volume is reserved.
+A label names the service of an object. Two namespaces may hold services of one name, so the namespace counts as well.
+A volume has none: there it is the namespace of the claim for which the volume is reserved.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from steps.objects.metadata import labels_of
 
 @dataclass(frozen=True)
 class Owner:
-    service: str  # empty: the object carries no label of Slipway
-    namespace: str  # empty: a volume that is reserved for no claim, whose name alone says the namespace
+    service: str  # empty: the object has no label of Slipway
+    namespace: str  # empty: a volume that is reserved for no claim; its name is unique for the namespace
 
     @classmethod
     def of(cls, manifest: Manifest) -> "Owner":
@@ -35,14 +35,14 @@ def is_ours(manifest: Manifest, service: ModelService) -> bool:
 
 
 def namespace_of(manifest: Manifest) -> str:
-    """The namespace of the service that an object belongs to."""
+    """The namespace of the service that owns an object."""
     if manifest["kind"] == PERSISTENT_VOLUME.kind:
         return str(((manifest.get("spec") or {}).get("claimRef") or {}).get("namespace", ""))
     return str(manifest["metadata"].get("namespace", ""))
 
 
 def foreign_owner(wanted: Owner, live: Manifest | None) -> str:
-    """Why an object of this name may not be touched; empty if it is absent or belongs to the wanted owner."""
+    """Why an object of this name must not be changed; empty if it is absent or belongs to the wanted owner."""
     if live is None or wanted.owns(live):
         return ""
     ref, found = Ref.of(live), Owner.of(live)
@@ -51,10 +51,10 @@ def foreign_owner(wanted: Owner, live: Manifest | None) -> str:
             f"{ref} exists and belongs to {found.service} in namespace {found.namespace}, expected {wanted.namespace}. "
             f"Next: choose another name in the document"
         )
-    whose = f"it belongs to {found.service}" if found.service else "it was not made by Slipway"
+    cause = f"it belongs to {found.service}" if found.service else "it was not made by Slipway"
     where = f" -n {ref.namespace}" if ref.namespace else ""
     return (
-        f"{ref} exists and {whose}: label {SERVICE_LABEL} is {found.service or 'absent'}, expected {wanted.service}. "
+        f"{ref} exists and {cause}: label {SERVICE_LABEL} is {found.service or 'absent'}, expected {wanted.service}. "
         f"Next: choose another name in the document, or hand it over: kubectl label --overwrite "
         f"{ref.kind.kind.lower()} {ref.name}{where} {SERVICE_LABEL}={wanted.service}"
     )

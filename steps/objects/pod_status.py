@@ -1,4 +1,4 @@
-"""What a pod says about itself, in words for people."""
+"""Status of a pod, for people."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,13 +20,13 @@ def hash_of(pod: Manifest) -> str:
 
 
 def condition(manifest: Manifest, kind: str) -> dict[str, Any]:
-    """One condition of the status; empty if it is not there."""
+    """One condition of the status; empty if it is absent."""
     found = (manifest.get("status") or {}).get("conditions") or []
     return next((entry for entry in found if entry.get("type") == kind), {})
 
 
 def is_ready(pod: Manifest) -> bool:
-    """Ready and here to stay."""
+    """Ready and not being deleted."""
     return condition(pod, "Ready").get("status") == "True" and not being_deleted(pod)
 
 
@@ -41,13 +41,13 @@ def restarts(pod: Manifest) -> int:
 
 
 def waiting(status: dict[str, Any]) -> dict[str, Any]:
-    """Why a container does not run, with `reason` and `message`; empty if it runs or is done."""
+    """The waiting state of a container, with `reason` and `message`; empty if it runs or has ended."""
     found: dict[str, Any] = (status.get("state") or {}).get("waiting") or {}
     return found
 
 
 def last_end(status: dict[str, Any]) -> dict[str, Any]:
-    """How a container ended last, with `exitCode`, `reason` and `message`; empty if it never did."""
+    """The last termination of a container, with `exitCode`, `reason` and `message`; empty without one."""
     found: dict[str, Any] = (
         (status.get("state") or {}).get("terminated") or (status.get("lastState") or {}).get("terminated") or {}
     )

@@ -1,12 +1,14 @@
-"""Pods of a release: what workers and router are started with.
+"""Pod templates of a release: workers and router.
 
-Nothing that a pod template says may depend on anything but what makes up `Release.id`, save the router's list of
-workers: whatever else changes is another release, which is proved beside the old one.
+A pod template depends on the inputs of `Release.id` alone, except for the list of workers of the router: any other
+change is another release, which is proved beside the old one.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from steps.document.pod import Pod
+from steps.document.schema import Resources, Serving
 from steps.kinds import ERDMA, GPU, HASH_LABEL, RELEASE_LABEL, ROLE_LABEL, SERVICE_LABEL
 from steps.objects.probes import router_probes, worker_probes
 from steps.release import Release, content_hash
@@ -25,14 +27,14 @@ from steps.sglang.flags import (
 PodTemplate = dict[str, Any]
 
 HASH_LENGTH = 10
-# Longer than any generation that may be in flight: SGLang drains without an upper bound after SIGTERM.
+# Longer than any generation in flight: SGLang drains without an upper bound after SIGTERM.
 WORKER_GRACE = 600  # seconds
 # The router's own `--shutdown-grace-period-secs` is 180.
 ROUTER_GRACE = 240  # seconds
-# Deleting a group tells router and workers to stop at the same moment. The workers wait until the router has stopped
-# taking requests and has seen which workers are gone.
+# Deleting a group stops router and workers at the same moment. The workers wait until the router accepts no more
+# requests and has removed the workers that are gone.
 WORKER_PRE_STOP = HEALTH_INTERVAL * HEALTH_FAILURES + 5  # seconds
-# Endpoints reach every node some seconds after a pod starts to terminate; until then the router must go on serving.
+# Endpoints reach every node some seconds after a pod starts to terminate; until then the router must serve.
 ROUTER_PRE_STOP = 5  # seconds
 
 _ROUTER_RESOURCES = {"cpu": "4", "memory": "8Gi"}
@@ -40,17 +42,15 @@ _ROUTER_RESOURCES = {"cpu": "4", "memory": "8Gi"}
 
 def worker_template(release: Release, role: WorkerRole) -> PodTemplate:
     """Pod of a prefill or decode worker."""
-    serving = release.service.serving
+    worker = release.service.serving.worker(role)
     spec = {
-        **_pod_defaults(release, WORKER_GRACE),
+        **_pod_defaults(WORKER_GRACE, worker.pod),
         "containers": [_worker(release, role)],
         "volumes": [
             {"name": "model", "persistentVolumeClaim": {"claimName": release.volume_name, "readOnly": True}},
-            {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": serving.resources.shared_memory}},
+            {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": worker.resources.shared_memory}},
         ],
     }
-    if serving.node_selector:
-        spec["nodeSelector"] = dict(serving.node_selector)
     return _template(release, role, spec, _monitoring_labels(release, role))
 
 
@@ -63,25 +63,25 @@ def router_template(release: Release, prefill: Sequence[str], decode: Sequence[s
         "imagePullPolicy": "IfNotPresent",
         "command": list(ROUTER_COMMAND),
         "args": router_args(serving, prefill, decode),
-        "ports": [_port("http", serving.port), _port("metrics", ROUTER_METRICS_PORT)],
+        "ports": [_port("http", serving.ports.http), _port("metrics", ROUTER_METRICS_PORT)],
         **router_probes(serving),
         "resources": _resources(_ROUTER_RESOURCES),
         "lifecycle": _pre_stop(ROUTER_PRE_STOP),
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
-    return _template(release, "router", {**_pod_defaults(release, ROUTER_GRACE), "containers": [container]}, {})
+    return _template(release, "router", {**_pod_defaults(ROUTER_GRACE, serving.pod), "containers": [container]}, {})
 
 
 def labelled(template: PodTemplate, labels: Mapping[str, str]) -> PodTemplate:
-    """The template with labels of the document too. They are no part of the hash, since they change no process."""
+    """The template with the labels of the document. They are not part of the hash, since they change no process."""
     return {**template, "metadata": {"labels": {**labels, **template["metadata"]["labels"]}}}
 
 
 def spec_hash(template: PodTemplate) -> str:
-    """Value of the hash label: the template with Slipway's own labels, without that one.
+    """Value of the hash label: a hash of the template with Slipway's own labels, without the hash label.
 
-    Pods that carry it were made from this template.
+    Pods with this value were created from this template.
     """
     labels = {key: value for key, value in template["metadata"]["labels"].items() if key != HASH_LABEL}
     return content_hash({"labels": labels, "spec": template["spec"]}, HASH_LENGTH)
@@ -96,20 +96,21 @@ def _template(release: Release, role: str, spec: dict[str, Any], labels: Mapping
 
 def _worker(release: Release, role: WorkerRole) -> dict[str, Any]:
     service, serving = release.service, release.service.serving
-    bootstrap = [_port("bootstrap", serving.bootstrap_port)] if role == "prefill" else []
+    worker = serving.worker(role)
+    bootstrap = [_port("bootstrap", serving.ports.bootstrap)] if role == "prefill" else []
     return {
         "name": f"sglang-{role}",
-        "image": serving.image,
+        "image": worker.image,
         "imagePullPolicy": "IfNotPresent",
         "command": list(WORKER_COMMAND),
         "args": worker_args(service, role),
-        "env": _env(release),
-        "ports": [_port("http", serving.port), *bootstrap],
+        "env": _env(serving, role),
+        "ports": [_port("http", serving.ports.http), *bootstrap],
         **worker_probes(serving),
-        "resources": _resources(_worker_resources(release)),
+        "resources": _resources(_worker_resources(serving, worker.resources)),
         "lifecycle": _pre_stop(WORKER_PRE_STOP),
         "securityContext": _worker_security(release),
-        # The end of the log becomes the reason that a person reads.
+        # The end of the log becomes the termination message.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": "model", "mountPath": service.model_path, "readOnly": True},
@@ -118,26 +119,25 @@ def _worker(release: Release, role: WorkerRole) -> dict[str, Any]:
     }
 
 
-def _env(release: Release) -> list[dict[str, Any]]:
+def _env(serving: Serving, role: WorkerRole) -> list[dict[str, Any]]:
     address = {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}
-    # Mooncake tells its peers this address; on a node with several cards it would else guess one.
+    # Mooncake sends its peers this address; without it, it would guess one on a node with several cards.
     sources: dict[str, dict[str, Any]] = {"POD_IP": {"valueFrom": address}, "SGLANG_HOST_IP": {"valueFrom": address}}
-    sources |= {name: {"value": value} for name, value in worker_env(release.service.serving).items()}
+    sources |= {name: {"value": value} for name, value in worker_env(serving, role).items()}
     return [{"name": name, **source} for name, source in sources.items()]
 
 
-def _worker_resources(release: Release) -> dict[str, str]:
-    serving = release.service.serving
+def _worker_resources(serving: Serving, resources: Resources) -> dict[str, str]:
     amounts = {
-        "cpu": serving.resources.cpu,
-        "memory": serving.resources.memory,
+        "cpu": resources.cpu,
+        "memory": resources.memory,
         GPU: str(serving.tensor_parallel),
     }
     return {**amounts, ERDMA: "1"} if serving.fabric == "erdma" else amounts
 
 
 def _worker_security(release: Release) -> dict[str, Any]:
-    """RDMA registers memory, which must be locked; nothing here needs a privileged container."""
+    """RDMA registers memory, which must be locked: IPC_LOCK is enough, without a privileged container."""
     security: dict[str, Any] = {"allowPrivilegeEscalation": False}
     if release.service.serving.fabric == "erdma":
         security["capabilities"] = {"add": ["IPC_LOCK"]}
@@ -145,7 +145,7 @@ def _worker_security(release: Release) -> dict[str, Any]:
 
 
 def _monitoring_labels(release: Release, role: str) -> dict[str, str]:
-    """What Alibaba's inference dashboards select; the second spelling is the one of older samples.
+    """Labels that Alibaba's inference dashboards select; the second spelling is that of older samples.
 
     https://www.alibabacloud.com/help/en/ack/cloud-native-ai-suite/user-guide/configure-monitoring-for-llm-inference-services
     """
@@ -156,16 +156,14 @@ def _monitoring_labels(release: Release, role: str) -> dict[str, str]:
     }
 
 
-def _pod_defaults(release: Release, grace: int) -> dict[str, Any]:
-    defaults: dict[str, Any] = {
+def _pod_defaults(grace: int, pod: Pod) -> dict[str, Any]:
+    return {
         "terminationGracePeriodSeconds": grace,
-        # A worker talks to no API, and one variable for each Service of the namespace helps nobody.
+        # A worker calls no API, and needs no variable for each Service of the namespace.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        **pod.spec,
     }
-    if release.service.serving.image_pull_secrets:
-        defaults["imagePullSecrets"] = [{"name": name} for name in release.service.serving.image_pull_secrets]
-    return defaults
 
 
 def _port(name: str, number: int) -> dict[str, Any]:
@@ -177,5 +175,5 @@ def _resources(amounts: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _pre_stop(seconds: int) -> dict[str, Any]:
-    # `sleep` as a handler of its own is newer (Kubernetes 1.30) than the clusters this must run on.
+    # `sleep` as a handler of its own needs Kubernetes 1.30, which is newer than some supported clusters.
     return {"preStop": {"exec": {"command": ["sleep", str(seconds)]}}}

@@ -1,8 +1,8 @@
-"""The cluster for who may only look: a preview that is worked out here, and no writes.
+"""A cluster client without writes, with a preview that is computed here.
 
-The server's own preview is a server-side apply with dryRun=All, which it authorizes as the write that it previews. Here
-the same is foreseen from the live object: what we declare, merged into what is there. The rules are those of
-server-side apply, and where they cannot be known it says that something differs, which costs time and breaks nothing.
+The preview of the server is a server-side apply with dryRun=All, and needs the permission to write. Here the result is
+predicted from the live object, by the rules of server-side apply: the declared fields are merged into it. In doubt the
+prediction differs from the live object, which costs time and does no harm.
 https://kubernetes.io/docs/reference/using-api/server-side-apply/
 """
 
@@ -18,7 +18,7 @@ Fields = Mapping[str, Any]  # in the notation of fieldsV1: {"f:spec": {"f:ports"
 
 
 class ReadOnlyCluster:
-    """Implements `steps.ports.Cluster` with the rights to get and list alone."""
+    """Implements `steps.ports.kubernetes.Cluster` with the permissions to get and list alone."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -37,7 +37,7 @@ class ReadOnlyCluster:
 
     def preview(self, wanted: Manifest) -> Manifest:
         live = self._cluster.get(Ref.of(wanted))
-        return wanted if live is None else foreseen(live, wanted)
+        return wanted if live is None else predicted(live, wanted)
 
     def apply(self, wanted: Manifest) -> None:
         _refuse("apply", Ref.of(wanted))
@@ -55,11 +55,11 @@ class ReadOnlyCluster:
         return self._cluster.pod_log(namespace, pod, container, previous=previous, lines=lines)
 
 
-def foreseen(live: Manifest, wanted: Manifest) -> Manifest:
-    """The live object as an apply of `wanted` would leave it, as far as that can be told without the server.
+def predicted(live: Manifest, wanted: Manifest) -> Manifest:
+    """The live object after an apply of `wanted`, as far as it can be predicted without the server.
 
-    What we declare has the wanted value; what we declared before and declare no more is gone; what only others or the
-    server's defaults put there stays. A value that the server would write in another way than we do differs.
+    Declared fields have the wanted value. Fields that Slipway declared before and declares no more are removed. Fields
+    of other managers and defaults of the server stay. A value that the server writes in another form differs.
     """
     entries = live["metadata"].get("managedFields") or []
     mine: Fields | None = None
@@ -71,17 +71,17 @@ def foreseen(live: Manifest, wanted: Manifest) -> Manifest:
 
 
 def _applied(live: Any, wanted: Any, mine: Fields | None, others: tuple[Fields, ...]) -> Any:
-    """`mine`: what of it we declared before; empty for one value as a whole, None for nothing."""
+    """`mine`: the fields below that Slipway declared before; empty for one atomic value, None without any."""
     if isinstance(wanted, dict | list) and any(not fields for fields in others):
-        return wanted  # somebody else has written this as one value, so an apply would write it whole, too
+        return wanted  # another manager owns this as one value, so an apply would replace it as well
     if isinstance(wanted, dict) and mine is not None and not mine:
-        return wanted  # so have we, as the selector of a Service since Kubernetes 1.21
+        return wanted  # so does Slipway, as with the selector of a Service since Kubernetes 1.21
     mine = mine or {}
     if isinstance(live, dict) and isinstance(wanted, dict):
         kept = {key: value for key, value in live.items() if key in wanted or f"f:{key}" not in mine}
         below = {key: (mine.get(f"f:{key}"), _below(others, f"f:{key}")) for key in wanted}
-        # What we declared and nobody took from us, and is not there all the same, the server does not keep: an operator
-        # that stores another version of its kind may have no place for it. Whoever removes a field takes it from us.
+        # A field that Slipway still owns although it is absent is one that the server drops: an operator that stores
+        # another version of its kind may have no place for it. A client that removes a field removes its ownership too.
         lost = {key for key in wanted if key not in live and f"f:{key}" in mine}
         return kept | {
             key: _applied(live[key], value, *below[key]) if key in live else value
@@ -94,9 +94,9 @@ def _applied(live: Any, wanted: Any, mine: Fields | None, others: tuple[Fields, 
 
 
 def _applied_list(live: list[Any], wanted: list[Any], mine: Fields, others: tuple[Fields, ...]) -> list[Any]:
-    """Lists that the server merges by keys are told by what we own of them; all others are written whole.
+    """Lists with owned items by key are merged by key, as the server does; all others are replaced as a whole.
 
-    An item of one that is written whole may have more fields than we declare: the defaults of the server.
+    An item of a replaced list may have more fields than declared: the defaults of the server.
     """
     elements = {element: json.loads(element[2:]) for element in mine if element.startswith("k:")}
     if not elements:
@@ -116,7 +116,7 @@ def _applied_list(live: list[Any], wanted: list[Any], mine: Fields, others: tupl
 
 
 def _has(item: Any, keys: Mapping[str, Any]) -> bool:
-    """A key that an item leaves out has its default, such as the protocol of a port."""
+    """A key that is absent in an item has its default, such as the protocol of a port."""
     return isinstance(item, dict) and all(item.get(key, value) == value for key, value in keys.items())
 
 
@@ -133,4 +133,4 @@ def _is_ours(entry: Mapping[str, Any]) -> bool:
 
 
 def _refuse(verb: str, ref: Ref) -> NoReturn:
-    raise Blocked(f"asked to {verb} {ref} where nothing may be changed", "this is a bug in Slipway: report it")
+    raise Blocked(f"asked to {verb} {ref} with a read-only client", "this is a bug in Slipway: report it")

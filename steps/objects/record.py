@@ -1,10 +1,10 @@
-"""The release record: a ConfigMap that says which release takes the traffic, and how it looked when it was proved.
+"""The release record: a ConfigMap with the promoted release and its objects, as they were proved.
 
-It is what a failed rollout is put back from, so it holds whole manifests, never a recipe to render them again. Its
-counter tells a run whether another run promoted a release in the meantime (`steps.rollout.intent`).
+A rollback restores from it, so it holds whole manifests instead of the inputs to render them again. Its counter shows a
+run that another run has promoted a release in the meantime (`steps.rollout.intent`).
 
-A reader ignores fields that it does not know and defaults those that are absent, for every value of `schema`: the
-record of an older or newer Slipway can be read. tests/recorded/records holds one of each schema.
+A reader ignores unknown fields and defaults absent ones, for every value of `schema`, so it reads the record of an
+older or newer Slipway. tests/recorded/records holds one of each schema.
 """
 
 import json
@@ -20,12 +20,12 @@ from steps.release import Release, record_name
 
 SCHEMA = "1"
 PROMOTED_AT = "promotedAt"
-NOW = "(the time of the promotion)"  # stands in a plan for what only the doing knows
+NOW = "(the time of the promotion)"  # placeholder in a plan
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One release that was proved."""
+    """One proved release."""
 
     release: str
     group: str
@@ -52,16 +52,16 @@ class Record:
     previous: Entry | None = None
     promoted_at: str = ""
     counter: int = 0  # raised by one with each promotion that changes `current`
-    run: str = ""  # that raised it, by the name under which it holds the Lease of the writer
-    overrides: tuple[InForce, ...] = ()  # under which `current` was promoted
-    document: str = ""  # fingerprint of the document over which they are in force; empty without any
-    ignored: str = ""  # what of the overrides cannot be read, as a clause
-    broken: str = ""  # what of the ConfigMap cannot be read, as a clause; the rest of this record is what can be
+    run: str = ""  # the run that raised it, by its name as holder of the writer Lease
+    overrides: tuple[InForce, ...] = ()  # of the promotion of `current`
+    document: str = ""  # fingerprint of the document that they override; empty without overrides
+    ignored: str = ""  # unreadable overrides, as part of a sentence
+    broken: str = ""  # unreadable data of the ConfigMap, as part of a sentence; the other fields hold the rest
     source: Manifest | None = field(default=None, compare=False, repr=False)  # the ConfigMap that it was read from
 
     @property
     def volumes(self) -> frozenset[str]:
-        """Volumes that a promotion or a way back still needs."""
+        """Volumes that a promotion or a rollback still needs."""
         return frozenset(entry.volume for entry in (self.current, self.previous) if entry)
 
 
@@ -72,10 +72,10 @@ def record_ref(service: ModelService) -> Ref:
 def promoted(
     record: Record, entry: Entry, run: str = "", overrides: tuple[InForce, ...] = (), document: str = ""
 ) -> Record:
-    """The record after a promotion by `run`: the same record if nothing about the current release changed, and nothing
-    about the overrides over this document.
+    """The record after a promotion by `run`: the same record if neither the current release nor the overrides of this
+    document changed.
 
-    A release that was scaled stays current, so what was there before it stays `previous`. What is broken is replaced.
+    A release that was scaled stays current, so `previous` stays as well. A broken record is replaced.
     """
     fingerprint = document if overrides else ""
     same = (record.current, record.overrides, record.document) == (entry, overrides, fingerprint)
@@ -87,7 +87,7 @@ def promoted(
 
 
 def read(live: Manifest | None) -> Record:
-    """The record in a ConfigMap; empty if there is none yet. Never raises: what cannot be read is named in `broken`."""
+    """The record in a ConfigMap; empty without one. Never raises: unreadable data is named in `broken`."""
     if live is None:
         return Record()
     data = live.get("data") or {}
@@ -112,18 +112,18 @@ def read(live: Manifest | None) -> Record:
 
 
 def mending(service: ModelService, record: Record) -> str:
-    """A broken record as a sentence for people: what is broken, and how to restore it; empty for a sound one."""
+    """The broken data of a record and the way to restore it, for people; empty for a sound record."""
     if not record.broken:
         return ""
     ref = record_ref(service)
     return (
-        f"{record.broken}. Next: nothing for this run, since promote-release writes it anew; to have a way back before "
+        f"{record.broken}. Next: no action for this run, since promote-release replaces it; for a rollback before "
         f"that, restore its data from a backup (kubectl edit configmap {ref.name} -n {ref.namespace})"
     )
 
 
 def record(service: ModelService, content: Record) -> Manifest:
-    """The ConfigMap. A record that was read and holds the same still keeps its data, with fields of another schema."""
+    """The ConfigMap. An unchanged record keeps its data, with fields of another schema."""
     metadata = owned_metadata(service, record_name(service), service.namespace)
     same = content.source is not None and read(content.source) == content
     data = (content.source or {}).get("data") or {} if same else _data(content)
@@ -131,12 +131,12 @@ def record(service: ModelService, content: Record) -> Manifest:
 
 
 def stamped(manifest: Manifest, moment: str, live: Manifest | None) -> Manifest:
-    """The record of a promotion, to be applied to `live` and to no later version of it. A record without a promotion is
-    returned as it is.
+    """The record of a promotion, for this version of `live` and no later one. A record without a promotion is returned
+    unchanged.
 
     Raises TransientError if the counter of `live` is not the one that the promotion raised. The API server refuses
-    (409) an apply with another resourceVersion than that of the object, and compares nothing where the object is absent
-    (tests/contract/test_cluster_contract.py): of two first promotions only the Lease lets one through.
+    (409) an apply with another resourceVersion than that of the object, but makes no comparison if the object is absent
+    (tests/contract/test_cluster_contract.py): of two first promotions, the Lease alone stops one.
     """
     data, metadata = manifest["data"], manifest["metadata"]
     if data.get(PROMOTED_AT) != NOW:
@@ -144,7 +144,7 @@ def stamped(manifest: Manifest, moment: str, live: Manifest | None) -> Manifest:
     found = read(live).counter
     if found != int(data["counter"]) - 1:
         raise TransientError(
-            f"{Ref.of(manifest)} was written by another run just now: its counter is {found}, and this promotion "
+            f"{Ref.of(manifest)} was just written by another run: its counter is {found}, and this promotion "
             f"would raise it to {data['counter']}",
             "run it again",
         )
@@ -158,20 +158,20 @@ def _data(content: Record) -> dict[str, str]:
     overrides = {one.parameter: {"value": one.value, "run": one.run} for one in content.overrides}
     written |= {"overrides": json.dumps(overrides, sort_keys=True)} if overrides else {}
     texts = {PROMOTED_AT: content.promoted_at, "run": content.run, "document": content.document}
-    said = {name: text for name, text in texts.items() if text}
-    return {"schema": SCHEMA, "counter": str(content.counter), **written, **said}
+    filled = {name: text for name, text in texts.items() if text}
+    return {"schema": SCHEMA, "counter": str(content.counter), **written, **filled}
 
 
 def _counter(data: dict[str, str], faults: list[str]) -> int:
     text = data.get("counter", "0")
     if text.isascii() and text.isdecimal() and len(text) <= len(str(2**63)):
         return int(text)
-    faults.append(f"data.counter is {text[:80]!r}, expected is a whole number")
+    faults.append(f"data.counter is {text[:80]!r}, expected a whole number")
     return 0
 
 
 def _overrides(text: str) -> tuple[tuple[InForce, ...], str]:
-    """Those that are sound, and what is wrong with the others: none of it keeps a run from starting."""
+    """The sound overrides, and the errors of the others, which do not stop a run."""
     try:
         entries = dict(json.loads(text or "{}").items())
     except (ValueError, AttributeError, RecursionError) as error:
@@ -189,22 +189,22 @@ def _overrides(text: str) -> tuple[tuple[InForce, ...], str]:
 def _entry(data: dict[str, str], name: str, faults: list[str]) -> Entry | None:
     try:
         return _parsed(data[name]) if data.get(name) else None
-    except (ValueError, RecursionError) as error:  # of JSON that ends too early, and that is nested without end
+    except (ValueError, RecursionError) as error:  # of truncated and of endlessly nested JSON
         faults.append(f"data.{name}: {error}")
         return None
 
 
 def _parsed(text: str) -> Entry:
-    """Raises ValueError with what is wrong. Only the release and its objects are indispensable for a way back."""
+    """Raises ValueError for an entry without the data that a rollback needs: the release and its objects."""
     found = json.loads(text)
     objects = found.get("objects") if isinstance(found, dict) else None
     if not isinstance(objects, list) or not objects or not all(map(_is_object, objects)) or not _is_group(objects[0]):
         raise ValueError("the objects of the release are missing, a RoleBasedGroup first")
     texts = {name: found.get(name, "") for name in ("release", "group", "model_digest", "image", "volume")}
-    strange = (name for name, value in texts.items() if not isinstance(value, str))
-    wrong = next(strange, "" if texts["release"] else "release")
+    malformed = (name for name, value in texts.items() if not isinstance(value, str))
+    wrong = next(malformed, "" if texts["release"] else "release")
     if wrong:
-        raise ValueError(f"{wrong} is {texts[wrong]!r}, expected is a text")
+        raise ValueError(f"{wrong} is {texts[wrong]!r}, expected a text")
     texts["group"] = texts["group"] or objects[0]["metadata"]["name"]
     return Entry(**texts, objects=tuple(objects))
 

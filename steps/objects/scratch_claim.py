@@ -1,13 +1,13 @@
 """The claim of the scratch volume of one run, in the namespace of the workflow.
 
-It is made when a transfer is about to begin, and goes when no Retry of the run needs it any more.
+It is created right before a transfer, and deleted when no Retry of the run needs it any more.
 """
 
 from steps.document.schema import ModelService
 from steps.kinds import PERSISTENT_VOLUME_CLAIM, POD, WORKFLOW, Manifest, Ref
 from steps.ports.kubernetes import Cluster
 
-# Argo's own label of what belongs to a run. https://argo-workflows.readthedocs.io/en/latest/workflow-creator/
+# Argo's own label on the objects of a run. https://argo-workflows.readthedocs.io/en/latest/workflow-creator/
 RUN_LABEL = "workflows.argoproj.io/workflow"
 
 
@@ -22,11 +22,11 @@ def claim_ref(service: ModelService, run: str) -> Ref:
 def claim(service: ModelService, run: str, uid: str) -> Manifest:
     """The claim, owned by the Workflow: it ends with its run, also without an exit handler.
 
-    Without a label of the service: it is none of the claims over models that `promote-release` retires.
+    It has no label of the service, so the garbage collection of claims over models leaves it alone.
     """
     scratch = service.transfer.scratch
     owner = {"apiVersion": WORKFLOW.api_version, "kind": WORKFLOW.kind, "name": run, "uid": uid}
-    storage_class = {"storageClassName": scratch.storage_class} if scratch.storage_class else {}
+    storage_class = {"storageClassName": scratch.storage_class_name} if scratch.storage_class_name else {}
     return {
         "apiVersion": PERSISTENT_VOLUME_CLAIM.api_version,
         "kind": PERSISTENT_VOLUME_CLAIM.kind,
@@ -55,7 +55,7 @@ def of_run(live: Manifest, run: str) -> bool:
 
 
 def pods_of(cluster: Cluster, service: ModelService, run: str) -> tuple[Manifest, ...]:
-    """The pods of the run that mount the claim. One that has ended still keeps a deleted claim from going.
+    """The pods of the run that mount the claim. An ended one still blocks the deletion of the claim.
 
     https://kubernetes.io/docs/concepts/storage/persistent-volumes/#storage-object-in-use-protection
     """

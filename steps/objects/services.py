@@ -1,4 +1,4 @@
-"""The two Services of a release: one that leads to it alone, and the one that clients use."""
+"""The two Services of a release: its own, and the one that clients use."""
 
 from typing import Any
 
@@ -14,27 +14,31 @@ def release_service_ref(release: Release) -> Ref:
 
 
 def traffic_service_ref(service: ModelService) -> Ref:
-    return Ref(SERVICE, service.serving.service_name, service.namespace)
+    return Ref(SERVICE, service.endpoint.service, service.namespace)
 
 
 def release_service(release: Release) -> Manifest:
-    """Leads to the router of this release, whatever takes the traffic: a candidate is proved through it."""
-    return _service(release, release_service_ref(release), {RELEASE_LABEL: release.id})
+    """Selects the routers of this release, independent of the traffic: a candidate is proved through it."""
+    port = release.service.serving.ports.http
+    return _service(release, release_service_ref(release), port, {RELEASE_LABEL: release.id})
 
 
 def traffic_service(release: Release) -> Manifest:
-    """Leads to the router of the release that takes the traffic; its selector moves, so no label names a release."""
-    return _service(release, traffic_service_ref(release.service), {})
+    """Selects the routers of the release that takes the traffic; the selector moves, so no label names a release."""
+    endpoint = release.service.endpoint
+    found = _service(release, traffic_service_ref(release.service), endpoint.port, {})
+    annotations = {**release.service.metadata.annotations, **endpoint.annotations}
+    return {**found, "metadata": {**found["metadata"], **({"annotations": annotations} if annotations else {})}}
 
 
 def serving_release(traffic: Manifest | None) -> str:
-    """Id of the release that the traffic goes to now; empty if there is none."""
+    """Id of the release that takes the traffic; empty without one."""
     return str(((traffic or {}).get("spec", {}).get("selector") or {}).get(RELEASE_LABEL, ""))
 
 
-def _service(release: Release, ref: Ref, labels: dict[str, str]) -> Manifest:
-    port = release.service.serving.port
-    http: dict[str, Any] = {"name": "http", "port": port, "protocol": "TCP", "targetPort": port}
+def _service(release: Release, ref: Ref, port: int, labels: dict[str, str]) -> Manifest:
+    target = release.service.serving.ports.http
+    http: dict[str, Any] = {"name": "http", "port": port, "protocol": "TCP", "targetPort": target}
     return {
         "apiVersion": SERVICE.api_version,
         "kind": SERVICE.kind,

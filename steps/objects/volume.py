@@ -1,4 +1,4 @@
-"""Secret, PersistentVolume and PersistentVolumeClaim over the immutable prefix of a model, and whether they are bound.
+"""Secret, PersistentVolume and PersistentVolumeClaim over the immutable prefix of a model, and their binding.
 
 The names of volume and claim are content-addressed: a PV's source is immutable and the CSI driver keys its mounts by
 volumeHandle, so a reused name would serve the old model.
@@ -34,7 +34,7 @@ def secret(release: Release, key: AccessKey) -> Manifest:
         "kind": SECRET.kind,
         "metadata": owned_metadata(release.service, release.volume_secret, release.service.namespace),
         "type": "Opaque",
-        # `stringData` is write-only, so it could never be compared with what is there.
+        # `stringData` is write-only, so it could not be compared with the live object.
         "data": {name: base64.b64encode(value.encode()).decode() for name, value in sorted(values.items())},
     }
 
@@ -46,7 +46,7 @@ def persistent_volume(release: Release, capacity: str) -> Manifest:
         "volumeHandle": release.volume_name,
         "volumeAttributes": release.volume_attributes,
     }
-    if service.store.credentials.kind == "secret":
+    if service.store.credentials.secret:
         source["nodePublishSecretRef"] = {"name": release.volume_secret, "namespace": service.namespace}
     return {
         "apiVersion": PERSISTENT_VOLUME.api_version,
@@ -57,8 +57,8 @@ def persistent_volume(release: Release, capacity: str) -> Manifest:
             "accessModes": ["ReadOnlyMany"],
             "capacity": {"storage": capacity},
             "persistentVolumeReclaimPolicy": "Retain",
-            # No storageClassName: the empty class, which the claim asks for, is what absent means here, and an empty
-            # text is not kept by the API server, so it would always look like a difference.
+            # No storageClassName: absent means the empty class, which the claim requests. The API server does not keep
+            # an empty text, so it would always appear as a difference.
             "volumeMode": "Filesystem",
             # Reserves the volume: without it, any pending claim of another namespace could take it first.
             "claimRef": {
@@ -88,9 +88,9 @@ def claim(release: Release, capacity: str) -> Manifest:
 
 
 def capacity(release: Release, live_claim: Manifest | None) -> str:
-    """The size that a claim already has, else the document's, else a nominal one.
+    """The size of the live claim, else that of the document, else a nominal one.
 
-    A claim's request is immutable and says nothing about an OSS volume, so another number in the document must not
+    The request of a claim is immutable and has no meaning for an OSS volume, so another number in the document must not
     fail a run.
     """
     requested = (live_claim or {}).get("spec", {}).get("resources", {}).get("requests", {}).get("storage")
@@ -98,7 +98,7 @@ def capacity(release: Release, live_claim: Manifest | None) -> str:
 
 
 def conflicts(release: Release, claim: Manifest | None) -> list[str]:
-    """What neither an apply nor time will mend; each with the command that does."""
+    """Conflicts that neither an apply nor time resolves, each with the command that does."""
     found = []
     name, namespace = release.volume_name, release.service.namespace
     if claim is not None and not being_deleted(claim):
@@ -106,23 +106,23 @@ def conflicts(release: Release, claim: Manifest | None) -> list[str]:
         phase = claim.get("status", {}).get("phase", "")
         if bound_to and bound_to != name:
             found.append(
-                f"{claim_ref(release)} is bound to the volume {bound_to}, expected {name}. Next: see who made it "
+                f"{claim_ref(release)} is bound to the volume {bound_to}, expected {name}. Next: find its creator "
                 f"(kubectl get pvc {name} -n {namespace} -o yaml), delete it, run again"
             )
         elif phase == "Lost":
             found.append(
-                f"{claim_ref(release)} is Lost: its volume was deleted under it. Next: kubectl delete pvc {name} "
-                f"-n {namespace} (no file in the bucket is touched), run again"
+                f"{claim_ref(release)} is Lost: its volume was deleted. Next: kubectl delete pvc {name} "
+                f"-n {namespace} (this removes no file from the bucket), run again"
             )
     return found
 
 
 def stale(release: Release, volume: Manifest | None) -> str:
-    """Why our volume can never bind again and must be made anew; empty if it can.
+    """Why this volume can never bind again and must be replaced; empty if it can.
 
     Kubernetes leaves a retained volume Released, with the uid of the claim that is gone, and binds it to no other
-    claim. A volume object holds no bytes, and nothing can be mounted through it without its claim, so deleting it is
-    safe. https://kubernetes.io/docs/concepts/storage/persistent-volumes/#retain
+    claim. A volume object holds no bytes and cannot be mounted without its claim, so deleting it is safe.
+    https://kubernetes.io/docs/concepts/storage/persistent-volumes/#retain
     """
     if volume is None or being_deleted(volume) or not is_ours(volume, release.service):
         return ""
@@ -133,7 +133,7 @@ def stale(release: Release, volume: Manifest | None) -> str:
 
 
 def binding(release: Release, volume: Manifest | None, claim: Manifest | None) -> Plan:
-    """Wait until claim and volume are bound to each other."""
+    """Waits until claim and volume are bound to each other."""
     if volume is None or claim is None:
         return Plan()  # they are about to be created
     phase = claim.get("status", {}).get("phase", "Pending")
@@ -145,9 +145,9 @@ def binding(release: Release, volume: Manifest | None, claim: Manifest | None) -
 
 
 def unready(release: Release, claim: Manifest | None) -> str:
-    """Why pods of the release could not read its files through this claim, as a fault; empty if they can.
+    """Why pods of the release could not read its files through this claim; empty if they can.
 
-    A pod whose claim is absent or Pending waits without an end, in a group that holds GPUs.
+    A pod with an absent or Pending claim waits without an end, in a group that holds GPUs.
     """
     service, ref = release.service, claim_ref(release)
     if claim is None:

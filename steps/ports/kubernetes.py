@@ -21,8 +21,8 @@ class Permission:
     def __str__(self) -> str:
         where = f" in namespace {self.namespace}" if self.namespace else ""
         name = f" {self.name}" if self.name else ""
-        whose = f" for {self.user}" if self.user else ""
-        return f"{self.verb} {self.resource}{'.' + self.group if self.group else ''}{name}{where}{whose}"
+        user = f" for {self.user}" if self.user else ""
+        return f"{self.verb} {self.resource}{'.' + self.group if self.group else ''}{name}{where}{user}"
 
 
 class Cluster(Protocol):
@@ -37,24 +37,24 @@ class Cluster(Protocol):
     ) -> list[Manifest]:
         """Objects in one namespace, or in all of them; sorted by namespace and name.
 
-        `part` says what to keep of each as it arrives, with its name: a whole pod is 70 KiB in memory, and a cluster
-        has thousands.
+        `part` reduces each object on arrival, and keeps its name: a whole pod is 70 KiB in memory, and a cluster has
+        thousands.
         """
         ...
 
     def preview(self, wanted: Manifest) -> Manifest:
-        """What the object would be after `apply`: a server-side apply with dryRun=All."""
+        """The object after `apply`, by a server-side apply with dryRun=All."""
         ...
 
     def apply(self, wanted: Manifest) -> None:
-        """Server-side apply with our field manager; the document wins over manual edits of what it declares.
+        """Server-side apply with our field manager; the document wins over manual edits of declared fields.
 
-        With a resourceVersion in it, raises TransientError if the object is there and of another version.
+        With a resourceVersion in it, raises TransientError if the object exists in another version.
         """
         ...
 
     def delete(self, ref: Ref, uid: str) -> None:
-        """Delete that very object; its dependants follow in the background. Absent already is fine."""
+        """Delete the object with this uid, and its dependants in the background. An absent object is no error."""
         ...
 
     def serves(self, kind: Kind) -> bool: ...
@@ -64,15 +64,15 @@ class Cluster(Protocol):
         ...
 
     def pod_log(self, namespace: str, pod: str, container: str, *, previous: bool = False, lines: int = 20) -> str:
-        """The last lines of a container's log; empty if there is none."""
+        """The last lines of the log of a container; empty without one."""
         ...
 
 
 class Locks(Protocol):
-    """Objects of which one writer must know what another one wrote."""
+    """Objects that several writers replace by compare-and-swap."""
 
     def get(self, ref: Ref) -> Manifest | None: ...
 
     def swap(self, wanted: Manifest) -> bool:
-        """Create it; or, with a resourceVersion in it, replace that very version. False if somebody was quicker."""
+        """Create it; or, with a resourceVersion in it, replace that version. False if another writer was faster."""
         ...

@@ -1,4 +1,4 @@
-"""The hub that a model comes from."""
+"""The hub, the source of a model."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ from steps.model import Listing, ModelFile
 
 
 class ModelSource(Protocol):
-    """One revision of one model, to be read."""
+    """One revision of one model."""
 
     def listing(self) -> Listing:
         """All files with sizes and hashes. Raises Blocked for a truncated or unsafe listing and an absent model."""
@@ -15,6 +15,6 @@ class ModelSource(Protocol):
     def read(self, file: ModelFile, start: int, buffer: memoryview) -> int:
         """Fill `buffer` with the bytes of `file` from `start` on, or raise.
 
-        Returns their CRC-64/XZ, taken as they came in: whatever changes them in memory afterwards does not change it.
+        Returns their CRC-64/XZ, computed at their arrival, so that it reveals a later change in memory.
         """
         ...

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+Metadata = Mapping[str, str]  # x-oss-meta-*, names without that prefix
+
 
 @dataclass(frozen=True)
 class StoredObject:
@@ -11,7 +13,7 @@ class StoredObject:
     size: int
     etag: str
     crc64: int | None = None  # of the whole object, as OSS computed it
-    metadata: Mapping[str, str] = field(default_factory=dict)  # x-oss-meta-*, keys without that prefix
+    metadata: Metadata = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class StoredPart:
     number: int  # from 1
     size: int
     etag: str
-    crc64: int | None = None  # as OSS computed it from what it received
+    crc64: int | None = None  # of the bytes that OSS received
 
 
 @dataclass(frozen=True)
@@ -46,30 +48,25 @@ class ModelStore(Protocol):
         ...
 
     def put(
-        self,
-        key: str,
-        body: bytes | memoryview,
-        *,
-        metadata: Mapping[str, str] | None = None,
-        forbid_overwrite: bool = False,
+        self, key: str, body: bytes | memoryview, *, metadata: Metadata | None = None, forbid_overwrite: bool = False
     ) -> StoredObject | None:
-        """Write one object and compare the CRC-64 that OSS computed. None if it exists and may not be overwritten."""
+        """Write one object and compare the CRC-64 of OSS. None if it exists and may not be overwritten."""
         ...
 
-    def copy(self, source: StoredObject, key: str, *, metadata: Mapping[str, str] | None = None) -> StoredObject:
-        """Copy inside the bucket, without moving bytes through this process."""
+    def copy(self, source: StoredObject, key: str, *, metadata: Metadata | None = None) -> StoredObject:
+        """Copy inside the bucket; no byte goes through this process."""
         ...
 
     def delete(self, keys: Iterable[str]) -> None: ...
 
-    def start_upload(self, key: str, *, metadata: Mapping[str, str] | None = None) -> Upload: ...
+    def start_upload(self, key: str, *, metadata: Metadata | None = None) -> Upload: ...
 
     def upload_part(self, upload: Upload, number: int, body: memoryview, *, crc64: int | None = None) -> StoredPart:
-        """Send one part and compare the CRC-64 that OSS computed with `crc64`; None means that of `body` as it is."""
+        """Send one part and compare the CRC-64 of OSS with `crc64`; None means the one of `body`."""
         ...
 
     def parts(self, upload: Upload) -> list[StoredPart] | None:
-        """Parts that OSS holds, by number; None if there is no such upload any more."""
+        """Parts that OSS holds, by number; None if the upload does not exist any more."""
         ...
 
     def complete_upload(self, upload: Upload, parts: Iterable[StoredPart], *, crc64: int) -> StoredObject:
@@ -77,7 +74,7 @@ class ModelStore(Protocol):
         ...
 
     def abort_upload(self, upload: Upload) -> None:
-        """Forget an upload and its parts. Absent already is fine."""
+        """Remove an upload and its parts. An absent upload is no error."""
         ...
 
     def uploads(self, prefix: str) -> list[Upload]: ...
@@ -85,7 +82,7 @@ class ModelStore(Protocol):
 
 @dataclass(frozen=True)
 class AccessKey:
-    """An access key of Alibaba Cloud; its secrets never reach a repr, so they never reach a log."""
+    """An access key of Alibaba Cloud. Its secrets never reach a repr, and so no log."""
 
     id: str
     secret: str = field(repr=False)

@@ -8,7 +8,7 @@ from steps.errors import TransientError
 
 
 class NotServing(TransientError):
-    """Nothing answers there yet: refused, no route, or a 503 while it starts. A step may turn it into a wait."""
+    """No server answers yet: refused, no route, or a 503 during its start. A step may turn it into a wait."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Server:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What a worker says about itself."""
+    """Server info of a worker."""
 
     version: str
     disaggregation_mode: str  # "prefill", "decode", or "null" for an engine that does both
@@ -49,7 +49,7 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class BootstrapRoute:
-    """What the bootstrap server of a prefill worker tells decode workers, once every rank has registered."""
+    """Reply of the bootstrap server of a prefill worker to decode workers, once every rank has registered."""
 
     attn_tp_size: int
     page_size: int  # tokens
@@ -58,7 +58,7 @@ class BootstrapRoute:
 
 @dataclass(frozen=True)
 class RoutedWorker:
-    """A worker as the router sees it."""
+    """A worker as the router reports it."""
 
     url: str
     role: str  # "prefill" or "decode"
@@ -93,7 +93,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A chat of one message, answered greedily and without thinking aloud."""
+    """A chat of one message, with greedy decoding and without reasoning."""
 
     model: str
     prompt: str
@@ -104,7 +104,7 @@ class ChatRequest:
 class ChatResponse:
     model: str
     text: str
-    reasoning: str  # what a reasoning parser split off; empty without one
+    reasoning: str  # split off by the reasoning parser; empty without one
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
@@ -123,7 +123,7 @@ class EngineError:
 
 @dataclass(frozen=True)
 class Pairing:
-    """What a router tells both workers of a pair about one request."""
+    """Fields that a router adds to a request for both workers of a pair."""
 
     bootstrap_host: str
     bootstrap_port: int
@@ -131,12 +131,12 @@ class Pairing:
 
 
 class Inference(Protocol):
-    """SGLang's HTTP interface. Every method raises NotServing while nothing serves there."""
+    """SGLang's HTTP interface. Every method raises NotServing while no server answers."""
 
     def engine_info(self, worker: Server) -> EngineInfo: ...
 
     def weights_checksum(self, worker: Server) -> str | None:
-        """Checksum over the weights as they lie in memory; None if this version has no such endpoint."""
+        """Checksum of the weights in memory; None if this version has no such endpoint."""
         ...
 
     def bootstrap_route(self, bootstrap: Server) -> BootstrapRoute: ...
@@ -150,5 +150,5 @@ class Inference(Protocol):
     def chat_on_pair(
         self, prefill: Server, decode: Server, pairing: Pairing, chat_request: ChatRequest
     ) -> ChatResponse | EngineError:
-        """Ask one chosen pair, as a router would: the same request to both at the same time."""
+        """Send the same request to both workers of a pair at the same time, as a router does."""
         ...

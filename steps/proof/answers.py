@@ -1,10 +1,10 @@
-"""What is wrong with an answer, although its status was 200."""
+"""Defects of an answer with status 200."""
 
 from steps.ports.sglang import ChatResponse
 
 GOOD_ENDS = ("stop", "length", "tool_calls")  # "abort" comes with 200, too, and with half an answer
 UNREADABLE = "\ufffd"
-FEW = 4  # words; fewer may well be one word, several times
+FEW = 4  # words; a shorter answer may repeat one word
 
 
 def flaws(answer: ChatResponse, model: str) -> list[str]:
@@ -27,13 +27,13 @@ def flaws(answer: ChatResponse, model: str) -> list[str]:
 
 
 def shown(text: str, limit: int = 80) -> str:
-    """The text on one line, not longer than `limit`."""
+    """The text on one line of at most `limit` characters."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def _unreadable(text: str) -> bool:
-    """One in ten at most; a limit on tokens may cut one character in the middle."""
+    """More than one character in ten; a limit on tokens may cut one character in the middle."""
     bad = sum(character == UNREADABLE or not (character.isprintable() or character.isspace()) for character in text)
     return bad > max(1, len(text) // 10)
 

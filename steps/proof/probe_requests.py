@@ -1,18 +1,18 @@
-"""One request and what it moved; which request comes next; what all of them prove.
+"""Probe requests: their order, the KV cache that each one moved, and the evaluation of all of them.
 
-Other clients may be served meanwhile, and nothing in an answer or in a counter names a request. What each observation
-says, by sglang 0.5.23 (python/sglang/srt):
+Other clients may be served at the same time, and neither an answer nor a counter names a request. The meaning of each
+observation, by sglang 0.5.23 (python/sglang/srt):
 
-- *A pair answers in a bootstrap room of its own.* Decode goes on only once the prefill that was named has reported the
-  transfer for this room, and refuses metadata of another one (disaggregation/decode.py, 2626 to 2667). So KV cache
-  came from this prefill for this request. How many bytes it does not say.
-- *Prefill counts a handover before it answers* (disaggregation/prefill.py, 1255 and 1266), and both halves of a pair
-  are awaited. So the prefill that was asked has moved by one at least. If it moved by exactly one, with the tokens of
-  this prompt, the bytes are this request's. If it moved by more, they are not attributable, and that is no failure.
-- *Failure counters* also move when a client hangs up: only a broken connection or an explicit abort raises
-  num_aborted_requests_total (managers/tokenizer_manager.py, 2241 to 2263), and it ends a handshake or a transfer, too
-  (recorded: tests/recorded/sglang/hang-up). Beside an answered request they blame the release only if no other client
-  was seen. A pair that cannot transfer refuses the request in its own room, whatever others do.
+- *A pair answers in a bootstrap room of its own.* Decode continues only after the named prefill has reported the
+  transfer for this room, and refuses metadata of another room (disaggregation/decode.py, 2626 to 2667). So KV cache
+  came from this prefill for this request. The number of bytes is not part of the report.
+- *Prefill counts a transfer before it answers* (disaggregation/prefill.py, 1255 and 1266), and both halves of a pair
+  are awaited. So the counter of the requested prefill rises by one at least. If it rose by exactly one, with the tokens
+  of this prompt, the bytes belong to this request. If it rose by more, they are not attributable, which is no failure.
+- *Failure counters* also rise when a client hangs up: only a broken connection or an explicit abort raises
+  num_aborted_requests_total (managers/tokenizer_manager.py, 2241 to 2263), and it ends a handshake or a transfer as
+  well (recorded: tests/recorded/sglang/hang-up). Beside an answered request they are evidence against the release only
+  if no other client was observed. A pair that cannot transfer refuses the request in its own room in any case.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,17 +29,17 @@ from steps.reconcile.plan import Plan
 
 Pair = tuple[str, str]  # short names of prefill and decode
 
-READINGS = 6  # readings that a counter may need to appear; with the pauses of the engine some eight seconds
-ATTEMPTS = 4  # of one pair, until its bytes are seen without those of others
+READINGS = 6  # within which a counter must appear; with the pauses of the loop some eight seconds
+ATTEMPTS = 4  # for one pair, to count its bytes without those of other clients
 TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class ProbeRequest:
-    """One request: through the router, or to a pair that was chosen."""
+    """One request, through the router or to a chosen pair, with the counters before and after it."""
 
     wanted: tuple[Pair, ...]  # every pair of the release
-    pair: Pair | None  # whom it was sent to; None: the router chose
+    pair: Pair | None  # the receiver; None: chosen by the router
     response: ChatResponse | EngineError
     before: Mapping[str, Counters]
     after: Mapping[str, Counters]
@@ -54,51 +54,49 @@ class ProbeRequest:
 
     @property
     def prefill(self) -> dict[str, Counters]:
-        """Prefill workers, of those that were asked, that handed over KV cache."""
-        return {name: by for name, by in self._side(0).items() if by.handovers > 0}
+        """The prefill workers among the possible receivers that sent KV cache."""
+        return {name: by for name, by in self._side(0).items() if by.kv_transfers > 0}
 
     @property
     def decode(self) -> dict[str, Counters]:
-        """Decode workers, of those that were asked, that finished a request."""
+        """The decode workers among the possible receivers that finished a request."""
         return {name: by for name, by in self._side(1).items() if by.requests > 0}
 
     @cached_property
     def pairs(self) -> set[Pair]:
-        """The pair whose counters this request alone can have moved; empty if other clients may have a part in it."""
+        """The pair whose counters moved by this request alone; empty if other clients may have moved them as well."""
         response = self.response
         if isinstance(response, EngineError) or len(self.prefill) != 1 or len(self.decode) != 1:
             return set()
         ((prefill, sent),), ((decode, received),) = self.prefill.items(), self.decode.items()
-        alone = sent.handovers == 1 and sent.ranks_agree and _is_of(sent, response)
-        if (
-            self.pair is None
-        ):  # the engine does not say whom the router received, so all that moved must be this request
-            alone = alone and _is_of(received, response) and not self.others
+        alone = sent.kv_transfers == 1 and sent.ranks_agree and _belongs_to(sent, response)
+        if self.pair is None:  # the engine does not report the choice of the router, so no other request may count
+            alone = alone and _belongs_to(received, response) and not self.other_clients
         return {(prefill, decode)} if alone else set()
 
     @cached_property
-    def others(self) -> bool:
-        """Whether more arrived, ended or hung up meanwhile than this request explains."""
+    def other_clients(self) -> bool:
+        """Whether more requests arrived, ended or were aborted than this one explains."""
         prefill, decode = self._all(0).values(), self._all(1).values()
         if any(by.aborted > 0 for by in decode):
             return True  # neither this step nor a router hangs up on a decode worker that answers
         if self.pair:
             return any(_exceeds([by], int(name in self.pair)) for name, by in self.moved.items())
-        # A router tries again only after a failure, and each try arrives.
+        # A router retries only after a failure, and each attempt arrives.
         tries = max(1.0, sum(by.arrived for by in decode))
         failed = sum(by.transfers_failed + by.bootstraps_failed for by in decode)
         return tries != 1 + failed or _exceeds(prefill, tries) or _exceeds(decode, tries)
 
     @property
     def stable(self) -> bool:
-        """The counters have followed the answer, or had their time."""
-        followed = bool(self.prefill and self.decode) and (self.others or bool(self.pairs))
+        """Whether the counters have followed the answer, or had enough readings."""
+        followed = bool(self.prefill and self.decode) and (self.other_clients or bool(self.pairs))
         over = isinstance(self.response, EngineError) or any(by.went_back for by in self.moved.values())
         return followed or over or self.readings >= READINGS
 
     @property
-    def hidden(self) -> bool:
-        """Answered by the chosen pair, but the counters moved by more: another time they may not."""
+    def not_attributable(self) -> bool:
+        """Answered by the chosen pair, but the counters moved by more, so another attempt may help."""
         return (
             bool(self.pair and isinstance(self.response, ChatResponse) and self.prefill and self.decode)
             and not self.pairs
@@ -121,19 +119,19 @@ class ProbeRequest:
         return {name: by for name, by in self._all(side).items() if self.pair is None or name == self.pair[side]}
 
 
-def _is_of(moved: Counters, answer: ChatResponse) -> bool:
+def _belongs_to(moved: Counters, answer: ChatResponse) -> bool:
     return moved.requests == 1 and moved.prompt_tokens == answer.prompt_tokens
 
 
 def _exceeds(moved: Iterable[Counters], most: float) -> bool:
     counted = list(moved)
-    sums = (sum(getattr(by, name) for by in counted) for name in ("arrived", "requests", "handovers"))
+    sums = (sum(getattr(by, name) for by in counted) for name in ("arrived", "requests", "kv_transfers"))
     return any(total > most for total in sums)
 
 
 @dataclass(frozen=True)
 class ThroughRouter:
-    """The next request goes where clients send theirs."""
+    """The next request goes through the router, as those of clients do."""
 
 
 def every_pair(workers: Sequence[WorkerState]) -> tuple[Pair, ...]:
@@ -144,12 +142,12 @@ def every_pair(workers: Sequence[WorkerState]) -> tuple[Pair, ...]:
 
 
 def next_request(wanted: Sequence[Pair], requests: Sequence[ProbeRequest]) -> ThroughRouter | Pair | None:
-    """None: nothing more to ask now.
+    """The receiver of the next request; None if there is no request to send now.
 
-    First through the router, as clients do, until it has taken every pair or has had its turns: round robin over two
-    prefill and two decode workers never takes all four. The pairs that are left are then asked one by one, in rooms of
-    their own, as is everything once something went wrong or other clients are served. A pair whose bytes others hid is
-    asked again, in turn with its like.
+    Requests go through the router first, up to twice the number of workers of the larger role: round robin over two
+    prefill and two decode workers never takes all four pairs. The remaining pairs then get a request each, in rooms of
+    their own. After a failure, or beside other clients, all requests go to pairs. A pair with bytes that are not
+    attributable gets further attempts, in turn with other such pairs.
     """
     if requests and not requests[-1].stable:
         return None
@@ -162,7 +160,7 @@ def next_request(wanted: Sequence[Pair], requests: Sequence[ProbeRequest]) -> Th
         return ThroughRouter()
     asks = 1 if any(isinstance(request.response, EngineError) for request in requests) else ATTEMPTS
     tried = {pair: [request for request in requests if request.pair == pair] for pair in left}
-    open_ = [pair for pair in left if len(tried[pair]) < asks and all(each.hidden for each in tried[pair])]
+    open_ = [pair for pair in left if len(tried[pair]) < asks and all(each.not_attributable for each in tried[pair])]
     return min(open_, key=lambda pair: len(tried[pair]), default=None)
 
 
@@ -172,31 +170,31 @@ def unproved(wanted: Sequence[Pair], requests: Sequence[ProbeRequest]) -> list[P
 
 
 def unattributable(wanted: Sequence[Pair], requests: Sequence[ProbeRequest]) -> dict[Pair, int]:
-    """Pairs that answered in rooms of their own, each time while others moved the counters; and how often."""
-    asked = [request.pair for request in requests if request.hidden] if others_came(requests) else []
+    """Pairs that answered in rooms of their own, but never without other clients; with the number of attempts."""
+    asked = [request.pair for request in requests if request.not_attributable] if other_clients_seen(requests) else []
     return {pair: asked.count(pair) for pair in unproved(wanted, requests) if pair in asked}
 
 
-def others_came(requests: Sequence[ProbeRequest]) -> bool:
-    """Whether other clients used these workers at any time since the first reading."""
+def other_clients_seen(requests: Sequence[ProbeRequest]) -> bool:
+    """Whether other clients used these workers since the first reading."""
     between = [second.before[name] - first.after[name] for first, second in pairwise(requests) for name in first.after]
-    return any(request.others for request in requests) or any(by.arrived > 0 or by.aborted > 0 for by in between)
+    return any(request.other_clients for request in requests) or any(by.arrived > 0 or by.aborted > 0 for by in between)
 
 
 def evaluate(workers: Sequence[WorkerState], requests: Sequence[ProbeRequest], model: str) -> Plan:
-    """What the requests prove. A wait means: look again, the counters may follow."""
+    """The result of all requests. A plan that waits asks for another reading, since the counters may follow."""
     if requests and not requests[-1].stable:
-        return Plan(waiting=(f"the counters of {requests[-1]}, which was answered, to move",))
+        return Plan(waiting=(f"the counters of {requests[-1]} to follow its answer",))
     found = [fault for request in requests for fault in _faults(request, workers, model)]
     failures = [line for request in requests for line in _failures(request)]
-    wanted, others = every_pair(workers), others_came(requests)
+    wanted, others = every_pair(workers), other_clients_seen(requests)
     found += [] if others else [f"{line}, expected 0" for line in failures]
     hidden = unattributable(wanted, requests)
     left = [] if found else [pair for pair in unproved(wanted, requests) if pair not in hidden]
     if left:
         pairs = ", ".join(f"{prefill} -> {decode}" for prefill, decode in left)
         found.append(f"no request proved {pairs} in {len(requests)} requests. Next: run the smoke test again")
-    lines = [*_kept(requests), *_hidden(hidden, len(wanted))]
+    lines = [*_kept(requests), *_not_attributable(hidden, len(wanted))]
     lines += [f"{line}; not attributable, other clients are served" for line in failures] if others else []
     return Plan(ok=tuple(lines), failed=tuple(dict.fromkeys(found)))
 
@@ -213,7 +211,7 @@ def _kept(requests: Sequence[ProbeRequest]) -> list[str]:
     return list(lines.values())
 
 
-def _hidden(hidden: Mapping[Pair, int], wanted: int) -> list[str]:
+def _not_attributable(hidden: Mapping[Pair, int], wanted: int) -> list[str]:
     lines = [
         f"{prefill} -> {decode} answered {_times(asks)}; bytes not attributable, other clients moved the counters"
         for (prefill, decode), asks in hidden.items()
@@ -227,7 +225,7 @@ def _times(asks: int) -> str:
 
 def _faults(request: ProbeRequest, workers: Sequence[WorkerState], model: str) -> list[str]:
     found = [
-        f"{name}: its counters went back during a request, so it was started again; look at its previous log"
+        f"{name}: its counters fell during a request, so it was restarted. Next: read its previous log"
         for name, by in request.moved.items()
         if by.went_back
     ]
@@ -247,7 +245,7 @@ def _failures(request: ProbeRequest) -> list[str]:
 
 def _movement_faults(request: ProbeRequest, answer: ChatResponse, workers: Sequence[WorkerState]) -> list[str]:
     if not request.prefill:
-        return [f"{request}: answered, but no prefill worker handed over KV cache: found 0 transfers, expected 1"]
+        return [f"{request}: answered, but no prefill worker sent KV cache: found 0 transfers, expected 1"]
     if not request.decode:
         return [f"{request}: answered, but no decode worker finished a request: found 0 requests, expected 1"]
     sizes = {worker.endpoint.name: worker for worker in workers}

@@ -1,4 +1,4 @@
-"""The pods of a release as servers."""
+"""Workers and router of a release as HTTP servers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from steps.release import Release
 
 @dataclass(frozen=True)
 class WorkerEndpoint:
-    """One worker."""
+    """One worker pod."""
 
     name: str  # short: `prefill-0`
     role: str  # "prefill" or "decode"
@@ -26,13 +26,13 @@ class WorkerEndpoint:
 
 
 def workers(release: Release, pods: Iterable[Manifest]) -> tuple[WorkerEndpoint, ...]:
-    """Workers that have an address and are here to stay, by name."""
+    """Workers with an address that are not being deleted, by name."""
     there = (pod for pod in pods if role_of(pod) in WORKERS and not being_deleted(pod) and _address(pod))
     return tuple(sorted((_endpoint(release, pod) for pod in there), key=lambda endpoint: endpoint.name))
 
 
 def missing(release: Release, endpoints: Iterable[WorkerEndpoint]) -> list[str]:
-    """What to wait for, one line a role."""
+    """Workers that are not there yet, one line for each role."""
     roles = [endpoint.role for endpoint in endpoints]
     return [
         f"{role} pods with an address: {roles.count(role)} of {release.replicas[role]}"
@@ -42,10 +42,10 @@ def missing(release: Release, endpoints: Iterable[WorkerEndpoint]) -> list[str]:
 
 
 def router(release: Release) -> Server:
-    """The release's own Service, whatever takes the traffic."""
+    """The Service of this release alone, independent of the traffic."""
     ref = release_service_ref(release)
     host = f"{ref.name}.{ref.namespace}.svc"
-    return Server("services", ref.namespace, ref.name, release.service.serving.port, host)
+    return Server("services", ref.namespace, ref.name, release.service.serving.ports.http, host)
 
 
 def _endpoint(release: Release, pod: Manifest) -> WorkerEndpoint:
@@ -57,8 +57,8 @@ def _endpoint(release: Release, pod: Manifest) -> WorkerEndpoint:
         uid=pod["metadata"]["uid"],
         pod=name,
         container=pod["spec"]["containers"][0]["name"],
-        http=Server("pods", namespace, name, serving.port, _address(pod)),
-        bootstrap=Server("pods", namespace, name, serving.bootstrap_port, _address(pod)),
+        http=Server("pods", namespace, name, serving.ports.http, _address(pod)),
+        bootstrap=Server("pods", namespace, name, serving.ports.bootstrap, _address(pod)),
     )
 
 

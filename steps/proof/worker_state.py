@@ -1,4 +1,4 @@
-"""What must hold before a request is worth sending: the workers are alike, and are what was rendered."""
+"""Conditions for a probe request: the workers are alike, and run as rendered."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,28 +17,28 @@ BAD_REQUEST = 400
 
 @dataclass(frozen=True)
 class WorkerState:
-    """What a worker says about itself."""
+    """Configuration that a worker reports, and its reply to a chat that bypasses the router."""
 
     endpoint: WorkerEndpoint
     info: EngineInfo
-    kv_bytes_per_token: float | None  # over all ranks that it counts; None if it does not tell
+    kv_bytes_per_token: float | None  # over all ranks of the worker; None if it does not report it
     checksum: str | None  # of the weights in memory
     route: BootstrapRoute | None  # of a prefill worker
-    direct: ChatResponse | EngineError  # to a chat that no router had paired
+    direct: ChatResponse | EngineError  # reply to a chat without a pairing
     transport: Transport
 
 
 def faults(release: Release, workers: Sequence[WorkerState], routed: Sequence[RoutedWorker]) -> list[str]:
-    """Everything at once, each with what was found and what was expected."""
+    """All faults at once, each with the value found and the value expected."""
     found = [fault for worker in workers for fault in _own_faults(release.service, worker)]
     return found + _differences(workers) + _router_faults(release, routed)
 
 
 def router_waits(release: Release, routed: Iterable[RoutedWorker]) -> list[str]:
-    """The router answers long before it knows all workers, and is ready with one healthy pair."""
+    """The router answers long before it has registered all workers, and is ready with one healthy pair."""
     healthy = [worker.role for worker in routed if worker.healthy]
     return [
-        f"the router to see {release.replicas[role]} healthy {role} workers; it sees {healthy.count(role)}"
+        f"the router to register {release.replicas[role]} healthy {role} workers; it has {healthy.count(role)}"
         for role in WORKERS
         if healthy.count(role) < release.replicas[role]
     ]
@@ -52,8 +52,8 @@ def kept(release: Release, workers: Sequence[WorkerState]) -> list[str]:
     )
     lines = [
         f"{counts} workers run SGLang {first.info.version} with {first.info.model_path}, {weights}",
-        f"the router sees {counts} healthy workers",
-        f"a chat past the router is refused with {BAD_REQUEST} by every worker",
+        f"the router has {counts} healthy workers",
+        f"every worker refuses a chat that bypasses the router with {BAD_REQUEST}",
     ]
     return lines + _transport_line(release.service, workers)
 
@@ -63,28 +63,33 @@ def _transport_line(service: ModelService, workers: Sequence[WorkerState]) -> li
         return []
     silent = [worker.endpoint.name for worker in workers if worker.transport == "unknown"]
     if silent:
-        return [f"RDMA is as rendered; the logs of {', '.join(silent)} no longer tell which transport was taken"]
+        return [f"RDMA is as rendered; the logs of {', '.join(silent)} no longer show the transport"]
     return [f"KV cache goes over RDMA device {workers[0].info.rdma_device} on every worker"]
 
 
 def _own_faults(service: ModelService, worker: WorkerState) -> list[str]:
     info, name = worker.info, worker.endpoint.name
     found = [
-        f"{name}: {what} is {have!r}, expected {want!r}"
-        for what, have, want in _expected(service, worker)
+        f"{name}: {field} is {have!r}, expected {want!r}"
+        for field, have, want in _expected(service, worker)
         if have != want
     ]
     if not (isinstance(worker.direct, EngineError) and worker.direct.status == BAD_REQUEST):
         found.append(
-            f"{name}: a chat past the router was answered ({_told(worker.direct)}), expected a refusal with "
-            f"{BAD_REQUEST}: this engine does not work as {worker.endpoint.role} of a pair"
+            f"{name}: a chat that bypasses the router was answered ({_reply(worker.direct)}), expected {BAD_REQUEST}: "
+            f"this engine does not work as {worker.endpoint.role} of a pair"
         )
     if service.serving.fabric == "erdma" and (worker.transport == "tcp" or "mooncake_tcp" in info.launch_command):
         found.append(
-            f"{name}: the transfer engine took TCP, expected RDMA device {service.serving.rdma_device}; check "
-            "/dev/infiniband and ibv_devinfo in the pod, and that the image holds the eRDMA userspace"
+            f"{name}: the transfer engine uses TCP, expected RDMA {_devices(service)}. Next: check "
+            "/dev/infiniband and ibv_devinfo in the pod, and that the image contains the eRDMA user space"
         )
     return found
+
+
+def _devices(service: ModelService) -> str:
+    devices = service.serving.rdma_devices
+    return f"device{'s' * (len(devices) > 1)} {', '.join(devices)}"
 
 
 def _expected(service: ModelService, worker: WorkerState) -> list[tuple[str, object, object]]:
@@ -100,14 +105,15 @@ def _expected(service: ModelService, worker: WorkerState) -> list[tuple[str, obj
     if service.serving.fabric == "erdma":
         checks.append(("the RDMA device", info.rdma_device, _value(rendered, "--disaggregation-ib-device")))
     if endpoint.role == "prefill":
-        checks.append(("the bootstrap port", info.bootstrap_port, service.serving.bootstrap_port))
+        checks.append(("the bootstrap port", info.bootstrap_port, service.serving.ports.bootstrap))
     if worker.route:
-        checks.append(("the page size that it tells decode", worker.route.page_size, info.page_size))
-        checks.append(("the TP size that it tells decode", worker.route.attn_tp_size, info.tp_size))
+        checks.append(("the page size that it sends to decode", worker.route.page_size, info.page_size))
+        checks.append(("the TP size that it sends to decode", worker.route.attn_tp_size, info.tp_size))
     return checks
 
 
-# What prefill and decode must agree on; the handshake compares only some of it, and the rest is a 200 with garbage.
+# Values that prefill and decode must share. The handshake compares only some; a difference in the rest gives a 200 with
+# garbage.
 _ALIKE: tuple[tuple[str, Callable[[WorkerState], object]], ...] = (
     ("weights", lambda worker: worker.checksum),
     ("SGLang version", lambda worker: worker.info.version),
@@ -125,16 +131,16 @@ _ALIKE: tuple[tuple[str, Callable[[WorkerState], object]], ...] = (
 
 def _differences(workers: Sequence[WorkerState]) -> list[str]:
     found = []
-    for what, value_of in _ALIKE:
+    for field, value_of in _ALIKE:
         values = {worker.endpoint.name: value_of(worker) for worker in workers}
         if len(set(values.values())) > 1:
             each = ", ".join(f"{name} has {value}" for name, value in values.items())
-            found.append(f"the workers differ in {what}: {each}; a pair of them would answer with garbage")
+            found.append(f"the workers differ in {field}: {each}; a pair of them would answer with garbage")
     return found + _size_difference(workers)
 
 
 def _size_difference(workers: Sequence[WorkerState]) -> list[str]:
-    """Another number of layers or heads. The engine tells the size of its whole pool, so a little is rounding."""
+    """Another number of layers or heads. The engine reports the size of its whole pool, so it is rounded."""
     sizes = {worker.endpoint.name: worker.kv_bytes_per_token or 0.0 for worker in workers}
     if not sizes or max(sizes.values()) <= min(sizes.values()) * 1.01:
         return []
@@ -146,15 +152,15 @@ def _router_faults(release: Release, routed: Sequence[RoutedWorker]) -> list[str
     service = release.service
     found = [
         f"the router sends requests for {worker.url} with bootstrap port {worker.bootstrap_port}, "
-        f"expected {service.serving.bootstrap_port}"
+        f"expected {service.serving.ports.bootstrap}"
         for worker in routed
-        if worker.role == "prefill" and worker.bootstrap_port != service.serving.bootstrap_port
+        if worker.role == "prefill" and worker.bootstrap_port != service.serving.ports.bootstrap
     ]
     for role in WORKERS:
         urls = [worker.url for worker in routed if worker.role == role]
         if len(urls) > release.replicas[role]:
             found.append(
-                f"the router knows {len(urls)} {role} workers, expected {release.replicas[role]}: {', '.join(urls)}"
+                f"the router has {len(urls)} {role} workers, expected {release.replicas[role]}: {', '.join(urls)}"
             )
     return found
 
@@ -165,5 +171,5 @@ def _value(args: Sequence[str], flag: str) -> str | None:
     return values[-1] if values else None
 
 
-def _told(reply: ChatResponse | EngineError) -> str:
+def _reply(reply: ChatResponse | EngineError) -> str:
     return str(reply) if isinstance(reply, EngineError) else f"{reply.completion_tokens} tokens"

@@ -91,11 +91,11 @@ def _nodes(status: Mapping[str, Any]) -> tuple[Mapping[str, Node], str]:
 
 
 def _unpacked(packed: str) -> Mapping[str, Node]:
-    """Gzip in base64. Raises ValueError and zlib.error for anything else, as Argo 4.1 packs it if it is told to."""
+    """Gzip in base64. Raises ValueError and zlib.error for other formats, which Argo 4.1 can be configured to write."""
     gzip = zlib.decompressobj(wbits=31)
     text = gzip.decompress(base64.b64decode(packed, validate=True), LONGEST_NODES * 2**20)
     if not gzip.eof:
-        raise ValueError(f"its nodes are cut off, or longer than {LONGEST_NODES} MiB")
+        raise ValueError(f"its nodes are truncated, or longer than {LONGEST_NODES} MiB")
     found: Mapping[str, Node] = json.loads(text)
     return found
 
@@ -106,7 +106,7 @@ def _status_phase(workflow: Manifest) -> str:
 
 
 def _phase(workflow: Manifest, nodes: Mapping[str, Node]) -> str:
-    """Argo 3.5 calls a run Succeeded that was terminated while it waited for a lock, although it did nothing.
+    """Argo 3.5 reports Succeeded for a run that was terminated while it waited for a lock, although no task ran.
 
     https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go
     """
@@ -123,7 +123,7 @@ def _shutdown(workflow: Manifest) -> str:
 
 
 def _trigger(labels: Mapping[str, str]) -> str:
-    """What Argo itself says of a run that was started without our label."""
+    """The trigger of a run without our label, by the labels of Argo."""
     return "schedule" if CRON_LABEL in labels else "ci" if EVENT_LABEL in labels else "manual"
 
 
@@ -140,12 +140,12 @@ def _tasks(run: str, nodes: Mapping[str, Node]) -> Iterator[TaskResult]:
         if node.get("type") in ("Pod", "Retry", "Skipped") and id(node) not in of_attempts and not _is_marker(node):
             tried = sorted(attempts.get(_name(node), ()), key=lambda attempt: attempt[0])
             found = _task(run, node, [attempt for _, attempt in tried])
-            # What reads an output of a task that was left out is not skipped by its own `when`.
+            # Argo omits a task that reads an output of a skipped one before it evaluates its `when`.
             yield replace(found, message=NOTHING_TO_DO) if nothing_to_do and found.phase == "Omitted" else found
 
 
 def _task(run: str, node: Node, attempts: list[Node]) -> TaskResult:
-    # Up to now the exit handler is a task itself, and its node is called after the run.
+    # An exit handler of one task has one node, with the name of the run.
     at_exit, is_handler = _name(node).startswith(run + _EXIT_HANDLER), _name(node) == run + _EXIT_HANDLER
     skipped = NOT_FAILED if at_exit else NOTHING_TO_DO
     found = TaskResult(
@@ -172,7 +172,7 @@ def _is_skipped(node: Node) -> bool:
 
 
 def _with_last_attempt(task: TaskResult, last: Node) -> TaskResult:
-    """Of a task that is tried again Argo says only that it will not be tried again; its last attempt says why."""
+    """The message of a retried task is only that no retry is left; the message of its last attempt is the cause."""
     if task.phase == SUCCEEDED:
         return replace(task, message="", outputs=task.outputs or _outputs(last))
     phase = task.phase if task.ended else last.get("phase") or task.phase
@@ -188,7 +188,7 @@ def _with_last_attempt(task: TaskResult, last: Node) -> TaskResult:
 def _queued(status: Mapping[str, Any]) -> Iterator[Queue]:
     """Locks that the run waits for. The holder is namespace/run or namespace/run/node.
 
-    Argo leaves a lock among those that are waited for when the run gets it.
+    Argo keeps a lock in the list of waiting ones after the run has acquired it.
     https://github.com/argoproj/argo-workflows/blob/v3.5.15/pkg/apis/workflow/v1alpha1/workflow_types.go (LockAcquired)
     """
     mutex = (status.get("synchronization") or {}).get("mutex") or {}
@@ -215,19 +215,19 @@ def _pipeline(status: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _in_order(tasks: Iterable[TaskResult], pipeline: tuple[str, ...]) -> list[TaskResult]:
-    """Argo keeps its nodes in no order, and dates several alike."""
+    """Argo keeps its nodes in no order, and several have the same start."""
     places = {name: place for place, name in enumerate((*pipeline, *EXIT_TASKS))}
 
     def order(task: TaskResult) -> tuple[int, float]:
         started = task.started.timestamp() if task.started else float("inf")
-        name = task.name.partition("(")[0]  # one of several of a task is called `task(0:item)`
+        name = task.name.partition("(")[0]  # an instance of a fan-out is called `task(0:item)`
         return places.get(name, len(places) if task.at_exit else len(pipeline)), started
 
     return sorted(tasks, key=order)
 
 
 def _time(text: str | None) -> datetime | None:
-    """Nothing, rather than an error, for what is no time: whoever reads a status only tells of it."""
+    """None for a malformed time: a status is only displayed."""
     try:
         return datetime.fromisoformat(text) if text else None
     except (ValueError, TypeError):

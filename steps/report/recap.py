@@ -6,8 +6,6 @@ from datetime import UTC, datetime
 from steps.reconcile.report import duration
 from steps.report.run import Run, TaskResult
 
-__all__ = ["UNKNOWN", "Row", "duration", "row", "rows", "run_duration", "task_line"]
-
 UNKNOWN = "-"  # in place of a duration
 
 

@@ -20,9 +20,7 @@ TOUCHING = frozenset({"roll-out-service", "smoke-test", "promote-release"})
 # Reasons for which Argo skips a task: of the pipeline, and of the exit handler.
 NOTHING_TO_DO = "check-release found nothing to do"
 NOT_FAILED = "the run did not fail"
-NO_EXIT_HANDLER = (
-    "its exit handler did not run; what it left is removed by the next run, or by python -m steps roll-back"
-)
+NO_EXIT_HANDLER = "its exit handler did not run. Next: submit a new run, which cleans up, or run slipway step roll-back"
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class TaskResult:
     finished: datetime | None = None
     progress: str = ""  # done/all, in megabytes for a transfer
     outputs: Mapping[str, str] = field(default_factory=dict)
-    recaps: tuple[str, ...] = ()  # of each attempt; empty texts for those that were ended before they could say
+    recaps: tuple[str, ...] = ()  # of each attempt; empty for an attempt that ended before it wrote one
     tried: tuple[str, ...] = ()  # messages of the attempts that failed, in their order
     at_exit: bool = False  # a task of the exit handler
 
@@ -50,7 +48,7 @@ class TaskResult:
 
     @property
     def skipped(self) -> bool:
-        """Whether it did not run because there was nothing to do."""
+        """Whether Argo skipped it because the run is a no-op."""
         return self.message == NOTHING_TO_DO
 
     @property
@@ -59,12 +57,12 @@ class TaskResult:
 
     @property
     def recap(self) -> str:
-        """What the last attempt did, in its own words."""
+        """Recap of the last attempt."""
         return self.outputs.get(RECAP, "")
 
     @property
     def changed(self) -> bool | None:
-        """Whether any attempt changed anything; None if that is not known."""
+        """Whether an attempt made a change; None if that is not known."""
         if self.skipped:
             return False
         if any(recap and not recap.startswith(NOTHING_CHANGED) for recap in self.recaps):
@@ -85,7 +83,7 @@ class Queue:
     gone: bool = False  # there is no such run
 
     def __str__(self) -> str:
-        gone = ", which is gone: a controller that is at work gives the mutex on within seconds" if self.gone else ""
+        gone = ", which is gone: a running controller passes the mutex on within seconds" if self.gone else ""
         return f"mutex {self.lock} held by run {self.holder}{gone}"
 
 
@@ -100,9 +98,9 @@ class Run:
     created: datetime | None = None
     started: datetime | None = None
     finished: datetime | None = None
-    tasks: tuple[TaskResult, ...] = ()  # those that Argo has come to, in the order of the line, the exit handler last
+    tasks: tuple[TaskResult, ...] = ()  # those with a node, in the order of the pipeline, the exit handler last
     namespace: str = ""
-    shutdown: str = ""  # Stop or Terminate, once that was asked for
+    shutdown: str = ""  # Stop or Terminate, once requested
     queued_behind: tuple[Queue, ...] = ()
     unread: str = ""  # why its tasks are not known, although Argo may know them
 
@@ -116,8 +114,8 @@ class Run:
 
     @property
     def left_behind(self) -> str:
-        """What a failed run left to others, for people: Argo starts no exit handler after Terminate, nor where it
-        cannot make one.
+        """Why a failed run needs a cleanup, for people: Argo starts no exit handler after Terminate, nor if it cannot
+        create one.
 
         https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/controller/operator.go (operate)
         """
@@ -133,24 +131,24 @@ class Run:
 
     @property
     def result(self) -> str:
-        """What the run did, in a few words; empty if no task said. The exit handler only tells of the others."""
-        line = [task for task in self.tasks if not task.at_exit]
-        changed = [task.name for task in line if task.changed]
+        """The changed tasks of the pipeline, in a few words; empty if that is not known."""
+        pipeline = [task for task in self.tasks if not task.at_exit]
+        changed = [task.name for task in pipeline if task.changed]
         if changed:
             return f"changed by {', '.join(changed)}"
-        return NOTHING_CHANGED if line and all(task.changed is False for task in line) else ""
+        return NOTHING_CHANGED if pipeline and all(task.changed is False for task in pipeline) else ""
 
     @property
     def release(self) -> str:
-        """The release that the run promoted or found promoted; empty if it did not come so far."""
-        told = {task.name: task.outputs.get("release", "") for task in self.tasks}
-        return told.get("promote-release") or told.get("check-release", "")
+        """The release that the run promoted or found promoted; empty before that."""
+        found = {task.name: task.outputs.get("release", "") for task in self.tasks}
+        return found.get("promote-release") or found.get("check-release", "")
 
     @property
     def overrides(self) -> tuple[InForce, ...]:
-        """Those that its first task found in force; none if that is not known."""
-        said = next((task.outputs["overrides"] for task in self.tasks if "overrides" in task.outputs), DOCUMENT)
+        """Overrides in force, by the first task; none if they are not known."""
+        text = next((task.outputs["overrides"] for task in self.tasks if "overrides" in task.outputs), DOCUMENT)
         try:
-            return of_text(said)
+            return of_text(text)
         except ValueError:
             return ()

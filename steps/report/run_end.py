@@ -1,6 +1,6 @@
-"""How a run ended, as its exit handler learns it: name and status from Argo, all else from the Workflow object.
+"""The end of a run, for its exit handler: name and status from Argo, the rest from the Workflow object.
 
-No text of a task comes by a template: Argo would evaluate what such a text holds, and a long one would stop the exit
+No text of a task passes through a template: Argo would evaluate expressions in it, and a long text would stop the exit
 handler.
 """
 
@@ -28,13 +28,13 @@ class Failure:
 
 @dataclass(frozen=True)
 class RunEnd:
-    """What Argo tells its exit handler.
+    """The variables that Argo passes to an exit handler.
 
     https://argo-workflows.readthedocs.io/en/latest/variables/#exit-handler
     """
 
     name: str
-    status: str  # Succeeded, Failed or Error; empty if it was not given, or not filled in
+    status: str  # Succeeded, Failed or Error; empty if it was not given, or not resolved
     by_hand: bool = False  # a person started the step, so there is no status
 
     @classmethod
@@ -51,21 +51,21 @@ class RunEnd:
 
 @dataclass(frozen=True)
 class ObservedRun:
-    """What the Workflow object says of the run."""
+    """The run by its Workflow object, as far as that can be read."""
 
     run: Run | None = None  # None outside of Argo, and if it cannot be read
-    unread: str = ""  # why what its tasks did is not known, in whole or in part
+    unread: str = ""  # why the state of its tasks is not known, in whole or in part
 
     @property
     def failures(self) -> tuple[Failure, ...]:
         """The last attempt of each task that failed, and of each that failed before it succeeded."""
-        line = [task for task in self.run.tasks if not task.at_exit] if self.run else []
-        final = ((task.name, task.message) for task in line if task.failed)
-        on_the_way = ((task.name, task.tried[-1]) for task in line if task.tried and not task.failed)
-        return tuple(Failure(name, message) for name, message in (*final, *on_the_way))
+        pipeline = [task for task in self.run.tasks if not task.at_exit] if self.run else []
+        final = ((task.name, task.message) for task in pipeline if task.failed)
+        retried = ((task.name, task.tried[-1]) for task in pipeline if task.tried and not task.failed)
+        return tuple(Failure(name, message) for name, message in (*final, *retried))
 
     def ran(self, tasks: frozenset[str]) -> bool:
-        """Whether one of these tasks was started; also if that is not known."""
+        """Whether one of these tasks may have started."""
         if self.run is None or self.unread:
             return True
         return any(task.name in tasks and task.ran for task in self.run.tasks)
@@ -77,13 +77,13 @@ class ObservedRun:
         return next((int(text) for text in found if text.isdecimal()), None)
 
     def recap(self, end: RunEnd) -> tuple[str, ...]:
-        again = ", and was tried again" if end.status == SUCCEEDED else ""
-        unread = (f"what the tasks did is not known: {self.unread}",) if self.unread else ()
+        again = ", then retried" if end.status == SUCCEEDED else ""
+        unread = (f"the state of the tasks is not known: {self.unread}",) if self.unread else ()
         return (*(f"{failure}{again}" for failure in self.failures), *unread)
 
 
 def observe_run(read: ReadWorkflow) -> ObservedRun:
-    """Never raises: without its own Workflow an exit handler still puts back and still tells people."""
+    """Never raises: without its own Workflow an exit handler still rolls back and still notifies."""
     try:
         found = read()
     except StepError as error:
@@ -93,7 +93,7 @@ def observe_run(read: ReadWorkflow) -> ObservedRun:
 
 
 def workflow_of(cluster: Cluster, service: ModelService, name: str) -> Manifest | None:
-    """The Workflow object of a run; None on a cluster without Argo. Raises Blocked if it is not there."""
+    """The Workflow object of a run; None on a cluster without Argo. Raises Blocked if it is absent."""
     if not name or not cluster.serves(WORKFLOW):
         return None
     ref = Ref(WORKFLOW, name, service.workflow.namespace)
@@ -104,5 +104,5 @@ def workflow_of(cluster: Cluster, service: ModelService, name: str) -> Manifest 
 
 
 def _filled_in(text: str) -> str:
-    """A variable of Argo that was never resolved says nothing."""
+    """The value of a variable of Argo; empty if it was never resolved."""
     return "" if "{{" in text else text.strip()

@@ -1,15 +1,15 @@
-"""Why a pod cannot come up, and whether waiting can help.
+"""Failures of a pod that time does not mend.
 
-A fault ends the run at once, so it is only what time will not mend:
+Each ends the run at once, so the list is short:
 
-- a wrong image name, a refused or absent image, a missing Secret or ConfigMap, a killed-for-memory container, a wrong
-  command line (exit code 2): at once. An image that could not be fetched for a network's reason is waited for;
-- any other crash: after the second one. A first crash may be a busy node (the engine kills itself if its own warm-up
-  is late), two in a row are a cause;
+- a wrong image name, a refused or absent image, a missing Secret or ConfigMap, a container killed for its memory, a
+  wrong command line (exit code 2): at once. A failure of the network during an image pull is waited for;
+- any other crash: after the second one. The first may come from a busy node (the engine kills itself if its own warm-up
+  is late);
 - a volume that cannot be mounted: after the third attempt, since a FUSE process may need a moment;
-- a pod that no node has room for: never. The pods of an old release may hold the GPUs for another ten minutes, and a
-  cluster autoscaler answers exactly to such pods. `check-components` has counted the GPUs just before; what is left is
-  late, not wrong, and the deadline of the rollout ends it with the scheduler's own words.
+- an unschedulable pod: never. The pods of an old release may hold the GPUs for another ten minutes, and a cluster
+  autoscaler needs such pods as its trigger. `check-components` has counted the GPUs just before, so the pod is late
+  rather than wrong, and the deadline of the rollout ends the wait with the message of the scheduler.
 """
 
 import re
@@ -21,39 +21,39 @@ from steps.objects.pod_status import container_statuses, last_end, name_of, wait
 
 CRASHES = 2  # in a row, before a crash is a fault
 MOUNT_ATTEMPTS = 3
-USAGE_ERROR = 2  # what argparse exits with
+USAGE_ERROR = 2  # exit code of argparse
 
 _AT_ONCE = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")
 _STARTING = ("CreateContainerError", "RunContainerError", "StartError", "PostStartHookError")
-# Words of a registry that asking again will not change. They come from containerd and from Docker Hub.
+# Answers of a registry that are final, as containerd and Docker Hub write them.
 _REFUSED = ("not found", "manifest unknown", "denied", "unauthorized", "no match for platform", "invalid reference")
-# Words of a network that may be better in a minute.
+# Failures of a network that may pass.
 _PASSING = ("timeout", "timed out", "connection re", "temporary failure", "tls handshake", "eof", "toomanyrequests")
 _PASSING_CODES = ("429 ", "500 ", "502 ", "503 ", "504 ")
 _LONGEST_MESSAGE = 300  # characters
-# The kubelet and containerd each put their own sentence with the name of the image in front of the cause.
+# The kubelet and containerd each put a sentence with the name of the image before the cause.
 _BEFORE_CAUSE = re.compile(r'.*": ', re.DOTALL)
 
 
 def pod_fault(pod: Manifest, events: Iterable[Manifest] = (), log: str = "") -> str:
-    """Why a pod will not come up by waiting; empty if it may. `log` is the end of its crashed container's log."""
+    """The failure of a pod that waiting does not mend; empty without one. `log` ends with its last crash."""
     found = (_container_fault(status, log) for status in container_statuses(pod) if not status.get("ready"))
     return next((fault for fault in found if fault), "") or _mount_fault(pod, events)
 
 
 def pod_faults(pods: Iterable[Manifest], events: Iterable[Manifest], logs: Mapping[str, str]) -> list[str]:
-    """The faults of several pods; pods that fail for the same reason are told together. `logs` are by pod."""
+    """The failures of several pods, one line for each cause. `logs` are by pod."""
     seen: dict[str, list[str]] = {}
-    told = tuple(events)
+    known = tuple(events)
     for pod in pods:
-        fault = pod_fault(pod, told, logs.get(name_of(pod), ""))
+        fault = pod_fault(pod, known, logs.get(name_of(pod), ""))
         if fault:
             seen.setdefault(fault, []).append(name_of(pod))
     return [f"pod {names[0]}{_and_more(names)}: {fault}" for fault, names in seen.items()]
 
 
 def mount_trouble(pod: Manifest, events: Iterable[Manifest]) -> tuple[str, int] | None:
-    """The newest failure to mount a volume of this pod, and how often it was seen."""
+    """The newest failure to mount a volume of this pod, and the number of failures."""
     failures = [
         event
         for event in events
@@ -67,7 +67,7 @@ def mount_trouble(pod: Manifest, events: Iterable[Manifest]) -> tuple[str, int] 
 
 
 def crashed_containers(pod: Manifest) -> list[str]:
-    """Containers whose last end says nothing itself, so that their log should be read."""
+    """Containers that crashed without a termination message: their log holds the cause."""
     return [
         status["name"]
         for status in container_statuses(pod)
@@ -92,14 +92,14 @@ def _and_more(names: list[str]) -> str:
 def _container_fault(status: dict[str, Any], log: str) -> str:
     held = waiting(status)
     reason, message = held.get("reason", ""), held.get("message", "")
-    judge = _JUDGES.get(reason)
-    if judge is not None:
-        return judge(status, message, log)
+    evaluate = _EVALUATIONS.get(reason)
+    if evaluate is not None:
+        return evaluate(status, message, log)
     message = _short(message)
     if reason in _AT_ONCE:
-        return f"{reason}: {message}. Next: correct the document or make what it names, then run again"
+        return f"{reason}: {message}. Next: correct the document, or create the object that it names, then run again"
     if reason in _STARTING and int(status.get("restartCount", 0)) >= CRASHES:
-        return f"{reason}: {message}. Next: look at the container runtime of the pod's node"
+        return f"{reason}: {message}. Next: check the container runtime on the node of the pod"
     return ""
 
 
@@ -112,7 +112,7 @@ def _pull_fault(status: dict[str, Any], message: str, _log: str) -> str:
         return ""
     return (
         f"{waiting(status)['reason']}: image {status.get('image') or 'unknown'} cannot be pulled: {_cause(message)}. "
-        "Next: correct serving.image, or name the registry's Secret in serving.imagePullSecrets"
+        "Next: correct serving.image, or name the registry's Secret in serving.pod.imagePullSecrets"
     )
 
 
@@ -126,16 +126,16 @@ def _crash_fault(status: dict[str, Any], _message: str, log: str) -> str:
     crashes = int(status.get("restartCount", 0)) + 1
     last_line = _last_line(end.get("message") or log)
     if reason == "OOMKilled":
-        return "OOMKilled: its container needed more memory than its limit. Next: raise serving.resources.memory"
+        return "OOMKilled: its container exceeded its memory limit. Next: raise serving.resources.memory"
     if code != USAGE_ERROR and crashes < CRASHES:
         return ""
     times = "once" if crashes == 1 else f"{crashes} times"
-    said = f", last line of its log: {last_line}" if last_line else ""
+    log_line = f", last line of its log: {last_line}" if last_line else ""
     hint = "correct serving.version or the arguments" if code == USAGE_ERROR else "read the log of that pod"
-    return f"CrashLoopBackOff: its container ended {times} with exit code {code}{said}. Next: {hint}"
+    return f"CrashLoopBackOff: its container ended {times} with exit code {code}{log_line}. Next: {hint}"
 
 
-_JUDGES: Mapping[str, Callable[[dict[str, Any], str, str], str]] = {
+_EVALUATIONS: Mapping[str, Callable[[dict[str, Any], str, str], str]] = {
     "ErrImagePull": _pull_fault,
     "ImagePullBackOff": _pull_fault,
     "CrashLoopBackOff": _crash_fault,

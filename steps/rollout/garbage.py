@@ -1,4 +1,4 @@
-"""Which objects of a service belong to releases that are no longer needed."""
+"""Garbage collection: objects of a service that belong to releases that are no longer needed."""
 
 from collections.abc import Collection, Iterable
 
@@ -18,13 +18,13 @@ from steps.objects.ownership import is_ours, namespace_of
 from steps.ports.kubernetes import Cluster
 from steps.reconcile.plan import Change
 
-# Retry in Argo begins with the task that failed, so it does not start again what the exit handler took away.
+# Argo's Retry starts at the failed task, so it does not create again the objects that the exit handler removed.
 NO_RELEASE = "submit a new run; at the end of a failed one its release is removed, and Retry does not bring it back"
 
 
 def owned(cluster: Cluster, kind: Kind, service: ModelService) -> tuple[Manifest, ...]:
-    """All objects of one kind that were made for this service."""
-    # Volumes have no namespace, and two namespaces may hold services of one name: `superseded_volumes` looks closer.
+    """All objects of one kind with the label of this service."""
+    # Volumes have no namespace, and two namespaces may hold services of one name: `superseded_volumes` checks the rest.
     namespace = "" if kind == PERSISTENT_VOLUME else service.namespace
     return tuple(cluster.select(kind, namespace, {SERVICE_LABEL: service.name}))
 

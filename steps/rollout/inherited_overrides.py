@@ -1,4 +1,4 @@
-"""What a run inherits of the last promotion: its overrides, as long as the document is the one that they were over."""
+"""Overrides that a run inherits from the last promotion, as long as the document has not changed since."""
 
 from steps.document.overrides import DOCUMENT, InForce, Resolved, Wanted
 from steps.objects.record import Record
@@ -9,15 +9,15 @@ def inherited(wanted: Wanted, found: Record) -> tuple[InForce, ...]:
 
 
 def resolve(wanted: Wanted, found: Record) -> Resolved:
-    """What the run wants in full. Raises DocumentError for a document that contradicts an override."""
+    """The document with all overrides of the run. Raises DocumentError for a document that contradicts an override."""
     return wanted.resolve(inherited(wanted, found))
 
 
 def explained(wanted: Wanted, found: Record) -> tuple[str, ...]:
-    """Where the run differs from its document, or no longer does, as sentences for people."""
+    """Overrides in force, and overrides that ended, as sentences for people."""
     kept, overrides = inherited(wanted, found), resolve(wanted, found).overrides
     ended = tuple(one for one in found.overrides if one.parameter not in {now.parameter for now in overrides})
-    why = "the document changed and wins as a whole" if found.overrides != kept else "the document says so"
+    why = "the document changed and wins as a whole" if found.overrides != kept else "the document has this value"
     return (
         *(_in_force(one, wanted.run) for one in overrides),
         *(f"{one} is no longer in force: {_reset(one, wanted) or why}" for one in ended),

@@ -1,7 +1,7 @@
-"""Whether a run may still change the service: only while no other run promoted a release after this one began.
+"""Whether a run may still change the service: only while no other run has promoted a release since it started.
 
 A run reads the counter of the release record in its first task, and compares it before every write. No clock decides
-which run is newer. docs/decisions/0005-one-writer.md says why it is as it is.
+which run is newer (docs/decisions/0005-one-writer.md).
 """
 
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from steps.objects.record import Record
 
 @dataclass(frozen=True)
 class Intent:
-    run: str  # the name under which it holds the Lease of the writer
-    counter: int | None  # of the record, as the first task read it; None: a step by hand, which means what is there now
+    run: str  # its name as holder of the writer Lease
+    counter: int | None  # of the record, as the first task read it; None: a step by hand, for the current record
 
     def overtaken(self, record: Record) -> str:
-        """Which run won, as a sentence for people; empty while this one may write."""
+        """The newer run, as a sentence for people; empty while this one may write."""
         if self.counter in (None, record.counter) or (self.run and record.run == self.run):
             return ""
         return (
@@ -25,7 +25,7 @@ class Intent:
 
     def _why(self, record: Record) -> str:
         if record.counter < (self.counter or 0) or not record.run:
-            lost = "the release record was removed or put back"
+            lost = "the release record was removed or restored"
             return f"{record.broken}; another run may have promoted a release" if record.broken else lost
         release = f"release {record.current.release}" if record.current else "a release that cannot be read"
         return f"{record.run} promoted {release} at {record.promoted_at or 'an unknown time'}"

@@ -1,4 +1,4 @@
-"""A RoleBasedGroup as it is: the group, the workloads of its roles, its pods, and what they complain about."""
+"""Observation of a RoleBasedGroup: the group, the workloads of its roles, its pods, their events and logs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,13 +27,13 @@ from steps.ports.kubernetes import Cluster
 from steps.release import Release
 from steps.rollout.causes import crashed_containers
 
-# Roles of a group that an older operator made as StatefulSets carry this after its conversion to v1alpha2.
+# Set on roles that an older operator created as StatefulSets, after the conversion of their group to v1alpha2.
 WORKLOAD_TYPE = "rbg.workloads.x-k8s.io/role-workload-type"
 
 
 @dataclass(frozen=True)
 class ExpectedRole:
-    """What a manifest promises of one role."""
+    """One role of a manifest."""
 
     name: str
     replicas: int
@@ -46,25 +46,25 @@ class GroupObservation:
     group: Manifest | None
     workloads: Mapping[str, Manifest | None] = field(default_factory=dict)  # by role
     pods: tuple[Manifest, ...] = ()
-    events: tuple[Manifest, ...] = ()  # warnings about the group and its pods; only read while something is amiss
+    events: tuple[Manifest, ...] = ()  # warnings about the group and its pods; read only while a pod is not ready
     logs: Mapping[str, str] = field(default_factory=dict)  # end of the log of a crashed container, by pod
 
 
 def expected_roles(wanted: Manifest, live: Manifest | None = None) -> tuple[ExpectedRole, ...]:
-    """What a group's manifest promises. The live group tells which kind of workload its operator keeps for it."""
+    """The roles of a group manifest. The live group determines the kind of workload of each role."""
     kept = {role["name"]: role.get("annotations") or {} for role in ((live or {}).get("spec") or {}).get("roles") or []}
     return tuple(_expected(wanted, role, kept.get(role["name"], {})) for role in wanted["spec"]["roles"])
 
 
 def pod_labels(service_name: str, release_id: str) -> dict[str, str]:
-    """Labels of all pods of a release: our own, never the operator's, whose domain changed between its releases."""
+    """Labels of all pods of a release: our own, since the label domain of the operator changed between its releases."""
     return {SERVICE_LABEL: service_name, RELEASE_LABEL: release_id}
 
 
 def wanted_group(cluster: Cluster, release: Release, operator: GroupOperator) -> Manifest:
     """The manifest of a release's group, for the operator and the headless Services that this cluster has.
 
-    Another label in a template would restart its pods, so the pods of a live group keep the labels that they have.
+    Another label in a template would restart its pods, so the pods of a live group keep their labels.
     """
     namespace = release.service.namespace
     names = [f"{release.group}-{role}" for role in WORKERS] if operator.service_prefix else []
@@ -74,7 +74,7 @@ def wanted_group(cluster: Cluster, release: Release, operator: GroupOperator) ->
 
 
 def observe_group(cluster: Cluster, wanted: Manifest) -> GroupObservation:
-    """Read everything that says whether the group of this manifest serves."""
+    """Read the group of this manifest, its workloads and pods; events and logs only if pods are not ready."""
     live = cluster.get(Ref.of(wanted))
     roles = expected_roles(wanted, live)
     workloads = {role.name: cluster.get(role.workload) for role in roles} if live else {}
@@ -127,7 +127,7 @@ def _workload_kind(role: Mapping[str, Any], kept: str) -> Kind:
 def _warnings(
     cluster: Cluster, live: Manifest | None, pods: tuple[Manifest, ...], namespace: str
 ) -> tuple[Manifest, ...]:
-    """Events only explain, so an account that may not read them goes on without the explanation."""
+    """Events only explain, so an account without the permission to read them continues without."""
     about = {found["metadata"].get("uid") for found in (*pods, *([live] if live else []))}
     try:
         events = cluster.select(EVENT, namespace) if about else []
@@ -141,7 +141,7 @@ def _warnings(
 
 
 def _logs(cluster: Cluster, pods: list[Manifest], namespace: str) -> dict[str, str]:
-    """Logs only explain too."""
+    """Logs only explain as well."""
     found = {}
     for pod in pods:
         for container in crashed_containers(pod):

@@ -1,10 +1,10 @@
-"""When a group serves. Its own `Ready` is not believed.
+"""The readiness gate of a group. Its own `Ready` is no evidence.
 
 The operator writes the status of a group before it touches the workloads, and `Ready` ignores whether pods are
 updated: right after a change a group is Ready at its new generation while only the old pods exist.
-(sgl-project/rbg, internal/controller/workloads/rolebasedgroup_controller.go, v0.3 to v0.8.) So four things must agree:
-the group, the workload of each role, exactly the pods that carry the hash of the wanted template, and time: a group
-that was seen to become ready must be seen ready again.
+(sgl-project/rbg, internal/controller/workloads/rolebasedgroup_controller.go, v0.3 to v0.8.) So four
+observations must agree: the group, the workload of each role, exactly the pods with the hash of the wanted template,
+and a second observation for a group that has just become ready.
 """
 
 from collections.abc import Iterable
@@ -21,26 +21,26 @@ Fingerprint = frozenset[tuple[str, int, bool]]
 
 
 def fingerprint(observed: GroupObservation) -> Fingerprint:
-    """Which pods there are, how often they were restarted, and whether they are ready.
+    """Pods of the group with the number of their restarts and their readiness.
 
-    Two ready looks with the same fingerprint saw no flapping in between.
+    No pod flapped between two ready observations with the same fingerprint.
     """
     return frozenset((pod["metadata"]["uid"], restarts(pod), is_ready(pod)) for pod in observed.pods)
 
 
 def stable(wanted: Manifest, observed: GroupObservation, before: Fingerprint | None) -> Plan:
-    """The gate, and the same pods ready in the look before. `before` is None in the first look of a step.
+    """The gate, and the same pods ready in the observation before. `before` is None in the first observation of a step.
 
-    A group that is ready at the first look was not seen to change, so there is nothing to flap from.
+    A group that is ready in the first observation was not seen to change, so it cannot have flapped.
     """
     plan = gate(wanted, observed)
     if not plan.converged or before is None or before == fingerprint(observed):
         return plan
-    return Plan(waiting=(f"{Ref.of(wanted)} to stay ready: a group that was just started may fall back once",))
+    return Plan(waiting=(f"{Ref.of(wanted)} to stay ready: a group that has just started may become unready once",))
 
 
 def gate(wanted: Manifest, observed: GroupObservation) -> Plan:
-    """Faults that end the wait, waits that are left, or one kept line that says what serves."""
+    """Failures that end the wait, else the missing parts, else one line on the group that serves."""
     roles = expected_roles(wanted, observed.group)
     faults = faults_of(roles, observed)
     if faults:
@@ -53,14 +53,14 @@ def gate(wanted: Manifest, observed: GroupObservation) -> Plan:
 
 
 def faults_of(roles: Iterable[ExpectedRole], observed: GroupObservation) -> list[str]:
-    """What keeps pods of the wanted template from ever coming up. Older pods are on their way out anyway."""
+    """Failures of pods of the wanted template. Older pods are going away in any case."""
     wanted = {(role.name, role.spec_hash) for role in roles}
     pods = [pod for pod in observed.pods if (role_of(pod), hash_of(pod)) in wanted and not being_deleted(pod)]
     return pod_faults(pods, observed.events, observed.logs)
 
 
 def _missing(wanted: Manifest, roles: tuple[ExpectedRole, ...], observed: GroupObservation) -> list[str]:
-    """What is not there yet: pods first, since they are what people look for."""
+    """The missing parts, pods first, since people check those first."""
     if observed.group is None:
         return [f"{Ref.of(wanted)} to exist"]
     if being_deleted(observed.group):
@@ -73,7 +73,7 @@ def _missing(wanted: Manifest, roles: tuple[ExpectedRole, ...], observed: GroupO
 
 
 def _role_line(role: ExpectedRole, observed: GroupObservation) -> tuple[str, str]:
-    """`prefill 1/2 ready` and why it is not 2; the reason is empty if exactly the right pods are ready."""
+    """`prefill 1/2 ready` and the reason; the reason is empty if exactly the right pods are ready."""
     pods = [pod for pod in observed.pods if role_of(pod) == role.name]
     new = [pod for pod in pods if hash_of(pod) == role.spec_hash]
     old = [pod for pod in pods if hash_of(pod) != role.spec_hash]
@@ -100,7 +100,7 @@ def _why_no_pod(role: ExpectedRole, observed: GroupObservation) -> str:
     if observed.workloads.get(role.name) is not None or not about_group:
         return "not all pods are created"
     newest = max(about_group, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
-    return f"not created yet, the operator says {newest.get('reason')}: {newest.get('message', '')}".rstrip(": ")
+    return f"not created yet, the operator reports {newest.get('reason')}: {newest.get('message', '')}".rstrip(": ")
 
 
 def _explained(pod: Manifest, observed: GroupObservation) -> str:
@@ -109,16 +109,16 @@ def _explained(pod: Manifest, observed: GroupObservation) -> str:
 
 
 def _group_remarks(roles: tuple[ExpectedRole, ...], group: Manifest) -> list[str]:
-    """What the group itself says, as a cross-check. It is never enough, but it must not contradict."""
+    """Status of the group itself, as a cross-check: necessary, never sufficient."""
     target, status = Ref.of(group), group.get("status") or {}
     generation, observed = group["metadata"].get("generation", 0), status.get("observedGeneration", 0)
-    # Operators up to v0.6 write the status only when a count changes, so a change that moves no count leaves
-    # observedGeneration behind for ever. Then the counts of the status are right already.
+    # Operators up to v0.6 write the status only when a count changes, so observedGeneration stays behind for ever after
+    # a change that moves no count. Then the counts of the status are correct already.
     if observed < generation and not _counts_agree(roles, status):
-        return [f"the operator to see {target}: generation {generation}, observed {observed}"]
+        return [f"the operator to observe {target}: generation {generation}, observed {observed}"]
     ready = condition(group, "Ready")
     if ready.get("status") != "True":
-        return [f"{target} to call itself Ready: {ready.get('reason', 'no such condition')}"]
+        return [f"{target} to report Ready: {ready.get('reason', 'no such condition')}"]
     return []
 
 

@@ -1,4 +1,4 @@
-"""Whether the workload of a role has finished what it was told.
+"""Progress of the workload of one role: StatefulSet or RoleInstanceSet.
 
 StatefulSet: https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#rolling-updates; the operator moves
 its `partition` from the highest ordinal down to 0. RoleInstanceSet: sgl-project/rbg, api/workloads/v1alpha2.
@@ -14,10 +14,10 @@ _COUNTS = ("replicas", "updatedReplicas", "readyReplicas")
 
 
 def workload_remarks(role: ExpectedRole, workload: Manifest | None) -> list[str]:
-    """What is not done yet; empty if the workload has exactly the wanted pods, all of the wanted template."""
+    """Open points; empty if the workload has exactly the wanted pods, all of the wanted template."""
     target = role.workload
     if workload is None:
-        return [f"{target} to be made by the operator"]
+        return [f"{target} to be created by the operator"]
     status = workload.get("status") or {}
     generation, observed = workload["metadata"].get("generation", 0), status.get("observedGeneration", 0)
     partition = _partition(workload)
@@ -26,7 +26,7 @@ def workload_remarks(role: ExpectedRole, workload: Manifest | None) -> list[str]
         (_carried_hash(role, workload) == role.spec_hash, f"{target} to get the wanted template"),
         (
             observed >= generation,
-            f"{target} to be seen by its controller: generation {generation}, observed {observed}",
+            f"{target} to be observed by its controller: generation {generation}, observed {observed}",
         ),
         (workload["spec"].get("replicas") == role.replicas, f"{target} to be scaled to {role.replicas}"),
         (not partition, f"{target} to update all pods: partition {partition}, expected 0"),

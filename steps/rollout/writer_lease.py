@@ -1,7 +1,7 @@
-"""One writer of a service at a time, whoever started it: a Lease that the run that changes the service holds.
+"""One writer of a service at a time: a run acquires a Lease before it changes the service.
 
-Argo's mutex knows the runs of one controller. A laptop and another controller know nothing of it, so steps take a Lease
-beside the service before they change it. docs/decisions/0005-one-writer.md says why it is as it is.
+Argo's mutex covers the runs of one controller, but neither a laptop nor another controller. So the Lease lies beside
+the service (docs/decisions/0005-one-writer.md).
 https://kubernetes.io/docs/concepts/architecture/leases/
 """
 
@@ -31,12 +31,12 @@ Facts = TypeVar("Facts")
 
 @dataclass(frozen=True)
 class Writer:
-    """Who wants to write."""
+    """A run as the holder of the Lease."""
 
     name: str  # of the run; every step of it, and every retry, is the same writer
-    seconds: int  # after so long without a renewal, somebody else may take over
-    stays: bool  # other steps of the run come after this one, so the Lease is kept for them
-    stays_with_faults: bool = False  # kept after a fault, too: it tells the exit handler that the run wrote
+    seconds: int  # without a renewal, after which another writer may take over
+    stays: bool  # kept at the end of the step, for later steps of the run
+    stays_with_faults: bool = False  # kept after a fault as well: it shows the exit handler that the run wrote
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class WriterLease:
     writer: Writer
     clock: Clock
 
-    does: ClassVar[str] = "changes this service"  # what its holder does, in the words of a wait
-    for_waits: ClassVar[bool] = False  # it is held too while the step has nothing to change and waits
+    does: ClassVar[str] = "changes this service"  # activity of its holder, for the message of a wait
+    for_waits: ClassVar[bool] = False  # also held while the step waits without changes
 
     @property
     def ref(self) -> Ref:
@@ -68,18 +68,18 @@ class WriterLease:
         found = LeaseObservation(self.locks.get(self.ref), self.clock.time(), self.does, own)
         if found.holder in ("", self.writer.name):
             return found
-        return replace(found, over=lease_holder.over(self.locks, found.live, self.service.workflow.namespace))
+        return replace(found, ended=lease_holder.ended(self.locks, found.live, self.service.workflow.namespace))
 
     def other_writer(self) -> str:
-        """Who else writes now, in words for people; empty if nobody does."""
-        return self.observe().taken_from(self.writer)
+        """The other current writer, as a sentence for people; empty without one."""
+        return self.observe().held_by_other(self.writer)
 
     def wrote(self) -> bool:
-        """Whether our writer was the last one to take the Lease and has not given it back, also if its time is over."""
+        """Whether this writer acquired the Lease last and has not released it, expired or not."""
         return self.observe().last_holder == self.writer.name
 
-    def taken(self, observed: "LeaseObservation") -> Manifest:
-        """The Lease in our hands, from now on."""
+    def acquired(self, observed: "LeaseObservation") -> Manifest:
+        """The Lease as held by this writer from now on."""
         spec, now = observed.spec, _moment(observed.now)
         again = observed.last_holder == self.writer.name
         return self._with(
@@ -94,11 +94,11 @@ class WriterLease:
             observed.own,
         )
 
-    def given_back(self, observed: "LeaseObservation") -> Manifest:
+    def released(self, observed: "LeaseObservation") -> Manifest:
         return self._with(observed, {"leaseTransitions": observed.spec.get("leaseTransitions", 0)}, {})
 
     def foreign(self, observed: "LeaseObservation") -> str:
-        """Why a Lease of this name may not be taken by a run of this service; empty if it may."""
+        """Why a run of this service may not acquire the Lease of this name; empty if it may."""
         return foreign_owner(owner(self.service), observed.live)
 
     def metadata(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class WriterLease:
         metadata = self.metadata()
         metadata |= {"annotations": {**metadata.get("annotations", {}), **note}} if note else {}
         if observed.live is not None:
-            # Replaces this very version and no later one. With the uid, a PUT of a deleted Lease does not make it anew.
+            # Replaces this version and no later one. With the uid, a PUT of a deleted Lease does not create it again.
             metadata |= {key: observed.live["metadata"][key] for key in ("uid", "resourceVersion")}
         return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": spec}
 
@@ -123,7 +123,7 @@ class GpuLease(WriterLease):
     """
 
     does = "takes GPUs"
-    for_waits = True  # until the pods are ready: a step that is tried again finds its group made, and waits
+    for_waits = True  # until the pods are ready: a retried step finds its group created, and waits
 
     @property
     def ref(self) -> Ref:
@@ -138,13 +138,13 @@ class GpuLease(WriterLease):
 
 @dataclass(frozen=True)
 class LeaseObservation:
-    """The Lease as it was at a moment."""
+    """The Lease at one moment."""
 
     live: Manifest | None
     now: float  # seconds since 1970
     does: str
-    own: dict[str, str] = field(default_factory=dict)  # annotations that name the Workflow of who looks
-    over: str = ""  # why its holder is at work no more, although its time is not over
+    own: dict[str, str] = field(default_factory=dict)  # annotations that name the Workflow of the observer
+    ended: str = ""  # the end of its holder, before the Lease expires
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -153,28 +153,28 @@ class LeaseObservation:
 
     @property
     def last_holder(self) -> str:
-        """Who took it last, in time or not; empty once it was given back."""
+        """The last holder, expired or not; empty once the Lease was released."""
         return str(self.spec.get("holderIdentity") or "")
 
     @property
     def holder(self) -> str:
-        """Empty if no one holds it: its last holder did not renew it in time, or its Workflow has ended."""
-        return self.last_holder if self.now < self._renewed + self._seconds and not self.over else ""
+        """The current holder; empty if the last one did not renew the Lease in time, or if its Workflow has ended."""
+        return self.last_holder if self.now < self._renewed + self._seconds and not self.ended else ""
 
     @property
     def renewal_due(self) -> bool:
-        """Half of its time is over. Renewed then, it never ends under its holder, although clocks differ by minutes."""
+        """Half of the time has passed. Renewed then, it never expires in use, although clocks differ by minutes."""
         return self.now >= self._renewed + self._seconds / 2
 
-    def taken_from(self, writer: Writer) -> str:
-        """Who else holds it, in words for people; empty if it can be had."""
+    def held_by_other(self, writer: Writer) -> str:
+        """The other holder, as a sentence for people; empty if `writer` may acquire the Lease."""
         if self.holder in ("", writer.name):
             return ""
         name, namespace = self.live["metadata"]["name"], self.live["metadata"]["namespace"]  # type: ignore[index]  # a holder has a Lease
         since = str(self.spec.get("acquireTime", "an unknown time")).partition(".")[0]
         return (
-            f"{self.holder} {self.does} since {since} UTC (Lease {namespace}/{name}), until it ends or shows "
-            f"no sign of life for {self._seconds / 60:g} minutes. If it is dead: "
+            f"{self.holder} {self.does} since {since} UTC (Lease {namespace}/{name}), until it ends or does not "
+            f"renew the Lease for {self._seconds / 60:g} minutes. Next: if it is dead, "
             f"kubectl delete lease {name} -n {namespace}"
         )
 
@@ -191,15 +191,15 @@ class LeaseObservation:
 @dataclass(frozen=True)
 class GuardedFacts(Generic[Facts]):
     lease: LeaseObservation
-    overtaken: str  # which other run promoted a release after this one began; empty if none did
+    overtaken: str  # the other run that has promoted a release since this one started; empty without one
     inner: Facts
 
 
 @dataclass(frozen=True)
 class Guarded(Generic[Facts]):
-    """A step that changes the service only while it is the one writer, and while no other run overtook its own.
+    """A step that changes the service only while it is the one writer and no newer run has promoted a release.
 
-    What it reads, it reads without the Lease.
+    It observes without the Lease.
     """
 
     step: Step[Facts]
@@ -223,14 +223,14 @@ class Guarded(Generic[Facts]):
         foreign = self.lease.foreign(facts.lease)
         if foreign:
             return Plan(ok=inner.ok, failed=(foreign,)) if inner.changes else inner
-        if facts.lease.last_holder == self.lease.writer.name:  # out of time, it is renewed before anything else
+        if facts.lease.last_holder == self.lease.writer.name:  # expired, it is renewed first
             return self._as_holder(facts.lease, inner)
         if not inner.changes and not (inner.waiting and self.lease.for_waits):
-            return inner  # a run that finds everything as wanted leaves no trace, and waits for nobody
-        other = facts.lease.taken_from(self.lease.writer)
+            return inner  # a run without changes leaves no trace, and waits for no other run
+        other = facts.lease.held_by_other(self.lease.writer)
         if not other:
-            # The step looks and plans again before it acts: until now, somebody else may have written.
-            return Plan((self._swap(facts.lease, self.lease.taken(facts.lease)),))
+            # The step observes and plans again before it acts: until now, another run may have written.
+            return Plan((self._swap(facts.lease, self.lease.acquired(facts.lease)),))
         return Plan(ok=inner.ok, waiting=(other,))
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
@@ -239,39 +239,40 @@ class Guarded(Generic[Facts]):
             return
         manifest = changes[0].payload.manifest
         done = self.lease.locks.swap(manifest)
-        # Who was too late sees at the next look who was quicker.
-        log.debug("%s: %s", changes[0], "done" if done else "somebody else was quicker")
+        log.debug(
+            "%s: %s", changes[0], "done" if done else "another writer was faster"
+        )  # the next observation shows it
 
     def outputs(self, facts: GuardedFacts[Facts]) -> Any:
         return self.step.outputs(facts.inner)
 
     def _overtaken(self) -> str:
-        """Read after the Lease: while that is held, the answer stays."""
+        """Read after the Lease: the record does not change while this run holds it."""
         if self.intent.counter is None:
             return ""
         return self.intent.overtaken(record.read(self.lease.locks.get(record.record_ref(self.lease.service))))
 
     def _refused(self, facts: GuardedFacts[Facts], inner: Plan) -> Plan:
         if facts.lease.holder == self.lease.writer.name:
-            return Plan((self._swap(facts.lease, self.lease.given_back(facts.lease)),))
+            return Plan((self._swap(facts.lease, self.lease.released(facts.lease)),))
         return Plan(ok=inner.ok, failed=(facts.overtaken, *inner.failed))
 
     def _as_holder(self, lease: LeaseObservation, inner: Plan) -> Plan:
-        over = not inner.changes and not inner.waiting
+        done = not inner.changes and not inner.waiting
         stays = self.lease.writer.stays or (inner.failed and self.lease.writer.stays_with_faults)
-        if over and not stays:
-            return Plan((self._swap(lease, self.lease.given_back(lease)),))
-        if not over and lease.renewal_due:
-            return Plan((self._swap(lease, self.lease.taken(lease)),))
+        if done and not stays:
+            return Plan((self._swap(lease, self.lease.released(lease)),))
+        if not done and lease.renewal_due:
+            return Plan((self._swap(lease, self.lease.acquired(lease)),))
         return inner
 
     def _swap(self, lease: LeaseObservation, manifest: Manifest) -> Change:
-        reason = f"held by {manifest['spec'].get('holderIdentity', 'nobody')}"
-        reason += f", taken over from {lease.last_holder}: {lease.over}" if lease.over else ""
+        reason = f"held by {manifest['spec'].get('holderIdentity', 'no run')}"
+        reason += f", taken over from {lease.last_holder}: {lease.ended}" if lease.ended else ""
         action: Action = "create" if lease.live is None else "update"
         return Change(action, str(self.lease.ref), reason, Swap(manifest))
 
 
 def _moment(seconds: float) -> str:
-    """MicroTime of Kubernetes."""
+    """Seconds since 1970 as a MicroTime of Kubernetes."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,1 +1,1 @@
-"""SGLang by version: flags."""
+"""SGLang by version: `flags` holds the command lines of workers and router."""

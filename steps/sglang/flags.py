@@ -1,14 +1,14 @@
 """The command lines of SGLang workers and of the router, for the version inside the image.
 
-Flags come and go between releases, and an unknown flag is a crash loop, so each goes by the first version that has it.
+Flags change between releases, and an unknown flag is a crash loop, so each has the first version that supports it.
 Sources: `sglang/srt/arg_groups/`, `sglang/srt/entrypoints/http_server.py` and `sglang/srt/environ.py` of the wheels.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Literal
 
-from steps.document.schema import ModelService, Role, Serving
+from steps.document.engine import parsed
+from steps.document.schema import ModelService, Serving
 
 WorkerRole = Literal["prefill", "decode"]
 
@@ -28,35 +28,28 @@ def has_ready_endpoint(version: str) -> bool:
     return parsed(version) >= _READY_ENDPOINT
 
 
-def parsed(version: str) -> tuple[int, ...]:
-    """`0.5.3.post3` as numbers that compare as versions do."""
-    return tuple(int(number) for number in re.findall(r"\d+", version))
-
-
 def worker_args(service: ModelService, role: WorkerRole) -> list[str]:
-    """Arguments of a worker. The document's own come last, where argparse lets them win."""
+    """Arguments of a worker, those of the document last; `steps.document.engine` refuses second values for ours."""
     serving = service.serving
-    own: Role = getattr(serving, role)
     return [
         *_pairs("--model-path", service.model_path),
         *_pairs("--served-model-name", service.served_model_name),
         *_pairs("--tp", serving.tensor_parallel),
         # All addresses, so that kubectl port-forward reaches a worker; on the pod's address alone it is refused.
         *_pairs("--host", "0.0.0.0"),  # noqa: S104  # inside the pod's own network
-        *_pairs("--port", serving.port),
+        *_pairs("--port", serving.ports.http),
         *_pairs("--disaggregation-mode", role),
         *_pairs("--disaggregation-transfer-backend", _backend(serving)),
         # Decode too: it falls back to its own value when the router names no port.
-        *_pairs("--disaggregation-bootstrap-port", serving.bootstrap_port),
-        *(_pairs("--disaggregation-ib-device", serving.rdma_device) if serving.fabric == "erdma" else ()),
+        *_pairs("--disaggregation-bootstrap-port", serving.ports.bootstrap),
+        *(_pairs("--disaggregation-ib-device", ",".join(serving.rdma_devices)) if serving.fabric == "erdma" else ()),
         *(_pairs("--context-length", serving.context_length) if serving.context_length else ()),
         "--enable-metrics",
-        *serving.args,
-        *own.args,
+        *serving.worker(role).args,
     ]
 
 
-def worker_env(serving: Serving) -> dict[str, str]:
+def worker_env(serving: Serving, role: WorkerRole) -> dict[str, str]:
     """Environment of a worker; the document's own values win."""
     ours = {}
     if serving.fabric == "erdma":
@@ -64,26 +57,26 @@ def worker_env(serving: Serving) -> dict[str, str]:
         ours["MC_GID_INDEX"] = "1"
     elif parsed(serving.version) < _TCP_BACKEND:
         ours["MC_FORCE_TCP"] = "1"
-    return {**ours, **serving.env}
+    return {**ours, **serving.worker(role).env}
 
 
 def router_args(serving: Serving, prefill: Sequence[str], decode: Sequence[str]) -> list[str]:
     """Arguments of the router in front of workers at these addresses.
 
     The list is static: it needs no permission to list pods, and the DNS names outlive the pods. The bootstrap port
-    must follow each prefill address, or the router tells the workers that there is none.
+    must follow each prefill address; without it, the router sends none to the workers.
     """
     arguments = ["--pd-disaggregation"]
     for url in prefill:
-        arguments += ["--prefill", url, str(serving.bootstrap_port)]
+        arguments += ["--prefill", url, str(serving.ports.bootstrap)]
     for url in decode:
         arguments += ["--decode", url]
     arguments += _pairs("--host", "0.0.0.0")  # noqa: S104  # inside the pod's own network
-    arguments += _pairs("--port", serving.port)
+    arguments += _pairs("--port", serving.ports.http)
     arguments += _pairs("--policy", serving.router.policy)
     arguments += _pairs("--prometheus-host", "0.0.0.0")  # noqa: S104  # inside the pod's own network
     arguments += _pairs("--prometheus-port", ROUTER_METRICS_PORT)
-    return arguments + _router_health_args(serving)
+    return [*arguments, *_router_health_args(serving), *serving.router.args]
 
 
 def _router_health_args(serving: Serving) -> list[str]:

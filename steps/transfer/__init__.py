@@ -1,1 +1,1 @@
-"""Moving a model between {hub, directory} and {bucket, directory}: decide what to move, move it, prove it, remember."""
+"""Transfers of a model from {hub, directory} to {bucket, directory}: plan, move, verify, resume."""

@@ -1,8 +1,8 @@
-"""The bucket as a sink: multipart uploads that another process can go on with.
+"""The bucket as a sink: multipart uploads that another process can resume.
 
-Beside each upload lies a small object, `<prefix>/.slipway/transfer/<hash of the path>.json`, that says how far it is
-(docs/decisions/0002-resume-inside-a-file.md). The order of writes keeps one promise: an object that says
-`x-oss-meta-sha256` and has no such state beside it holds exactly the bytes with that SHA-256.
+Each upload has a small state object, `<prefix>/.slipway/transfer/<hash of the path>.json`, with its resume point
+(docs/decisions/0002-resume-inside-a-file.md). The order of writes keeps one promise: an object with
+`x-oss-meta-sha256` and without a state object holds exactly the bytes with that SHA-256.
 """
 
 import hashlib
@@ -13,14 +13,13 @@ from steps.errors import Blocked, StepError, TransientError
 from steps.model import ModelFile
 from steps.ports.oss import ModelStore, StoredObject, StoredPart, Upload
 from steps.release import Release, content_hash
-from steps.transfer import checkpoint as checkpoints
-from steps.transfer.checkpoint import Checkpoint, CheckpointRecord
-from steps.transfer.layout import Part
+from steps.transfer.layout import FilePart
+from steps.transfer.resume_point import ResumePoint, ResumeRecord
 from steps.transfer.sink import Corrupted, FileSink, Move
 
 STATE_FOLDER = ".slipway/transfer"
 SHA256 = "sha256"  # metadata of every object
-CRC64 = "crc64"  # metadata where it is known before the first byte is sent: of small objects and copies
+CRC64 = "crc64"  # metadata of small objects and copies, which have it before their first byte is sent
 
 
 def object_key(release: Release, path: str) -> str:
@@ -28,7 +27,7 @@ def object_key(release: Release, path: str) -> str:
 
 
 def state_key(release: Release, path: str) -> str:
-    # Named by hash, because a path may be longer or deeper than a key of ours should be.
+    # Named by hash, because a path may be long and deep.
     return f"{release.prefix}/{STATE_FOLDER}/{content_hash(path, 16)}.json"
 
 
@@ -36,8 +35,8 @@ def metadata(file: ModelFile, crc64: int | None = None) -> dict[str, str]:
     return {SHA256: file.sha256} | ({} if crc64 is None else {CRC64: str(crc64)})
 
 
-def mistrust(found: StoredObject, file: ModelFile, state: CheckpointRecord | None = None) -> str:
-    """Why a stored object is not the published file, or an empty string. `found` comes from `head`."""
+def why_unverified(found: StoredObject, file: ModelFile, state: ResumeRecord | None = None) -> str:
+    """The reason against a stored object as the published file; empty for a proved one. `found` comes from `head`."""
     claimed = found.metadata.get(SHA256)
     promised = found.metadata.get(CRC64)
     if found.size != file.size:
@@ -46,7 +45,7 @@ def mistrust(found: StoredObject, file: ModelFile, state: CheckpointRecord | Non
         return f"sha256 {claimed or 'unknown'}, expected {file.sha256}"
     if promised is not None and promised != str(found.crc64):
         return f"crc64 {found.crc64}, expected {promised}"
-    if state is not None and not (state.complete and state.checkpoint.crc64 == found.crc64):
+    if state is not None and not (state.complete and state.point.crc64 == found.crc64):
         return f"crc64 {found.crc64}, not proved by the upload that wrote it"
     return ""
 
@@ -75,14 +74,9 @@ class _BucketFile:
     def make_room(self) -> None:
         self._store.delete([self._key])
 
-    def resume(self) -> Checkpoint | None:
-        body = self._store.get(self._state_key)
-        record = checkpoints.decode(body) if body else None
-        if record is None or (record.path, record.sha256, record.size) != (
-            self._file.path,
-            self._file.sha256,
-            self._file.size,
-        ):
+    def resume(self) -> ResumePoint | None:
+        record = ResumeRecord.decode(self._store.get(self._state_key), self._file)
+        if record is None:
             self._store.delete([self._state_key])
             return None
         self._upload = Upload(self._key, record.upload)
@@ -92,7 +86,7 @@ class _BucketFile:
             self.discard()
             return None
         self._parts = known
-        return record.checkpoint
+        return record.point
 
     def put(self, body: memoryview, crc64: int) -> None:
         stored = self._store.put(self._key, body, metadata=metadata(self._file, crc64))
@@ -101,34 +95,34 @@ class _BucketFile:
                 f"{self._name} was stored as {stored}, expected {self._file.size} bytes with CRC-64 {crc64}"
             )
 
-    def write(self, part: Part, body: memoryview, crc64: int) -> None:
+    def write(self, part: FilePart, body: memoryview, crc64: int) -> None:
         upload = self._started()
         try:
             self._parts[part.number] = self._store.upload_part(upload, part.number, body, crc64=crc64)
         except Blocked as error:
             if self._store.parts(upload) is None:
                 raise TransientError(
-                    f"the upload of {self._name} was ended by somebody else", "run again; what is stored is kept"
+                    f"another client ended the upload of {self._name}", "run again; stored bytes are kept"
                 ) from error
             raise
 
-    def save(self, checkpoint: Checkpoint) -> None:
+    def save(self, point: ResumePoint) -> None:
         upload = self._upload
         if upload:
-            self._write_state(checkpoint, upload)
+            self._write_state(point, upload)
 
-    def finish(self, checkpoint: Checkpoint) -> None:
+    def finish(self, point: ResumePoint) -> None:
         upload = self._started()
-        # From here on the state holds the CRC of the whole file, so a process that finds the object can judge it even
-        # if this one dies before it has seen the answer.
-        self._write_state(checkpoint, upload)
+        # The state now holds the CRC of the whole file, so another process can verify the object even if this one dies
+        # before the answer.
+        self._write_state(point, upload)
         parts = [self._parts[number] for number in sorted(self._parts)]
-        stored = self._completed(upload, parts, checkpoint.crc64)
-        if stored.size != self._file.size or stored.crc64 != checkpoint.crc64:
+        stored = self._completed(upload, parts, point.crc64)
+        if stored.size != self._file.size or stored.crc64 != point.crc64:
             self._store.delete([self._key])
             raise Corrupted(
                 f"{self._name} holds {stored.size} bytes with CRC-64 {stored.crc64}, "
-                f"expected {self._file.size} bytes with CRC-64 {checkpoint.crc64}"
+                f"expected {self._file.size} bytes with CRC-64 {point.crc64}"
             )
         self._store.delete([self._state_key])
 
@@ -140,38 +134,28 @@ class _BucketFile:
         self._parts = {}
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """A bucket needs no open file."""
 
     def _started(self) -> Upload:
         with self._starting:
             if self._upload is None:
                 self._upload = self._store.start_upload(self._key, metadata=metadata(self._file))
-                self._write_state(Checkpoint(self._part_size, 0, "", 0), self._upload)
+                self._write_state(ResumePoint(self._part_size, 0, "", 0), self._upload)
             return self._upload
 
     def _completed(self, upload: Upload, parts: list[StoredPart], crc64: int) -> StoredObject:
         try:
             return self._store.complete_upload(upload, parts, crc64=crc64)
         except StepError:
-            # The answer may have been lost, or said that the checksum differs: the object itself tells.
+            # The answer was lost, or reported another checksum: the object itself decides.
             found = self._store.head(self._key)
             if found is None:
                 raise
             return found
 
-    def _write_state(self, checkpoint: Checkpoint, upload: Upload) -> None:
-        leading = [self._parts[number] for number in range(1, checkpoint.parts + 1)]
-        record = CheckpointRecord(
-            path=self._file.path,
-            sha256=self._file.sha256,
-            size=self._file.size,
-            part_size=checkpoint.part_size,
-            parts=checkpoint.parts,
-            sha256_state=checkpoint.sha256_state,
-            crc64=str(checkpoint.crc64),
-            upload=upload.id,
-            etags=_etags(leading),
-        )
+    def _write_state(self, point: ResumePoint, upload: Upload) -> None:
+        leading = [self._parts[number] for number in range(1, point.parts + 1)]
+        record = ResumeRecord.of(self._file, point, upload=upload.id, etags=_etags(leading))
         self._store.put(self._state_key, record.encode())
 
 

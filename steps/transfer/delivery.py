@@ -1,4 +1,4 @@
-"""Does what the plans say, and counts it for the outputs."""
+"""Applies the changes of the plans, and counts them for the outputs."""
 
 import threading
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ from steps.transfer.sink import Sink
 
 FROM_HUB = (
     "the hub sent other bytes than it lists: if the revision has moved since this run began, submit a new run, which "
-    "pins what is there now; otherwise tell the owner of the model"
+    "pins the current one; otherwise report it to the owner of the model"
 )
 
 
 @dataclass
-class Ledger:
-    """What this process did, for the outputs; and the listing that it has pinned, so that it is asked for once."""
+class TransferStats:
+    """The work of this process, for the outputs; and the pinned listing, so that it is read once."""
 
     files_moved: int = 0
     bytes_moved: int = 0
@@ -37,8 +37,9 @@ class Ledger:
     _pinned: Listing | None = None
 
     def listing(self, source: ModelSource, release: Release) -> Listing:
-        """What the hub lists. One that moves on during this run changes nothing any more: what was pinned is what is
-        fetched and verified. Raises what the source raises.
+        """The listing of the hub. After it was the pinned one, a later revision has no effect on this process.
+
+        Raises the errors of the source.
         """
         found = self._pinned or source.listing()
         if found.digest == release.model_digest:
@@ -48,7 +49,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class InBucket:
-    """Outputs of a step at whose end a revision, or the share of a shard, is in the bucket."""
+    """Outputs of a step that brings a revision, or the share of a shard, into the bucket."""
 
     prefix: str  # oss://bucket/prefix
     files_total: int
@@ -58,19 +59,19 @@ class InBucket:
     files_copied: int  # inside the bucket, from another revision
 
     @classmethod
-    def of(cls, release: Release, listing: Listing, ledger: Ledger) -> "InBucket":
+    def of(cls, release: Release, listing: Listing, stats: TransferStats) -> "InBucket":
         return cls(
             prefix=location(release),
             files_total=len(listing.files),
             bytes_total=listing.size,
-            files_moved=ledger.files_moved,
-            bytes_moved=ledger.bytes_moved,
-            files_copied=ledger.files_copied,
+            files_moved=stats.files_moved,
+            bytes_moved=stats.bytes_moved,
+            files_copied=stats.files_copied,
         )
 
 
 def deadline(service: ModelService) -> float:
-    """Seconds that one step of a transfer has."""
+    """Seconds for one step of a transfer."""
     return service.transfer.deadline_minutes * 60.0
 
 
@@ -80,13 +81,13 @@ def limits(service: ModelService) -> Limits:
 
 @dataclass(frozen=True)
 class Delivery:
-    """Carries out changes of a bucket, in the order that resuming needs: leftovers, copies, moves, manifest."""
+    """Applies changes of a bucket, in the order for a later resume: leftovers, copies, moves, manifest."""
 
     release: Release
     store: ModelStore
     report: Report
     clock: Clock
-    ledger: Ledger
+    stats: TransferStats
 
     def do(self, changes: Sequence[Change], source: ModelSource, advice: str) -> None:
         for change in changes:
@@ -114,11 +115,11 @@ class Delivery:
         copies = [copy for _, group in todo for copy in group]
         if not copies:
             return
-        tally = Tally(self.report, [(change, [copy.file for copy in group]) for change, group in todo])
+        progress = ChangeProgress(self.report, [(change, [copy.file for copy in group]) for change, group in todo])
         with ThreadPoolExecutor(min(self.release.service.transfer.workers, len(copies))) as pool:
             for copy in pool.map(self._copy_one, copies):
-                self.ledger.files_copied += 1
-                tally.done(copy.file)
+                self.stats.files_copied += 1
+                progress.done(copy.file)
 
     def _copy_one(self, copy: Copy) -> Copy:
         key = object_key(self.release, copy.file.path)
@@ -129,27 +130,27 @@ class Delivery:
         if (found.size, found.crc64) != (copy.source.size, copy.source.crc64):
             self.store.delete([key])
             raise Blocked(
-                f"{location(self.release, copy.source.key)} is not what its manifest says: its copy has {found.size} "
+                f"{location(self.release, copy.source.key)} differs from its manifest: its copy has {found.size} "
                 f"bytes and CRC-64 {found.crc64}, expected {copy.source.size} bytes and CRC-64 {copy.source.crc64}",
-                "that stored revision is damaged: delete its manifest, so that nothing is copied from it; run again",
+                "that stored revision is damaged: delete its manifest, so that no file is copied from it; run again",
             )
         return copy
 
 
 def move(changes: Sequence[Change], source: ModelSource, sink: Sink, context: Delivery, advice: str) -> None:
-    """Move the files of all changes that move files, each change reported once its last file is whole."""
+    """Move the files of all changes with moves; each change is reported after its last file is whole."""
     todo = [(change, change.payload.moves) for change in changes if isinstance(change.payload, Moves)]
     if not todo:
         return
-    tally = Tally(context.report, [(change, [item.file for item in group]) for change, group in todo])
+    progress = ChangeProgress(context.report, [(change, [item.file for item in group]) for change, group in todo])
     mover = Mover(source, sink, limits(context.release.service), context.report, context.clock)
-    moved = mover.run([item for _, group in todo for item in group], tally.done, advice)
-    context.ledger.files_moved += moved.files
-    context.ledger.bytes_moved += moved.bytes
+    moved = mover.run([item for _, group in todo for item in group], progress.done, advice)
+    context.stats.files_moved += moved.files
+    context.stats.bytes_moved += moved.bytes
 
 
-class Tally:
-    """Reports a change once the last of its files is done; safe to call from several threads."""
+class ChangeProgress:
+    """Reports a change after the last of its files; safe to call from several threads."""
 
     def __init__(self, report: Report, groups: Sequence[tuple[Change, Sequence[ModelFile]]]) -> None:
         self._report = report

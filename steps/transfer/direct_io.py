@@ -1,9 +1,9 @@
 """Reading and writing a file past the page cache.
 
-A model is larger than the memory of a pod, so what the cache keeps of it is gone before anybody reads it again, and
-filling it costs more CPU time than everything else on the way. The kernel wants address, offset and length to be whole
-blocks (https://man7.org/linux/man-pages/man2/open.2.html, O_DIRECT); the last bytes of a file go through the cache, and
-so does everything where a file system knows no other way.
+A model is larger than the memory of a pod, so its bytes leave the cache before the next read, and filling the cache
+costs more CPU time than the rest of the transfer. The kernel requires address, offset and length in whole blocks
+(https://man7.org/linux/man-pages/man2/open.2.html, O_DIRECT). The last bytes of a file go through the cache, and so do
+all bytes on a file system without direct I/O.
 """
 
 import contextlib
@@ -13,17 +13,17 @@ import os
 import threading
 from pathlib import Path
 
-BLOCK = 4096  # bytes; no device in use wants more
-_DIRECT = getattr(os, "O_DIRECT", 0)  # 0 where there is no such thing, as on macOS
-_LARGE_PAGES: int | None = getattr(mmap, "MADV_HUGEPAGE", None)  # None where there are none to ask for
+BLOCK = 4096  # bytes; no device in use requires more
+_DIRECT = getattr(os, "O_DIRECT", 0)  # 0 without direct I/O, as on macOS
+_LARGE_PAGES: int | None = getattr(mmap, "MADV_HUGEPAGE", None)  # None without large pages
 
 
 def buffer(size: int) -> mmap.mmap:
-    """Memory for `size` bytes that begins at a block, in large pages where the kernel has them."""
+    """Memory for `size` bytes that begins at a block, in large pages if the kernel has them."""
     memory = mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if _LARGE_PAGES is not None:
         # Direct I/O pins every page of a buffer, each time. https://man7.org/linux/man-pages/man2/madvise.2.html
-        with contextlib.suppress(OSError):  # a kernel without large pages does as well, only slower
+        with contextlib.suppress(OSError):  # a kernel without large pages is slower
             memory.madvise(_LARGE_PAGES)
     return memory
 
@@ -38,23 +38,23 @@ class DirectFile:
         self._lock = threading.Lock()
 
     def read(self, body: memoryview, start: int) -> int:
-        """Fill the beginning of `body`; how many bytes came, 0 only at the end of the file."""
+        """Fill the beginning of `body`. Returns the count of bytes, 0 only at the end of the file."""
         blocks = self._blocks(body, start)
         if blocks:
             try:
                 return os.preadv(self._direct, [body[:blocks]], start)
             except OSError as error:
-                self._give_up(error)
+                _raise_unless_unaligned(error)
         return os.preadv(self.descriptor, [body], start)
 
     def write(self, body: memoryview, start: int) -> int:
-        """Write the beginning of `body`; how many bytes went."""
+        """Write the beginning of `body`. Returns the count of bytes."""
         blocks = self._blocks(body, start)
         if blocks:
             try:
                 return os.pwrite(self._direct, body[:blocks], start)
             except OSError as error:
-                self._give_up(error)
+                _raise_unless_unaligned(error)
         return os.pwrite(self.descriptor, body, start)
 
     def close(self) -> None:
@@ -65,13 +65,14 @@ class DirectFile:
                 self._direct = -1
 
     def _blocks(self, body: memoryview, start: int) -> int:
-        """How many bytes at the beginning of `body` may go past the cache."""
+        """Count of bytes at the beginning of `body` for direct I/O."""
         return len(body) // BLOCK * BLOCK if self._direct >= 0 and start % BLOCK == 0 else 0
 
-    def _give_up(self, error: OSError) -> None:
-        """EINVAL: this address, or this file system, wants the cache. Anything else is for the caller."""
-        if error.errno != errno.EINVAL:
-            raise error
+
+def _raise_unless_unaligned(error: OSError) -> None:
+    """EINVAL means that this address or file system requires the cache."""
+    if error.errno != errno.EINVAL:
+        raise error
 
 
 def _open_direct(path: Path, flags: int) -> int:

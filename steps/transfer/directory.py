@@ -7,19 +7,18 @@ from pathlib import Path
 
 from steps.errors import Blocked
 from steps.model import Listing, ModelFile
-from steps.transfer import checkpoint as checkpoints
 from steps.transfer import hashing
-from steps.transfer.checkpoint import Checkpoint, CheckpointRecord
 from steps.transfer.direct_io import DirectFile
-from steps.transfer.layout import Part
+from steps.transfer.layout import FilePart
+from steps.transfer.resume_point import ResumePoint, ResumeRecord
 from steps.transfer.scratch import Scratch, explained, read, write
 from steps.transfer.sink import FileSink, Move
 
-PIECE = 1 << 20  # bytes of one read; what was read is then still in the cache of a core when its CRC-64 is taken
+PIECE = 1 << 20  # bytes of one read, so that they are still in the cache of a core for the CRC-64
 
 
 class DirectorySource:
-    """The files that an earlier step has put into the scratch folder."""
+    """The files of an earlier step in the scratch folder."""
 
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
@@ -54,7 +53,7 @@ class DirectorySource:
 
 
 class DirectorySink:
-    """Files get their name once they are whole, on the disk, and verified."""
+    """A file gets its name after it is whole, verified and on the disk."""
 
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
@@ -70,55 +69,40 @@ class _DirectoryFile:
         self._part_size = part_size
         self._path = scratch.path(file)
         self._draft = scratch.draft(file)
-        self._checkpoint = scratch.checkpoint(file)
+        self._record = scratch.resume_record(file)
         self._opening = threading.Lock()
         self._open: DirectFile | None = None
 
     def make_room(self) -> None:
-        self._scratch.distrust(self._file)
+        self._scratch.remove_file(self._file)
 
-    def resume(self) -> Checkpoint | None:
-        body = read(self._checkpoint)
-        record = checkpoints.decode(body) if body else None
-        usable = (
-            record is not None
-            and (record.path, record.sha256, record.size) == (self._file.path, self._file.sha256, self._file.size)
-            and self._scratch.allocated(self._file) == self._file.size
-        )
-        if record is None or not usable:
+    def resume(self) -> ResumePoint | None:
+        record = ResumeRecord.decode(read(self._record), self._file)
+        if record is None or self._scratch.allocated(self._file) != self._file.size:
             self.discard()
             return None
-        return record.checkpoint
+        return record.point
 
-    def put(self, body: memoryview, crc64: int) -> None:  # noqa: ARG002  # a file system knows no CRC
+    def put(self, body: memoryview, crc64: int) -> None:  # noqa: ARG002  # a file system has no CRC
         self._write_at(0, body)
-        self._take_place()
+        self._move_into_place()
 
-    def write(self, part: Part, body: memoryview, crc64: int) -> None:  # noqa: ARG002  # a file system knows no CRC
+    def write(self, part: FilePart, body: memoryview, crc64: int) -> None:  # noqa: ARG002  # a file system has no CRC
         self._write_at(part.start, body)
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        # The bytes reach the disk before the checkpoint does: a node that loses power must not go on after a gap.
+    def save(self, point: ResumePoint) -> None:
+        # The bytes reach the disk before the record: after a power failure, no transfer may resume behind a gap.
         with explained(self._draft, 0):
             _sync(self._opened().descriptor)
-        record = CheckpointRecord(
-            path=self._file.path,
-            sha256=self._file.sha256,
-            size=self._file.size,
-            part_size=checkpoint.part_size,
-            parts=checkpoint.parts,
-            sha256_state=checkpoint.sha256_state,
-            crc64=str(checkpoint.crc64),
-        )
-        write(self._checkpoint, record.encode())
+        write(self._record, ResumeRecord.of(self._file, point).encode())
 
-    def finish(self, checkpoint: Checkpoint) -> None:  # noqa: ARG002  # a file system knows no CRC
-        self._take_place()
+    def finish(self, point: ResumePoint) -> None:  # noqa: ARG002  # a file system has no CRC
+        self._move_into_place()
 
     def discard(self) -> None:
         self.close()
         with explained(self._draft, 0):
-            self._checkpoint.unlink(missing_ok=True)
+            self._record.unlink(missing_ok=True)
             self._draft.unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -134,17 +118,17 @@ class _DirectoryFile:
             while written < len(body):
                 written += draft.write(body[written:], start + written)
 
-    def _take_place(self) -> None:
+    def _move_into_place(self) -> None:
         with explained(self._path, self._file.size):
             _sync(self._opened().descriptor)
             self.close()
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            # The marker comes first, and means nothing until the file is there: no moment leaves a whole file that the
-            # next process would fetch again.
+            # The marker comes first, and has no meaning without the file: the next process never fetches a whole file
+            # again.
             self._scratch.mark_verified(self._file)
             self._draft.replace(self._path)
             _sync_folder(self._path.parent)
-            self._checkpoint.unlink(missing_ok=True)
+            self._record.unlink(missing_ok=True)
 
     def _opened(self) -> DirectFile:
         with self._opening:
@@ -157,7 +141,7 @@ class _DirectoryFile:
 
 
 def _allocate(descriptor: int, length: int) -> None:
-    """Take the space now, so that a full disk is found before the bytes are fetched, not after."""
+    """Allocate the space now, so that a full disk is found before the download."""
     if length and sys.platform == "linux" and os.fstat(descriptor).st_size != length:
         os.posix_fallocate(descriptor, 0, length)
     os.ftruncate(descriptor, length)

@@ -1,10 +1,10 @@
-"""SHA-256 whose state can be saved in the middle of a file, and CRC-64 as OSS computes it.
+"""SHA-256 with a state that can be saved in the middle of a file, and CRC-64 as OSS computes it.
 
 hashlib cannot save its state. Between two blocks of 64 bytes the state of SHA-256 is eight words and the count of bytes
-(FIPS 180-4, section 6.2), whatever library computes it, so what is saved here is independent of machine and version.
-libcrypto, on which hashlib itself is built, keeps those words in a structure that its public header declares
-(SHA256_CTX in openssl/sha.h), and works at the same speed. It is trusted only after it has agreed with hashlib on a sum
-that was interrupted in the middle; otherwise hashlib is used, and an interrupted file starts over.
+(FIPS 180-4, section 6.2) in every library, so the saved state is independent of machine and version. libcrypto, the
+base of hashlib itself, keeps those words in a structure of its public header (SHA256_CTX in openssl/sha.h), and has the
+same speed. It is used only if it agrees with hashlib on a sum that was interrupted in the middle; otherwise hashlib is
+used, and an interrupted file starts over.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ class Sha256(Protocol):
         ...
 
     def hexdigest(self) -> str:
-        """The sum of everything; nothing may be added afterwards."""
+        """The sum of all bytes; the last call."""
         ...
 
     def state(self) -> str:
@@ -35,14 +35,14 @@ class Sha256(Protocol):
 
 
 def crc(data: memoryview, previous: int = 0) -> int:
-    """CRC-64/XZ of `data` after bytes whose CRC is `previous`. OSS: x-oss-hash-crc64ecma."""
+    """CRC-64/XZ of `data` after bytes with the CRC `previous`. OSS: x-oss-hash-crc64ecma."""
     return int(crc64.xz(data, previous))
 
 
 def joined(first: int, second: int, length: int) -> int:
     """The CRC-64/XZ of some bytes followed by `length` more, from the CRCs of both, without reading any of them.
 
-    The first is shifted past zeros that stand for the others, as `crc32_combine` of zlib does it for its polynomial.
+    The first is shifted past zeros in place of the others, like in `crc32_combine` of zlib.
     https://github.com/madler/zlib/blob/v1.3.1/crc32.c
     """
     if not first:
@@ -56,7 +56,7 @@ def sha256() -> Sha256:
 
 
 def resumed(state: str, length: int) -> Sha256 | None:
-    """The sum after `length` bytes whose saved state is `state`; None if that cannot be continued here."""
+    """The sum after `length` bytes with the saved `state`; None if it cannot be continued here."""
     if length == 0:
         return sha256()
     library = _library()
@@ -65,7 +65,7 @@ def resumed(state: str, length: int) -> Sha256 | None:
     return _CryptoSha256(library, state, length)
 
 
-# Polynomials modulo that of CRC-64/XZ, as numbers whose highest bit is the coefficient of 1.
+# Polynomials modulo the one of CRC-64/XZ, as numbers with the coefficient of 1 in the highest bit.
 _POLYNOMIAL = 0xC96C5795D7870F42
 _ONE = 1 << 63
 
@@ -82,7 +82,7 @@ def _product(one: int, other: int) -> int:
 
 @functools.lru_cache(maxsize=1024)
 def _shift(length: int) -> int:
-    """The power of x that has as many bits as `length` bytes. The parts of a file have one length, except the last."""
+    """The power of x for the bits of `length` bytes. The parts of a file have one length, except the last."""
     found, power = _ONE, _ONE >> 8
     while length:
         if length & 1:
@@ -133,7 +133,7 @@ class _CryptoSha256:
 
     def update(self, data: memoryview) -> None:
         if data.nbytes:
-            # ctypes lets go of the interpreter while libcrypto works, so several files hash on several cores.
+            # ctypes releases the interpreter during the call, so several files hash on several cores.
             content = (ctypes.c_char * data.nbytes).from_buffer(data)
             self._library.SHA256_Update(self._pointer, content, ctypes.c_size_t(data.nbytes))
 
@@ -150,7 +150,7 @@ class _CryptoSha256:
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    """The libcrypto that hashlib has loaded already, or one that the system has; None if none proves itself."""
+    """The libcrypto of hashlib, or one of the system; None if none agrees with hashlib."""
     module = importlib.util.find_spec("_hashlib")
     for name in (module.origin if module else None, *_LIBRARIES):
         if name is None:

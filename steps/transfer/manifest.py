@@ -15,7 +15,7 @@ from steps.model import Listing, ModelDigest, ModelFile, UnsafePathError
 from steps.ports.oss import ModelStore
 from steps.release import MANIFEST_NAME, Release
 
-SCHEMA = 1  # raised by a change that a reader must know of; others only add fields
+SCHEMA = 1  # raised by an incompatible change; compatible ones add fields
 
 
 @dataclass(frozen=True, order=True)
@@ -28,7 +28,7 @@ class ManifestFile:
 
 @dataclass(frozen=True)
 class ModelManifest:
-    """What one stored revision holds, and where it came from; files are sorted by path."""
+    """The files of one stored revision, sorted by path, and its origin."""
 
     model_id: str
     requested_revision: str
@@ -51,7 +51,7 @@ class CorruptManifest(ValueError):
 
 
 def compose(release: Release, files: Iterable[ManifestFile], seconds: float) -> ModelManifest:
-    """The manifest of a release whose files are all stored and verified; `seconds` since 1970 is when."""
+    """The manifest of a release with all files stored and verified; `seconds` since 1970 are its time."""
     return ModelManifest(
         model_id=release.service.model.id,
         requested_revision=release.service.model.revision,
@@ -65,8 +65,8 @@ def compose(release: Release, files: Iterable[ManifestFile], seconds: float) -> 
 def encode(manifest: ModelManifest) -> bytes:
     """The manifest as the JSON object that is stored.
 
-    SGLang reads it too, as `--model-checksum FILE`: it wants `files` as a map from path to `sha256` and `size`, refuses
-    an entry with any other field, and takes a top-level `checksums` for an older form. So a CRC has a map of its own.
+    SGLang reads it too, as `--model-checksum FILE`: it requires `files` as a map from path to `sha256` and `size`,
+    refuses an entry with any other field, and takes a top-level `checksums` for an older form. So CRCs have a map.
     sglang 0.5.23, srt/utils/model_file_verifier.py:26-50
     """
     content = {
@@ -78,16 +78,16 @@ def encode(manifest: ModelManifest) -> bytes:
         "toolVersion": manifest.tool_version,
         "created": manifest.created,
         "files": {file.path: {"sha256": file.sha256, "size": file.size} for file in manifest.files},
-        # CRCs are strings because most JSON readers hold numbers as doubles, which lose the low bits of 64.
+        # CRCs are strings because most JSON readers parse numbers as doubles, which lose the low bits of 64.
         "crc64": {file.path: str(file.crc64) for file in manifest.files},
     }
     return json.dumps(content, indent=1).encode() + b"\n"
 
 
 def decode(body: bytes) -> ModelManifest:
-    """Any schema is read that has what is needed here; fields that are not known are left out.
+    """Accepts every schema with the required fields; unknown fields are ignored.
 
-    Raises CorruptManifest unless the digest, the total and the CRCs in the manifest are those of its files.
+    Raises CorruptManifest unless the digest, the total and the CRCs in the manifest match its files.
     """
     try:
         stored = _Stored.model_validate_json(body)
@@ -115,9 +115,9 @@ def decode(body: bytes) -> ModelManifest:
 
 
 def read(store: ModelStore, release: Release) -> ModelManifest | None:
-    """The manifest of a release, or None: then the revision does not exist, whatever its prefix holds.
+    """The manifest of a release. None means that the revision does not exist, even with objects below its prefix.
 
-    Raises Blocked for a manifest that cannot be read or that belongs to another revision.
+    Raises Blocked for an unreadable manifest, and for one of another revision.
     """
     body = store.get(release.manifest_key)
     if body is None:
@@ -132,17 +132,17 @@ def read(store: ModelStore, release: Release) -> ModelManifest | None:
 
 
 def publish(store: ModelStore, release: Release, manifest: ModelManifest) -> None:
-    """Write the manifest. One that exists already and holds the same files is as good.
+    """Write the manifest, unless one with the same files exists.
 
-    Raises Blocked if another content is there, which nobody may overwrite.
+    Raises Blocked for one with other files, which is never overwritten.
     """
     if store.put(release.manifest_key, encode(manifest), forbid_overwrite=True) is not None:
         return
     found = read(store, release)
     if found is None:
         raise Blocked(
-            f"{_where(release)} was refused as already there, and is absent now",
-            "find out who deletes objects below the prefix, then run again",
+            f"{_where(release)} was refused because it exists, and is absent now",
+            "find the client that deletes objects below the prefix, then run again",
         )
     if found.files != manifest.files:
         raise _refusal(release, "it was written by another run with other checksums")
@@ -159,13 +159,13 @@ def _where(release: Release) -> str:
 def _refusal(release: Release, found: str) -> Blocked:
     return Blocked(
         f"{_where(release)} cannot be trusted: {found}",
-        "find out who wrote it; where a newer Slipway did, use that one, else delete that one object and run again: "
-        "the files are checked, not moved again",
+        "find its writer; if it is a newer Slipway, use that one, else delete this one object and run again: the files "
+        "are checked, not moved again",
     )
 
 
 def _newer(body: bytes) -> str:
-    """What to think of a manifest that lacks a part, if a newer Slipway wrote it."""
+    """A note for an unreadable manifest of a newer Slipway."""
     try:
         schema = json.loads(body)["schema"]
     except (ValueError, TypeError, LookupError):

@@ -1,4 +1,4 @@
-"""How far a transfer is, for people: bytes, files, and the rate of the last seconds."""
+"""The progress of a transfer for people: bytes, files, and the current rate."""
 
 import threading
 from collections import deque
@@ -6,7 +6,7 @@ from collections import deque
 from steps.reconcile.clock import Clock
 from steps.reconcile.report import Progress, Report
 
-WINDOW = 10.0  # seconds over which the rate is taken: long enough to be calm, short enough to show a stall
+WINDOW = 10.0  # seconds of the rate: long enough to be steady, short enough to show a stall
 SHOWN = 2  # files named on the one line of progress
 
 
@@ -28,7 +28,7 @@ class Meter:
             self._done += count
 
     def expect(self, count: int) -> None:
-        """More bytes have to move than was thought, or, if negative, fewer."""
+        """Correct the total: more bytes have to move, or, if negative, fewer."""
         with self._lock:
             self._total += count
 
@@ -37,7 +37,7 @@ class Meter:
             self._files_done += 1
 
     def show(self, moving: list[tuple[str, int]]) -> None:
-        """`moving` names the files on their way, with the percentage of each."""
+        """`moving` holds the files in transfer, with the percentage of each."""
         named = ", ".join(f"{path} {percent}%" for path, percent in moving[:SHOWN])
         more = f" and {len(moving) - SHOWN} more" if len(moving) > SHOWN else ""
         with self._lock:

@@ -1,7 +1,7 @@
 """Moves files from a source to a sink with a few threads.
 
-Memory: at most `2 x workers x part` bytes of buffers, where `part` is `transfer.partSizeMib`. Only for a file that
-would need more than 9,000 parts is a part larger; then there are fewer buffers, but at least one more than workers.
+Memory: at most `2 x workers x part` bytes of buffers, where `part` is `transfer.partSize`. Only a file with more
+than 9,000 such parts has larger ones, and then fewer buffers, but at least one more than workers.
 """
 
 import logging
@@ -17,13 +17,13 @@ from steps.reconcile.report import Report
 from steps.transfer.file_job import SAVE_PARTS, FileJob
 from steps.transfer.layout import layout
 from steps.transfer.meter import Meter
-from steps.transfer.schedule import Schedule, Task
+from steps.transfer.schedule import Schedule, WorkItem
 from steps.transfer.sink import Corrupted, Move, Sink
 
 log = logging.getLogger(__name__)
 
-LOOK = 0.2  # seconds between two looks at the progress
-GRACE = 5.0  # seconds in which threads may end what they are doing; Kubernetes kills a pod 30 s after SIGTERM
+POLL = 0.2  # seconds between two reports of the progress
+GRACE = 5.0  # seconds for threads to end their work; Kubernetes kills a pod 30 s after SIGTERM
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Moved:
 
 
 class Mover:
-    """Moves each file once, or raises the first error; either way no thread stays and checkpoints are saved.
+    """Moves each file once, or raises the first error; in both cases it saves resume points and leaves no thread.
 
-    Raises WrongContent, DeadlineExceeded, Interrupted (by a signal), and what source and sink raise.
+    Raises WrongContent, DeadlineExceeded, Interrupted (by a signal), and the errors of source and sink.
     """
 
     def __init__(self, source: ModelSource, sink: Sink, limits: Limits, report: Report, clock: Clock) -> None:
@@ -54,8 +54,8 @@ class Mover:
         self._failures: list[BaseException] = []
 
     def run(self, moves: Sequence[Move], done: Callable[[ModelFile], None], advice: str) -> Moved:
-        """`done` is told each file, from several threads; `advice` is what to do about a wrong SHA-256."""
-        # The largest first: the last thing that moves is then small, and no thread waits long for it.
+        """`done` is called for each file, from several threads; `advice` is the next step after a wrong SHA-256."""
+        # The largest first, so that the last file is small and the other threads wait only briefly.
         ordered = sorted(moves, key=lambda move: (-move.file.size, move.file.path))
         jobs = {self._job(move): move for move in ordered}
         largest = max((job.layout.part_size for job in jobs), default=self._limits.part_size)
@@ -64,17 +64,17 @@ class Mover:
         size = min(largest, max((move.file.size for move in moves), default=0))
         schedule = Schedule(jobs, buffers=buffers, buffer_size=size)
         meter = Meter(self._report, self._clock, sum(move.file.size for move in moves), len(moves))
-        crew = _Crew(schedule, meter, jobs, done, advice)
+        pool = _WorkerPool(schedule, meter, jobs, done, advice)
         threads = [
-            threading.Thread(target=self._work, args=(crew,), name=f"transfer-{number}", daemon=True)
+            threading.Thread(target=self._work, args=(pool,), name=f"transfer-{number}", daemon=True)
             for number in range(min(self._limits.workers, max(1, sum(job.layout.parts for job in jobs))))
         ]
         try:
             for thread in threads:
                 thread.start()
-            self._watch(crew)
+            self._watch(pool)
         finally:
-            self._stop(crew, threads)
+            self._stop(pool, threads)
         if self._failures:
             raise self._failures[0]
         return Moved(len(jobs), sum(job.moved for job in jobs))
@@ -84,45 +84,47 @@ class Mover:
         sink = self._sink.open(move, parts.part_size)
         return FileJob(move.file, parts, self._source, sink, self._clock, SAVE_PARTS + 2 * self._limits.workers)
 
-    def _watch(self, crew: "_Crew") -> None:
+    def _watch(self, pool: "_WorkerPool") -> None:
         until = self._clock.now() + self._limits.deadline
-        while not crew.schedule.wait(LOOK):
-            crew.show()
+        while not pool.schedule.wait(POLL):
+            pool.show()
             if self._clock.now() >= until:
                 raise DeadlineExceeded(
-                    f"gave up the transfer after {self._limits.deadline / 60:g} minutes",
-                    "run again, it goes on from here; if it only needs longer, raise transfer.deadlineMinutes",
+                    f"the transfer did not end within {self._limits.deadline / 60:g} minutes",
+                    "run again, the transfer resumes; if it needs more time, raise transfer.deadlineMinutes",
                 )
-        crew.show()
+        pool.show()
 
-    def _work(self, crew: "_Crew") -> None:
+    def _work(self, pool: "_WorkerPool") -> None:
         try:
-            while task := crew.schedule.take():
-                crew.do(task)
+            while item := pool.schedule.take():
+                pool.do(item)
         except BaseException as error:  # noqa: BLE001  # carried to the thread that waits, which raises it
             self._failures.append(error)
-            crew.schedule.stop()
+            pool.schedule.stop()
 
-    def _stop(self, crew: "_Crew", threads: Sequence[threading.Thread]) -> None:
-        crew.schedule.stop()
+    def _stop(self, pool: "_WorkerPool", threads: Sequence[threading.Thread]) -> None:
+        pool.schedule.stop()
         until = self._clock.now() + GRACE
         for thread in threads:
             if thread.ident is not None:
                 thread.join(max(0.0, until - self._clock.now()))
-        for job in crew.schedule.moving:
+        for job in pool.schedule.moving:
             try:
                 job.save()
             except StepError as error:
                 log.warning(
-                    "cannot save how far %s is, so the next run moves more of it again: %s", job.file.path, error
+                    "cannot save the resume point of %s, so the next run moves more of it again: %s",
+                    job.file.path,
+                    error,
                 )
-            # A thread that is still held up in a request must not find its file closed, or another one in its place.
+            # A thread that still waits for a request must not find its file closed, or replaced.
             if not any(thread.is_alive() for thread in threads):
                 job.close()
 
 
-class _Crew:
-    """What the threads of one run share, and what each does with a task."""
+class _WorkerPool:
+    """The shared state of the threads of one run, and the work of each."""
 
     def __init__(
         self,
@@ -141,14 +143,14 @@ class _Crew:
     def show(self) -> None:
         self._meter.show([(job.file.path, job.percent) for job in self.schedule.moving])
 
-    def do(self, task: Task) -> None:
-        job = task.job
+    def do(self, item: WorkItem) -> None:
+        job = item.job
         try:
-            whole = self._move(task)
+            whole = self._move(item)
             if whole:
                 job.complete()
         except Corrupted as error:
-            log.warning("%s: it is fetched once more", error)
+            log.warning("%s: the file is fetched once more", error)
             job.start_over(error, self._advice)
             self._meter.expect(job.file.size)
             self.schedule.again(job)
@@ -156,12 +158,12 @@ class _Crew:
         if whole:
             job.close()
             self._meter.file_done()
-            # Told before the schedule knows: once the last file is finished, nobody waits for this thread for long.
+            # Before the schedule ends with the last file: after that, this thread has only a short time.
             self._done(job.file)
             self.schedule.finished(job)
 
-    def _move(self, task: Task) -> bool:
-        job, part, buffer = task.job, task.part, task.buffer
+    def _move(self, item: WorkItem) -> bool:
+        job, part, buffer = item.job, item.part, item.buffer
         if part is None or buffer is None:
             return self._prepare(job)
         last = job.move(part, memoryview(buffer), lambda: self.schedule.give_back(buffer))
@@ -173,6 +175,6 @@ class _Crew:
 
     def _prepare(self, job: FileJob) -> bool:
         proved = job.prepare(self._moves[job])
-        self._meter.expect(-job.at_hand)
+        self._meter.expect(-job.stored_earlier)
         self.schedule.ready(job)
         return proved

@@ -1,4 +1,4 @@
-"""What has to happen to each file of a revision: pure decisions, from what was observed."""
+"""The changes for each file of a revision: pure decisions from the observed facts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from steps.transfer.manifest import ManifestFile, ModelManifest
 from steps.transfer.shards import Shard
 from steps.transfer.sink import Move
 
-# A model of thousands of small files is reported in at most so many lines of each kind.
+# A model of thousands of small files has at most so many lines of each kind in the report.
 MOST_LINES = 100
 
 _Item = TypeVar("_Item")
@@ -26,8 +26,8 @@ class Copy:
     """One file that another revision holds in the same bucket."""
 
     file: ModelFile
-    source: StoredObject  # its `crc64` is the one in the manifest of that revision
-    replace: bool = False  # something else has the place of this file, and must go first
+    source: StoredObject  # its `crc64` is the one of the manifest of that revision
+    replace: bool = False  # another file has this path, and is removed first
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Publish:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the bucket lacks of a listing, and what is half-made there."""
+    """Missing files of a listing in the bucket, and unfinished uploads."""
 
     moves: tuple[Move, ...] = ()
     copies: tuple[Copy, ...] = ()
@@ -69,52 +69,52 @@ class Decision:
         return sum(move.file.size for move in self.moves)
 
     @property
-    def nothing(self) -> bool:
+    def is_empty(self) -> bool:
         return not (self.moves or self.copies or self.aborts or self.forgets)
 
 
 def decide(listing: Listing, inventory: Inventory) -> Decision:
-    """A file is kept where it is proved, copied where another revision has it, and moved otherwise."""
+    """A proved file stays, a file of another revision is copied, every other file moves."""
     copies, moves = [], []
     for file in listing.files:
         if file.path in inventory.stored:
             continue
-        replace = file.path in inventory.mistrusted
+        replace = file.path in inventory.unverified
         source = inventory.elsewhere.get(file.sha256)
         if source is not None and source.size == file.size:
             copies.append(Copy(file, source, replace=replace))
         else:
             moves.append(Move(file, resume=file.path in inventory.unfinished, replace=replace))
     copied = {copy.file.path: copy for copy in copies}
-    given_up = [(copied[path], item) for path, item in sorted(inventory.unfinished.items()) if path in copied]
+    superseded = [(copied[path], item) for path, item in sorted(inventory.unfinished.items()) if path in copied]
     return Decision(
         moves=tuple(moves),
         copies=tuple(copies),
-        aborts=inventory.orphans + tuple(item.upload for _, item in given_up),
-        # Where an object is to be replaced, its state is what says so, and may only go after the object.
-        forgets=inventory.stale + tuple(item.state_key for copy, item in given_up if not copy.replace),
+        aborts=inventory.orphans + tuple(item.upload for _, item in superseded),
+        # The state marks an object as unverified, so it is removed after the replaced object.
+        forgets=inventory.stale + tuple(item.state_key for copy, item in superseded if not copy.replace),
     )
 
 
 def pinned(release: Release, listing: Listing, origin: str) -> Plan:
-    """A fault unless the listing is the one that the run has pinned."""
+    """A failure unless the listing is the pinned one of the run."""
     if listing.digest == release.model_digest:
         return Plan()
     fault = (
         f"{origin} now lists {listing.digest}, but this run is pinned to {release.model_digest}, which is not whole in "
-        "the bucket; two revisions are never mixed. Next: submit a new run, it pins what is there now"
+        "the bucket; two revisions are never mixed. Next: submit a new run, it pins the current revision"
     )
     return Plan(failed=(fault,))
 
 
 def stored(release: Release, manifest: ModelManifest) -> Plan:
-    """Nothing to do: the manifest vouches for every file."""
+    """No changes: the manifest covers every file."""
     count, total = _files(len(manifest.files)), size(manifest.total_bytes)
     return Plan(ok=(f"{location(release)}: {count}, {total}, verified {manifest.created}",))
 
 
 def not_stored(release: Release) -> Plan:
-    """The fault of a step that needs the files in the bucket, where no manifest vouches for them."""
+    """The failure of a step that needs the files in the bucket, without a manifest."""
     transfer = release.service.transfer
     writer = "upload-model" if transfer.mode == "staged" else "publish-model" if transfer.shards > 1 else "mirror-model"
     fault = (
@@ -125,24 +125,24 @@ def not_stored(release: Release) -> Plan:
 
 
 def into_bucket(release: Release, listing: Listing, inventory: Inventory) -> Plan:
-    """The changes that make the bucket hold the revision; the manifest only once nothing else is left."""
-    if inventory.strangers:
-        return Plan(failed=tuple(_stranger(release, key) for key in inventory.strangers[:MOST_LINES]))
+    """The changes that bring the revision into the bucket; the manifest after all others."""
+    if inventory.unexpected:
+        return Plan(failed=tuple(_unexpected(release, key) for key in inventory.unexpected[:MOST_LINES]))
     decision = decide(listing, inventory)
-    if decision.nothing:
+    if decision.is_empty:
         return _publish(release, listing, inventory)
     return _work(release, listing, decision, inventory)
 
 
 def of_shard(release: Release, shard: Shard, share: Listing, inventory: Inventory) -> Plan:
-    """The changes that bring the files of one shard into the bucket; no manifest, because others are still at work.
+    """The changes that bring the files of one shard into the bucket, without a manifest: other shards may be at work.
 
-    `inventory` was taken of `share`.
+    `inventory` is the one of `share`.
     """
-    if inventory.strangers:
-        return Plan(failed=tuple(_stranger(release, key) for key in inventory.strangers[:MOST_LINES]))
+    if inventory.unexpected:
+        return Plan(failed=tuple(_unexpected(release, key) for key in inventory.unexpected[:MOST_LINES]))
     decision = decide(share, inventory)
-    if not decision.nothing:
+    if not decision.is_empty:
         return _work(release, share, decision, inventory)
     total = f"{_files(len(share.files))}, {size(share.size)}"
     return Plan(ok=(f"{location(release)}: {shard} is there and verified: {total}; the manifest comes last",))
@@ -166,7 +166,7 @@ def summary(listing: Listing, decision: Decision, inventory: Inventory) -> str:
     )
     if decision.copies:
         text += f"; {len(decision.copies)} copied inside the bucket"
-    there = sum(inventory.unfinished[move.file.path].bytes_there for move in decision.moves if move.resume)
+    there = sum(inventory.unfinished[move.file.path].bytes_stored for move in decision.moves if move.resume)
     return text + (f"; {size(there)} of that arrived in an earlier run" if there else "")
 
 
@@ -201,10 +201,10 @@ def _moves(release: Release, decision: Decision, inventory: Inventory) -> list[C
 
 def _why_moved(move: Move, inventory: Inventory) -> str:
     if move.resume:
-        there = inventory.unfinished[move.file.path].bytes_there
-        return f"{size(there)} arrived in an earlier run" if there else "begun in an earlier run"
+        arrived = inventory.unfinished[move.file.path].bytes_stored
+        return f"{size(arrived)} arrived in an earlier run" if arrived else "begun in an earlier run"
     if move.replace:
-        return f"differs: {inventory.mistrusted[move.file.path]}"
+        return f"differs: {inventory.unverified[move.file.path]}"
     return "absent at OSS"
 
 
@@ -232,11 +232,11 @@ def _by_reason(items: Sequence[_Item], reason: Callable[[_Item], str]) -> list[t
 
 def _abort(release: Release, upload: Upload) -> Change:
     target = f"{location(release, upload.key)}?uploadId={upload.id}"
-    return Change("delete", target, "a multipart upload that nothing goes on with", Abort(upload))
+    return Change("delete", target, "a multipart upload that cannot be resumed", Abort(upload))
 
 
 def _forget(release: Release, key: str) -> Change:
-    return Change("delete", location(release, key), "a state of an upload that has ended", Forget(key))
+    return Change("delete", location(release, key), "the state of an upload that has ended", Forget(key))
 
 
 def _publish(release: Release, listing: Listing, inventory: Inventory) -> Plan:
@@ -253,10 +253,10 @@ def _publish(release: Release, listing: Listing, inventory: Inventory) -> Plan:
     )
 
 
-def _stranger(release: Release, key: str) -> str:
+def _unexpected(release: Release, key: str) -> str:
     return (
         f"{location(release, key)} is no file of {release.model_digest}, but readers of the prefix would see it. "
-        "Next: find out who wrote it, delete it and run again"
+        "Next: find its writer, delete it and run again"
     )
 
 

@@ -1,8 +1,8 @@
-"""Who moves what next: files in turn, part by part, with a bounded number of buffers.
+"""The order of work: files in turn, part by part, with a bounded number of buffers.
 
-A buffer is taken together with the part that will use it, under one lock. Parts of a file are handed out in order, so
-the oldest part that is not hashed always owns a buffer and always goes on: waiting for buffers cannot deadlock. A file
-whose next part lies too far beyond its checkpoint waits until that is saved, while other files go on.
+A part and its buffer are taken together, under one lock. Parts of a file are handed out in order, so the oldest
+unhashed part always owns a buffer and always continues: waiting for buffers cannot deadlock. A file waits if its next
+part lies too far beyond its saved resume point, while other files continue.
 """
 
 import threading
@@ -13,18 +13,18 @@ from mmap import mmap
 
 from steps.transfer import direct_io
 from steps.transfer.file_job import FileJob
-from steps.transfer.layout import Part
+from steps.transfer.layout import FilePart
 
-# SHA-256 is sequential within a file. Parts of so many files are handed out in turn, so that several cores can hash.
+# SHA-256 is sequential within a file. Parts of so many files are handed out in turn, so that several cores hash.
 FILES_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
-class Task:
+class WorkItem:
     """Move one part of a file; without a part, prepare the file."""
 
     job: FileJob
-    part: Part | None = None
+    part: FilePart | None = None
     buffer: mmap | None = None
 
 
@@ -34,20 +34,20 @@ class Schedule:
         self._waiting = deque(jobs)
         self._unfinished = len(self._waiting)
         self._preparing = 0
-        self._open: deque[FileJob] = deque()  # with parts that nobody has taken
+        self._open: deque[FileJob] = deque()  # with parts to hand out
         self._moving: dict[int, FileJob] = {}
         self._free: list[mmap] = []
-        self._unmade = buffers  # buffers are made when they are first needed, so little files need little memory
+        self._unmade = buffers  # buffers are made at their first use, so small files need little memory
         self._buffer_size = buffer_size
         self._stopped = False
 
-    def take(self) -> Task | None:
-        """What to do next, waiting for it if need be; None once everything is done or stopped."""
+    def take(self) -> WorkItem | None:
+        """The next item, perhaps after a wait; None once all files are done or the schedule is stopped."""
         with self._changed:
             while self._unfinished and not self._stopped:
-                task = self._next()
-                if task:
-                    return task
+                item = self._next()
+                if item:
+                    return item
                 self._changed.wait()
             return None
 
@@ -65,7 +65,7 @@ class Schedule:
             self._changed.notify()
 
     def advanced(self) -> None:
-        """A part was stored, or a checkpoint saved: a file that had to wait may go on."""
+        """A part was stored, or a resume point saved: a waiting file may continue."""
         with self._changed:
             self._changed.notify_all()
 
@@ -82,28 +82,28 @@ class Schedule:
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Hand out nothing more."""
+        """Hand out no more items."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
 
     def wait(self, seconds: float) -> bool:
-        """Whether there is nothing to wait for any more; looks at most for so long."""
+        """Whether all files are done or the schedule is stopped, after at most so long."""
         with self._changed:
             return self._changed.wait_for(lambda: self._stopped or not self._unfinished, seconds)
 
     @property
     def moving(self) -> list[FileJob]:
-        """Files on their way, in the order in which they were begun."""
+        """Files in transfer, in the order of their start."""
         with self._changed:
             return list(self._moving.values())
 
-    def _next(self) -> Task | None:
+    def _next(self) -> WorkItem | None:
         if self._waiting and len(self._open) + self._preparing < FILES_AT_ONCE:
             job = self._waiting.popleft()
             self._preparing += 1
             self._moving[id(job)] = job
-            return Task(job)
+            return WorkItem(job)
         if not (self._free or self._unmade):
             return None
         for _ in range(len(self._open)):
@@ -112,7 +112,7 @@ class Schedule:
                 part = job.hand_out()
                 if job.has_parts_left:
                     self._open.append(job)
-                return Task(job, part, self._buffer())
+                return WorkItem(job, part, self._buffer())
             self._open.append(job)
         return None
 

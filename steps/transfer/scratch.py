@@ -1,12 +1,12 @@
 """The scratch folder of one model revision, `<scratch>/<model digest 16>/`.
 
-    <path of each file>              whole and verified, or not there
-    .slipway/listing.json            what the revision holds; it proves itself by its digest
-    .slipway/verified/<hash>.json    which content was found in a file, and how the file looked then
-    .slipway/transfer/<hash>.draft   a file on its way, at its full size
-    .slipway/transfer/<hash>.json    how far it is
+    <path of each file>              whole and verified, or absent
+    .slipway/listing.json            files of the revision, verified by its digest
+    .slipway/verified/<hash>.json    marker of a verified file: its SHA-256, size and time
+    .slipway/transfer/<hash>.draft   a file in transfer, at its full size
+    .slipway/transfer/<hash>.json    its resume point
 
-No path of a model begins with `.slipway`, so nothing here can be taken for a file of the model.
+No path of a model begins with `.slipway`, so these files never mix with those of the model.
 """
 
 import errno
@@ -42,7 +42,7 @@ class Scratch:
     def draft(self, file: ModelFile) -> Path:
         return self.root / ".slipway" / "transfer" / f"{content_hash(file.path, 16)}.draft"
 
-    def checkpoint(self, file: ModelFile) -> Path:
+    def resume_record(self, file: ModelFile) -> Path:
         return self.draft(file).with_suffix(".json")
 
     @property
@@ -53,7 +53,7 @@ class Scratch:
         return self.root.exists()
 
     def listing(self) -> Listing | None:
-        """The files of the revision; None if nothing is there, or nothing that can be read."""
+        """The files of the revision; None for an absent or unreadable listing."""
         body = read(self.listing_path)
         if body is None:
             return None
@@ -68,7 +68,7 @@ class Scratch:
         write(self.listing_path, json.dumps({"files": files}, indent=1).encode())
 
     def is_verified(self, file: ModelFile) -> bool:
-        """Whether the file was whole and right, and has not been touched since. Its bytes are not read."""
+        """Whether the file was verified, and is unchanged since. Its bytes are not read."""
         body = read(self._marker(file))
         try:
             marker = _Marker.model_validate_json(body or b"")
@@ -80,27 +80,27 @@ class Scratch:
         )
 
     def mark_verified(self, file: ModelFile) -> None:
-        """Vouch for the draft of a file, which keeps its times when it takes its place."""
+        """Mark the draft of a file as verified; it keeps its times when it is renamed."""
         with explained(self.draft(file), file.size):
             found = self.draft(file).stat()
         marker = _Marker(path=file.path, size=found.st_size, mtime_ns=found.st_mtime_ns, sha256=file.sha256)
         write(self._marker(file), marker.model_dump_json().encode())
 
-    def distrust(self, file: ModelFile) -> None:
-        """The file is not what its marker says: the next download fetches it again."""
+    def remove_file(self, file: ModelFile) -> None:
+        """Remove a file that differs from its marker: the next download fetches it again."""
         with explained(self.path(file), 0):
             self._marker(file).unlink(missing_ok=True)
             self.path(file).unlink(missing_ok=True)
 
     def allocated(self, file: ModelFile) -> int:
-        """Bytes that the draft of a file has taken already."""
+        """Bytes of the draft of a file."""
         try:
             return self.draft(file).stat().st_size
         except OSError:
             return 0
 
     def free(self) -> int:
-        """Bytes that may still be written."""
+        """Free bytes."""
         return _free(self.root)
 
     def remove(self) -> None:
@@ -113,7 +113,7 @@ class Scratch:
 
 @contextmanager
 def explained(path: Path, needed: int) -> Iterator[None]:
-    """Turn what the file system refuses into a sentence; `needed` are the bytes that were to be written."""
+    """Raises Blocked for an error of the file system; `needed` are the bytes to write."""
     try:
         yield
     except OSError as error:
@@ -129,7 +129,7 @@ def explained(path: Path, needed: int) -> Iterator[None]:
 
 
 def read(path: Path) -> bytes | None:
-    """None only for a file that does not exist."""
+    """None only for an absent file."""
     with explained(path, 0):
         try:
             return path.read_bytes()
@@ -138,7 +138,7 @@ def read(path: Path) -> bytes | None:
 
 
 def write(path: Path, body: bytes) -> None:
-    """Replace a small file as a whole, so that no reader sees half of it."""
+    """Replace a small file atomically."""
     with explained(path, len(body)):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(path.name + ".new")

@@ -1,6 +1,6 @@
-"""Which process moves which file when several share one transfer.
+"""Distribution of the files of one transfer over several processes.
 
-The listing alone decides, so every process finds the same split without asking another one, also in a later attempt.
+The listing alone decides, so every process computes the same split, also in a later attempt.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from steps.model import Listing, ModelFile
 
 @dataclass(frozen=True)
 class Shard:
-    """One of `of` processes, by its `number` from 0. It has nothing to do with the files of others, nor with the
-    manifest: that is for the task behind all of them.
+    """One of `of` processes, by its `number` from 0. It moves its own files only; the task after all shards writes the
+    manifest.
     """
 
     number: int
@@ -21,18 +21,18 @@ class Shard:
         return f"shard {self.number} of {self.of}"
 
     def share(self, listing: Listing) -> Listing:
-        """The files of this process; none, where there are more processes than files."""
+        """The files of this process; none if there are more processes than files."""
         return split(listing, self.of)[self.number]
 
 
 def split(listing: Listing, count: int) -> tuple[Listing, ...]:
-    """Files to the shard that has the fewest bytes, the largest file first: no shard is then more than a third above
-    the best split (Graham 1969, https://doi.org/10.1137/0117039).
+    """Each file to the shard with the fewest bytes, the largest file first. The largest shard has at most a third more
+    than in the best split (Graham 1969, https://doi.org/10.1137/0117039).
     """
     shares: list[list[ModelFile]] = [[] for _ in range(count)]
     loads = [0] * count
     for file in sorted(listing.files, key=lambda file: (-file.size, file.path)):
-        # Of equal loads the one with fewer files, so that files without a byte are spread, too.
+        # Of equal loads the one with fewer files, so that empty files are spread, too.
         lightest = min(range(count), key=lambda number: (loads[number], len(shares[number]), number))
         shares[lightest].append(file)
         loads[lightest] += file.size

@@ -1,74 +1,74 @@
-"""Where files go, as Protocols: a bucket or a directory."""
+"""The target of files, as Protocols: a bucket or a directory."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 from steps.errors import Blocked
 from steps.model import ModelFile
-from steps.transfer.checkpoint import Checkpoint
-from steps.transfer.layout import Part
+from steps.transfer.layout import FilePart
+from steps.transfer.resume_point import ResumePoint
 
 
 @dataclass(frozen=True)
 class Move:
-    """One file that has to be read at the source and written at the sink."""
+    """One file to read at the source and write at the sink."""
 
     file: ModelFile
-    resume: bool = False  # an earlier process has left a checkpoint
-    replace: bool = False  # something else has the place of this file, and must go before anything is written
+    resume: bool = False  # from the resume point of an earlier process
+    replace: bool = False  # another file has this path, and is removed before the first write
 
 
 class FileSink(Protocol):
-    """Where one file goes. `write` is called from several threads at once, everything else from one at a time.
+    """The target of one file. `write` is called from several threads at once, every other method from one at a time.
 
-    Until `put` or `finish` returns, no reader of the sink may take the file for a whole one.
+    Until `put` or `finish` returns, the file is not whole for any reader of the sink.
     """
 
     def make_room(self) -> None:
-        """Remove what has the place of this file, before anything that says it is not to be trusted."""
+        """Remove the other file at this path, before the records that mark it as unverified."""
         ...
 
-    def resume(self) -> Checkpoint | None:
-        """What an earlier process has left and this one can go on with; anything else that it left is removed."""
+    def resume(self) -> ResumePoint | None:
+        """The usable resume point of an earlier process; its unusable leftovers are removed."""
         ...
 
     def put(self, body: memoryview, crc64: int) -> None:
-        """Write a file of one part whose SHA-256 was found right."""
+        """Write a file of one part with a correct SHA-256."""
         ...
 
-    def write(self, part: Part, body: memoryview, crc64: int) -> None:
-        """Write one part of several; `crc64` is that of its bytes as they came in."""
+    def write(self, part: FilePart, body: memoryview, crc64: int) -> None:
+        """Write one part of several; `crc64` is the one of its bytes at their arrival."""
         ...
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Remember how far the file is, where the next process will look for it."""
+    def save(self, point: ResumePoint) -> None:
+        """Store the resume point for the next process."""
         ...
 
-    def finish(self, checkpoint: Checkpoint) -> None:
-        """Make the file whole; its SHA-256 was found right. Raises Corrupted if the sink holds other bytes."""
+    def finish(self, point: ResumePoint) -> None:
+        """Make the file whole; its SHA-256 is correct. Raises Corrupted if the sink holds other bytes."""
         ...
 
     def discard(self) -> None:
-        """Forget what was written and remembered."""
+        """Remove the written parts and the resume point."""
         ...
 
     def close(self) -> None:
-        """Let go of what only this process holds; what was written and saved stays."""
+        """Release the resources of this process; written parts and the resume point stay."""
         ...
 
 
 class Sink(Protocol):
     def open(self, move: Move, part_size: int) -> FileSink:
-        """Reads and writes nothing yet."""
+        """Does no I/O."""
         ...
 
 
 class Corrupted(Exception):
-    """The bytes of a file changed on their way, or are not the published ones; it may be fetched once more."""
+    """The bytes of a file changed on their way, or are not the published ones; one more attempt may help."""
 
 
 class WrongContent(Blocked):
-    """A file was fetched twice and was wrong twice."""
+    """A file was wrong in both attempts."""
 
     def __init__(self, file: ModelFile, reason: str, hint: str) -> None:
         super().__init__(reason, hint)

@@ -1,4 +1,4 @@
-"""What lies in the scratch folder, and what a download has to fetch into it: pure decisions."""
+"""Contents of the scratch folder, and the changes of a download: pure decisions."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,12 @@ NEEDS_NEW_RUN = "submit a new run: download-model fetches only what is missing"
 
 @dataclass(frozen=True)
 class Staged:
-    """What was found in the scratch folder of a revision."""
+    """The scratch folder of a revision."""
 
     listing: Listing | None = None
-    verified: frozenset[str] = frozenset()  # paths that are whole and untouched since they were verified
-    begun: frozenset[str] = frozenset()  # paths with a checkpoint
-    allocated: int = 0  # bytes that files on their way have taken already
+    verified: frozenset[str] = frozenset()  # paths that are verified, and unchanged since
+    begun: frozenset[str] = frozenset()  # paths with a resume point
+    allocated: int = 0  # bytes of files in transfer
     free: int = 0  # bytes
     exists: bool = False
 
@@ -35,13 +35,13 @@ class RemoveFolder:
     folder: Path
 
 
-def look(scratch: Scratch, listing: Listing | None) -> Staged:
-    """Look at every file of `listing`, without reading its bytes."""
+def observe(scratch: Scratch, listing: Listing | None) -> Staged:
+    """Read the state of every file of `listing`, but not its bytes."""
     files = listing.files if listing else ()
     return Staged(
         listing=scratch.listing(),
         verified=frozenset(file.path for file in files if scratch.is_verified(file)),
-        begun=frozenset(file.path for file in files if scratch.checkpoint(file).exists()),
+        begun=frozenset(file.path for file in files if scratch.resume_record(file).exists()),
         allocated=sum(scratch.allocated(file) for file in files),
         free=scratch.free(),
         exists=scratch.exists(),
@@ -49,7 +49,7 @@ def look(scratch: Scratch, listing: Listing | None) -> Staged:
 
 
 def into_scratch(scratch: Scratch, listing: Listing, moves: tuple[Move, ...], staged: Staged) -> Plan:
-    """Fetch what the bucket needs and the folder does not hold. `moves` are those that the bucket needs."""
+    """Fetch the missing files of the bucket, `moves`, unless the folder holds them."""
     wanted = [
         Move(move.file, resume=move.file.path in staged.begun)
         for move in moves
@@ -74,7 +74,7 @@ def into_scratch(scratch: Scratch, listing: Listing, moves: tuple[Move, ...], st
 
 
 def missing(scratch: Scratch, moves: tuple[Move, ...], staged: Staged) -> Plan:
-    """Faults for files that the bucket needs and the folder does not hold."""
+    """Failures for files that are neither in the bucket nor in the folder."""
     absent = [move.file.path for move in moves if move.file.path not in staged.verified]
     if not absent:
         return Plan()

@@ -1,7 +1,7 @@
-"""SHA-256 and CRC-64 of a file whose parts arrive in any order.
+"""SHA-256 and CRC-64 of a file with parts in any order of arrival.
 
-SHA-256 goes through the bytes from the beginning to the end, so a part waits, with its buffer, for the ones before it.
-The CRC-64 is joined from those of the parts, which were taken as they came in.
+SHA-256 needs the bytes in order, so a part waits, with its buffer, for the ones before it. The CRC-64 is joined from
+those of the parts, which were computed at their arrival.
 """
 
 import threading
@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from steps.transfer import hashing
-from steps.transfer.checkpoint import Checkpoint
+from steps.transfer.resume_point import ResumePoint
 
-Release = Callable[[], None]
+ReleaseBuffer = Callable[[], None]
 
 
 class Sums:
-    """Those of the first `hashed` parts; safe to use from several threads."""
+    """The sums of the first `hashed` parts; safe to use from several threads."""
 
     def __init__(
         self, part_size: int, *, hashed: int = 0, sha256: hashing.Sha256 | None = None, crc64: int = 0
@@ -27,14 +27,15 @@ class Sums:
         self._lock = threading.Lock()
         self._hashing = False  # one thread at a time
         self._waiting: dict[int, _Arrived] = {}  # not hashed yet
-        self._checkpoints: dict[int, Checkpoint] = {}  # by the number of parts that they stand for
+        self._points: dict[int, ResumePoint] = {}  # by their count of parts
 
-    def add(self, number: int, body: memoryview, crc64: int, release: Release) -> None:
-        """A part has arrived, with its CRC-64. Whoever brings the next one hashes it, and all that wait behind it;
-        `release` is called once its bytes are not needed here any more.
+    def add(self, number: int, body: memoryview, crc64: int, release_buffer: ReleaseBuffer) -> None:
+        """Add a part and its CRC-64. The thread with the next part hashes it, and all that wait behind it.
+
+        `release_buffer` is called after the last use of the bytes here.
         """
         with self._lock:
-            self._waiting[number] = _Arrived(body, crc64, release)
+            self._waiting[number] = _Arrived(body, crc64, release_buffer)
             if self._hashing:
                 return
             self._hashing = True
@@ -43,26 +44,26 @@ class Sums:
             with self._lock:
                 self.hashed += 1
                 state = self._sha256.state()
-                self._checkpoints[self.hashed] = Checkpoint(self._part_size, self.hashed, state, self.crc64)
-            following.release()
+                self._points[self.hashed] = ResumePoint(self._part_size, self.hashed, state, self.crc64)
+            following.release_buffer()
 
     def include(self, body: memoryview, crc64: int) -> None:
-        """Go on with these bytes; for one thread alone."""
+        """Hash the next bytes; for one thread alone."""
         self._sha256.update(body)
         self.crc64 = hashing.joined(self.crc64, crc64, len(body))
 
-    def checkpoint(self, parts: int) -> Checkpoint | None:
-        """How the sums stood after so many parts; None if that was forgotten, or is still to come."""
+    def resume_point(self, parts: int) -> ResumePoint | None:
+        """The sums after so many parts; None if they are dropped, or not computed yet."""
         with self._lock:
-            return self._checkpoints.get(parts)
+            return self._points.get(parts)
 
-    def forget(self, parts: int) -> None:
-        """No checkpoint of so many parts will be asked for again."""
+    def drop_resume_point(self, parts: int) -> None:
+        """Drop the sums after so many parts."""
         with self._lock:
-            self._checkpoints.pop(parts, None)
+            self._points.pop(parts, None)
 
     def sha256(self) -> str:
-        """In hex; nothing may be added afterwards."""
+        """In hex; the last call."""
         return self._sha256.hexdigest()
 
     def _next(self) -> "_Arrived | None":
@@ -77,4 +78,4 @@ class Sums:
 class _Arrived:
     body: memoryview
     crc64: int
-    release: Release
+    release_buffer: ReleaseBuffer

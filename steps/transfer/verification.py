@@ -1,4 +1,4 @@
-"""Whether a stored revision still is what its manifest says: size and CRC-64 as OSS has them, and every byte read."""
+"""Comparison of a stored revision with its manifest: size and CRC-64 of OSS, and every byte."""
 
 import threading
 from collections.abc import Sequence
@@ -10,24 +10,24 @@ from steps.reconcile.report import size
 from steps.release import Release
 from steps.transfer import hashing
 from steps.transfer.bucket import object_key
-from steps.transfer.inventory import strangers
+from steps.transfer.inventory import unexpected_keys
 from steps.transfer.layout import layout, part_size
 from steps.transfer.manifest import ManifestFile, ModelManifest
 
 
 @dataclass(frozen=True)
 class Examined:
-    """One file of the manifest, as it was found."""
+    """The result for one file of the manifest."""
 
     path: str
-    difference: str = ""  # what is not as the manifest says; empty if everything is
+    difference: str = ""  # from the manifest; empty without one
     bytes_read: int = 0
 
 
 @dataclass(frozen=True)
 class Examination:
     files: tuple[Examined, ...] = ()
-    extra: tuple[str, ...] = ()  # keys below the prefix that the manifest does not name
+    extra: tuple[str, ...] = ()  # keys below the prefix without an entry in the manifest
 
     @property
     def differences(self) -> tuple[Examined, ...]:
@@ -45,12 +45,14 @@ def examine(store: ModelStore, release: Release, manifest: ModelManifest) -> Exa
     """
     here = {found.key for found in store.scan(f"{release.prefix}/")}
     readers = _Readers(store, release)
-    # The largest first, so that no thread is left alone with one in the end.
+    # The largest first, so that the threads end at about the same time.
     ordered = sorted(manifest.files, key=lambda file: (-file.size, file.path))
     workers = max(1, min(release.service.transfer.workers, len(ordered)))
     with ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
         files = list(pool.map(readers.examine, ordered))
-    return Examination(tuple(sorted(files, key=lambda file: file.path)), strangers(release, manifest.listing, here))
+    return Examination(
+        tuple(sorted(files, key=lambda file: file.path)), unexpected_keys(release, manifest.listing, here)
+    )
 
 
 class _Own(threading.local):
@@ -71,11 +73,11 @@ class _Readers:
         found = self._store.head(key)
         if found is None:
             return Examined(file.path, "is absent")
-        claims = _claims(found, file)
-        if found.size != file.size:  # its bytes cannot be the published ones, whatever they are
-            return Examined(file.path, "; ".join(claims))
+        differences = _metadata_differences(found, file)
+        if found.size != file.size:  # then its bytes cannot be the published ones
+            return Examined(file.path, "; ".join(differences))
         sums = self._sums(key, file)
-        return Examined(file.path, "; ".join((*claims, *sums)), file.size)
+        return Examined(file.path, "; ".join((*differences, *sums)), file.size)
 
     def _sums(self, key: str, file: ManifestFile) -> Sequence[str]:
         sha256, crc64 = hashing.sha256(), 0
@@ -98,8 +100,8 @@ class _Readers:
         return memoryview(self._own.buffer)[:length]
 
 
-def _claims(found: StoredObject, file: ManifestFile) -> Sequence[str]:
-    """What OSS says of the object, without a byte of it."""
+def _metadata_differences(found: StoredObject, file: ManifestFile) -> Sequence[str]:
+    """Differences in the metadata of the object, without reading its bytes."""
     wrong = [] if found.size == file.size else [f"has {found.size} bytes ({size(found.size)}), expected {file.size}"]
     if found.crc64 != file.crc64:
         wrong.append(f"OSS has the CRC-64 {found.crc64}, expected {file.crc64}")

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from steps.document.overrides import OVERRIDES
-from tests.support.argo_world import SERVICE, TOKEN, ArgoWorld, Attempt, argo_world, nodes
+from tests.support.argo_cluster import SERVICE, TOKEN, ArgoCluster, Attempt, argo_cluster, nodes
 from tests.support.samples import RECORDED, ROOT
 from workflows.runs.submission import RUN_ID_PATTERN
 
@@ -121,13 +121,13 @@ def _scripts() -> dict[str, str]:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[ArgoWorld]:
-    with argo_world(tmp_path) as started:
+def world(tmp_path: Path) -> Iterator[ArgoCluster]:
+    with argo_cluster(tmp_path) as started:
         started.apply_template()
         yield started
 
 
-def _run(world: ArgoWorld, folder: Path, script: str, **more: str) -> tuple[int, str]:
+def _run(world: ArgoCluster, folder: Path, script: str, **more: str) -> tuple[int, str]:
     """A checkout in which the script of the event lies where the examples say."""
     checkout = folder / "checkout"
     checkout.mkdir()
@@ -158,7 +158,7 @@ def _run(world: ArgoWorld, folder: Path, script: str, **more: str) -> tuple[int,
     return done.returncode, done.stdout
 
 
-def _when_started(world: ArgoWorld, phase: str, tasks: Mapping[str, tuple[Attempt, ...]]) -> None:
+def _when_started(world: ArgoCluster, phase: str, tasks: Mapping[str, tuple[Attempt, ...]]) -> None:
     """The controller ends the run as soon as there is one."""
     bell = world.store.subscribe()
 
@@ -176,7 +176,7 @@ def _when_started(world: ArgoWorld, phase: str, tasks: Mapping[str, tuple[Attemp
 @pytest.mark.parametrize("name", EXAMPLES)
 @pytest.mark.parametrize(("phase", "tasks", "ends_well"), [("Succeeded", TASKS, True), ("Failed", BROKEN, False)])
 def test_a_job_ends_as_its_run_and_prints_every_task(
-    world: ArgoWorld, tmp_path: Path, name: str, phase: str, tasks: Mapping[str, tuple[Attempt, ...]], ends_well: bool
+    world: ArgoCluster, tmp_path: Path, name: str, phase: str, tasks: Mapping[str, tuple[Attempt, ...]], ends_well: bool
 ) -> None:
     _when_started(world, phase, tasks)
     code, said = _run(world, tmp_path, _scripts()[name])
@@ -193,7 +193,7 @@ def test_a_job_ends_as_its_run_and_prints_every_task(
 
 
 @needs_tools
-def test_what_ci_sends_reaches_the_run(world: ArgoWorld, tmp_path: Path) -> None:
+def test_what_ci_sends_reaches_the_run(world: ArgoCluster, tmp_path: Path) -> None:
     _when_started(world, "Succeeded", TASKS)
     script = _scripts()["gitlab-ci-event.yml"]
     code, said = _run(
@@ -213,7 +213,9 @@ def test_what_ci_sends_reaches_the_run(world: ArgoWorld, tmp_path: Path) -> None
 
 @needs_tools
 @pytest.mark.parametrize("image", ['a", "service": "x', "{{workflow.name}}", "a b", "$(id)", "a\nb"])
-def test_an_image_that_is_none_is_refused_before_anything_is_sent(world: ArgoWorld, tmp_path: Path, image: str) -> None:
+def test_an_image_that_is_none_is_refused_before_anything_is_sent(
+    world: ArgoCluster, tmp_path: Path, image: str
+) -> None:
     code, said = _run(world, tmp_path, _scripts()["gitlab-ci-event.yml"], IMAGE=image)
     assert code == 10
     outside = re.sub(r"[A-Za-z0-9._/:@-]", "", image)
@@ -225,7 +227,7 @@ def test_an_image_that_is_none_is_refused_before_anything_is_sent(world: ArgoWor
 @needs_tools
 @pytest.mark.parametrize("run_id", ["An ID", "-1", "a" * 21, "1\n2"])
 def test_an_id_that_no_run_can_bear_is_refused_before_anything_is_sent(
-    world: ArgoWorld, tmp_path: Path, run_id: str
+    world: ArgoCluster, tmp_path: Path, run_id: str
 ) -> None:
     code, said = _run(world, tmp_path, "sh ci/deploy-by-event.sh", RUN_ID=run_id)
     assert code == 10
@@ -245,14 +247,14 @@ def test_the_shapes_of_the_script_are_those_of_the_event_binding() -> None:
 
 @needs_tools
 @pytest.mark.parametrize("reason", ["fix: router (hotfix), see #12!", "caf\u00e9", "{{=1+1}}", "x" * 200])
-def test_a_word_in_a_reason_never_stops_a_deployment(world: ArgoWorld, tmp_path: Path, reason: str) -> None:
+def test_a_word_in_a_reason_never_stops_a_deployment(world: ArgoCluster, tmp_path: Path, reason: str) -> None:
     _when_started(world, "Succeeded", TASKS)
     code, said = _run(world, tmp_path, _scripts()["gitlab-ci-event.yml"], REASON=reason)
     assert code == 0, said
 
 
 @needs_tools
-def test_a_run_that_was_terminated_in_the_queue_is_no_success(world: ArgoWorld, tmp_path: Path) -> None:
+def test_a_run_that_was_terminated_in_the_queue_is_no_success(world: ArgoCluster, tmp_path: Path) -> None:
     """Argo 3.5.15 gives it the phase Succeeded."""
     _when_started(world, "Succeeded", {"resolve-model": (Attempt("Failed", "workflow shutdown with strategy", ""),)})
     code, said = _run(world, tmp_path, _scripts()["gitlab-ci-event.yml"])
@@ -261,13 +263,13 @@ def test_a_run_that_was_terminated_in_the_queue_is_no_success(world: ArgoWorld, 
 
 
 @needs_tools
-def test_a_green_node_that_says_nothing_changed_is_a_success(world: ArgoWorld, tmp_path: Path) -> None:
+def test_a_green_node_that_says_nothing_changed_is_a_success(world: ArgoCluster, tmp_path: Path) -> None:
     _when_started(world, "Succeeded", {"nothing-changed": (Attempt(),)})
     assert _run(world, tmp_path, _scripts()["gitlab-ci-event.yml"])[0] == 0
 
 
 @needs_tools
-def test_bad_answers_in_between_do_not_end_the_job(world: ArgoWorld, tmp_path: Path) -> None:
+def test_bad_answers_in_between_do_not_end_the_job(world: ArgoCluster, tmp_path: Path) -> None:
     world.bad_answers = [(503, b"busy"), (200, b"<html>"), (502, b"")]
     _when_started(world, "Succeeded", TASKS)
     code, said = _run(world, tmp_path, _scripts()["gitlab-ci-event.yml"])
@@ -276,7 +278,7 @@ def test_bad_answers_in_between_do_not_end_the_job(world: ArgoWorld, tmp_path: P
 
 @needs_tools
 def test_a_server_that_stops_answering_ends_the_job_with_the_code_for_no_answer(
-    world: ArgoWorld, tmp_path: Path
+    world: ArgoCluster, tmp_path: Path
 ) -> None:
     world.bad_answers = [(503, b"busy")] * 100
     code, said = _run(world, tmp_path, _scripts()["gitlab-ci-event.yml"], PAUSE="0.01")
@@ -300,7 +302,7 @@ def test_the_address_may_be_written_as_argo_itself_writes_it() -> None:
 
 
 @needs_tools
-def test_a_job_that_is_tried_again_finds_its_run(world: ArgoWorld, tmp_path: Path) -> None:
+def test_a_job_that_is_tried_again_finds_its_run(world: ArgoCluster, tmp_path: Path) -> None:
     _when_started(world, "Succeeded", TASKS)
     script = _scripts()["gitlab-ci-event.yml"]
     code, said = _run(world, tmp_path, f"{script}\n{script}")
@@ -310,7 +312,7 @@ def test_a_job_that_is_tried_again_finds_its_run(world: ArgoWorld, tmp_path: Pat
 
 
 @needs_tools
-def test_a_wrong_token_fails_the_job_and_is_not_printed(world: ArgoWorld, tmp_path: Path) -> None:
+def test_a_wrong_token_fails_the_job_and_is_not_printed(world: ArgoCluster, tmp_path: Path) -> None:
     code, said = _run(world, tmp_path, _scripts()["gitlab-ci-event.yml"], ARGO_TOKEN="dummy-wrong-token")
     assert code == 11
     assert "token not valid" in said

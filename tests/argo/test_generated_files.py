@@ -120,7 +120,7 @@ def test_the_document_arrives_in_the_pod_as_it_is_in_its_file() -> None:
 def test_a_document_that_argo_would_rewrite_is_refused(tmp_path: Path, prompt: str, words: str) -> None:
     document = tmp_path / "service.yaml"
     text = REFERENCE_FILE.read_text(encoding="utf-8")
-    document.write_text(text + f"smoke: {{prompt: {prompt}}}\n", encoding="utf-8")
+    document.write_text(text + f"proof: {{prompt: {prompt}}}\n", encoding="utf-8")
     with pytest.raises(DocumentError, match=words):
         render(document, "4.1")
 
@@ -128,5 +128,5 @@ def test_a_document_that_argo_would_rewrite_is_refused(tmp_path: Path, prompt: s
 def test_a_wrong_document_is_not_rendered(tmp_path: Path) -> None:
     document = tmp_path / "service.yaml"
     document.write_text("kind: ModelService\n", encoding="utf-8")
-    with pytest.raises(DocumentError, match="metadata: found nothing"):
+    with pytest.raises(DocumentError, match=r"metadata \(line 1, column 1\): missing"):
         render(document, "4.1")

@@ -55,7 +55,7 @@ OF_ONE_NAMESPACE = {
     **{name: value for name, value in VARIANTS.items() if name != "role credentials"},
     "another serving namespace": ("metadata.namespace=models", "metadata.name=other"),
     "without RDMA": ("serving.fabric=tcp", "metadata.name=plain"),
-    "with messages": ("notify={webhook: {secret: chat, key: url}}", "metadata.name=loud"),
+    "with messages": ("notifications=[{secret: chat, key: url}]", "metadata.name=loud"),
 }
 
 
@@ -106,7 +106,7 @@ def test_rendering_says_what_to_type_next_namespaces_first(tmp_path: Path) -> No
         f"kubectl apply -k {tmp_path}/out/install",
         f"kubectl apply -k {tmp_path}/out/service/chat",
         f"kubectl apply -k {tmp_path}/out/service/chat/policy",
-        "python -m workflows submit chat -n runs",
+        "slipway submit chat -n runs",
     ]
 
 
@@ -137,15 +137,6 @@ def test_an_installation_that_other_services_use_is_not_replaced_in_its_folder(
         write_bundle(document(tmp_path, second), "4.1", tmp_path / "out")
     assert (tmp_path / "out/install/accounts.yaml").read_text(encoding="utf-8") == before
     assert not (tmp_path / "out/service/second").exists()
-
-
-def test_a_folder_of_an_older_slipway_is_refused_since_its_namespaces_are_in_it(tmp_path: Path) -> None:
-    head = "# Generated from a.yaml by `python -m workflows render`; change that, not this.\n"
-    (tmp_path / "namespaces.yaml").write_text(head + "kind: Namespace\n", encoding="utf-8")
-    with pytest.raises(Blocked, match=r"lists Namespaces.*Next: protect the Namespaces from pruning"):
-        write_bundle(SERVICES / "qwen3-32b.yaml", "4.1", tmp_path)
-    (tmp_path / "namespaces.yaml").write_text("kind: Namespace\n", encoding="utf-8")  # the person's own
-    assert write_bundle(SERVICES / "qwen3-32b.yaml", "4.1", tmp_path)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

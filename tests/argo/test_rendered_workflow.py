@@ -13,6 +13,7 @@ import pytest
 from celpy.adapter import json_to_cel
 
 from steps import kinds, resource_requests, wiring
+from steps.adapters.notify.targets import Targets
 from steps.catalogue import CATALOGUE
 from steps.check_release import CURRENT, CheckRelease
 from steps.command_line import parser
@@ -408,7 +409,7 @@ def test_a_secret_reaches_only_the_steps_that_need_it() -> None:
         "OSS_ACCESS_KEY_SECRET": dict.fromkeys(store, ("oss-credentials", "akSecret")),
         "OSS_SESSION_TOKEN": dict.fromkeys(store, ("oss-credentials", "securityToken")),
         "MODELSCOPE_API_TOKEN": dict.fromkeys(hub, ("hub", "token")),
-        "SLIPWAY_WEBHOOK_URL": {"report-run": ("chat", "url")},
+        "SLIPWAY_NOTIFICATION_0": {"report-run": ("chat", "url")},
     }
     assert _secrets("role credentials") == {}
 
@@ -436,7 +437,7 @@ def test_a_step_gets_the_very_secrets_that_it_reads(
         kinds.ACCESS_KEY_SECRET,
         kinds.SESSION_TOKEN,
         kinds.HUB_TOKEN,
-        kinds.WEBHOOK_URL,
+        kinds.NOTIFICATION.format(index=0),
     }
     values = {**dict.fromkeys(secrets, "http://127.0.0.1:9/dummy"), "KUBECONFIG": str(kubeconfig), **ROLE}
     for name, template in templates(workflow_spec(variant=variant)).items():
@@ -448,7 +449,10 @@ def test_a_step_gets_the_very_secrets_that_it_reads(
         if isinstance(step, ResolveModel):
             step.source(sample(variant))
         if isinstance(step, ReportRun) and step.notifier:
-            step.notifier()
+            targets = step.notifier()
+            assert isinstance(targets, Targets)
+            for target in targets.pending:
+                target()
         given = {variable["name"] for variable in template["container"].get("env", ())}
         assert environment.read & secrets == given, name
 
@@ -458,7 +462,7 @@ def test_only_a_temporary_key_and_the_webhook_may_be_absent() -> None:
     for template in templates(workflow_spec(variant="all options")).values():
         for variable in template["container"].get("env", ()):
             optional = variable["valueFrom"]["secretKeyRef"].get("optional", False)
-            assert optional == (variable["name"] in ("OSS_SESSION_TOKEN", "SLIPWAY_WEBHOOK_URL"))
+            assert optional == (variable["name"] in ("OSS_SESSION_TOKEN", "SLIPWAY_NOTIFICATION_0"))
 
 
 @pytest.mark.parametrize(("argo", "variant"), EVERY)
@@ -503,6 +507,12 @@ def test_labels_and_nodes_of_the_document_reach_the_pods_and_the_selector_of_the
         "annotations": {"note": "nightly"},
     }
     assert spec["nodeSelector"] == {"pool": "cpu"}
+    assert spec["tolerations"] == [{"key": "cpu", "operator": "Exists"}]
+    assert spec["imagePullSecrets"] == [{"name": "registry"}]
+    assert spec["podPriorityClassName"] == "steps"
+    assert json.loads(spec["podSpecPatch"])["topologySpreadConstraints"][0]["topologyKey"] == "zone"
+    preferred = spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert [one["weight"] for one in preferred] == [1, 100]
     assert spec["workflowMetadata"]["labels"]["slipway/service"] == "a" * 30
     for kind, found in objects(variant="all options").items():
         assert found["metadata"]["labels"]["team"] == "llm", kind

@@ -29,7 +29,7 @@ from tests.plan.test_objects_pod_failures import crash, pod
 from tests.plan.test_smoke_test import ANSWER, facts, request
 from tests.support.argo_substitution import LONGEST, VERSIONS, SubstitutionError, Version, passes
 from tests.support.fakes import HoldingOne
-from tests.support.group_world import OPERATOR, as_wanted, group_of, live, ready_group
+from tests.support.group_objects import OPERATOR, as_wanted, group_of, live, ready_group
 from tests.support.hubs import MODEL, SHARD
 from tests.support.rendered import VARIANTS, objects
 from tests.support.rendered import VERSIONS as RENDERED
@@ -37,10 +37,11 @@ from tests.support.samples import DIGEST, SERVICES, release, service
 from workflows import pipeline
 from workflows.argo.templates import consumed_outputs
 from workflows.simulator.core.cluster.store import ClusterStore
+from workflows.simulator.core.hub.sample_model import write_model
 from workflows.simulator.http.api_server import ApiServer
 from workflows.simulator.http.hub import Hub
-from workflows.simulator.http.server import Handler, LoopbackServer
-from workflows.simulator.tiny_model import SMALL, write_tiny_model
+from workflows.simulator.http.server import LoopbackServer
+from workflows.simulator.http.server import text as plain
 
 DOCUMENT = str(SERVICES / "qwen3-32b.yaml")
 VALUES = {
@@ -88,15 +89,7 @@ class Planned:
 @contextmanager
 def answering(status: int, content_type: str, body: str) -> Iterator[str]:
     """The address of a server that says this to everything."""
-
-    class Same(Handler):
-        def answer(self) -> None:
-            self.read_body()
-            self.send_body(status, body.encode(), content_type)
-
-        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = answer  # noqa: N815  # http.server calls them so
-
-    server = LoopbackServer(Same)
+    server = LoopbackServer(lambda _request: plain(body, status, content_type))
     server.start()
     yield server.url
     server.stop()
@@ -162,7 +155,7 @@ def hub_message(run: Run, text: str, folder: Path) -> int:
 
 def hub_file_name(run: Run, text: str, folder: Path) -> int:
     """A weight file of three, of which the others are absent."""
-    write_tiny_model(folder / MODEL, SMALL)
+    write_model(folder / MODEL, 1_000_000, 3)
     (folder / MODEL / SHARD).rename(folder / MODEL / f"{text}-00001-of-00003.safetensors")
     for other in (folder / MODEL).glob("model-*"):
         other.unlink()

@@ -7,9 +7,11 @@ import pytest
 
 from steps import resource_requests
 from steps.catalogue import CATALOGUE
-from steps.checks.nodes import quantity
+from steps.checks.nodes import GPU_NAME_LABEL, GPU_PRESENT_LABEL
+from steps.document.quantities import quantity
 from tests.support.rendered import VARIANTS, VERSIONS, sample, templates, workflow_spec
-from tests.support.samples import ROOT
+from tests.support.samples import ROOT, service
+from workflows.argo.workflow import workflow_template
 
 CPU_NODE: Mapping[str, str] = {"kubernetes.io/arch": "amd64"}
 GPU_NODES: Mapping[str, Mapping[str, str]] = {
@@ -36,7 +38,7 @@ def test_a_pod_of_a_run_may_go_to_any_other_node(variant: str) -> None:
 def test_a_document_can_let_pods_onto_nodes_with_gpus_and_they_still_prefer_others(node: str) -> None:
     spec = workflow_spec(variant="all options")
     assert may_go(spec, {"pool": "cpu", **GPU_NODES[node]})
-    [wish] = spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    *_, wish = spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
     assert not _matches(wish["preference"], GPU_NODES[node])
     assert _matches(wish["preference"], CPU_NODE)
 
@@ -82,7 +84,7 @@ def test_a_transfer_fits_on_a_node_of_two_cpus_and_has_room_for_every_part_in_fl
             assert resources["limits"]["memory"] == asked["memory"]
             assert quantity(asked["cpu"]) <= 1, name
             if CATALOGUE[name].resources is resource_requests.transfer:
-                in_flight = transfer.workers * transfer.part_size_mib * 2**20
+                in_flight = transfer.workers * transfer.part_bytes
                 assert quantity(asked["memory"]) >= 2 * in_flight + 128 * 2**20
 
 
@@ -100,3 +102,14 @@ def test_the_page_of_the_resources_says_what_the_templates_ask_for() -> None:
             else {"cpu": "100m", "memory": "128Mi"}
         )
         assert requests == wanted, name
+
+
+def test_each_node_term_of_the_document_keeps_the_steps_away_from_gpus() -> None:
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    terms = "[{matchExpressions: [{key: zone, operator: Exists}]}, {matchExpressions: [{key: rack, operator: Exists}]}]"
+    found = service(f"workflow.pod.affinity.nodeAffinity={{{required}: {{nodeSelectorTerms: {terms}}}}}")
+    spec = workflow_template(found, "")["spec"]
+    rendered = spec["affinity"]["nodeAffinity"][required]["nodeSelectorTerms"]
+    assert [term["matchExpressions"][0]["key"] for term in rendered] == ["zone", "rack"]
+    for term in rendered:
+        assert {one["key"] for one in term["matchExpressions"][1:]} == {GPU_NAME_LABEL, GPU_PRESENT_LABEL}

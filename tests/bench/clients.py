@@ -1,6 +1,6 @@
-"""`python -m tests.bench.clients KIND ...`: what the transfer is measured against, each in a process of its own.
+"""`python -m tests.bench.clients KIND ...`: clients to compare the transfer with, each in its own process.
 
-download: the hub's own client, as it comes; upload: `oss2.resumable_upload`, as it comes; send: a raw socket.
+download: the hub's own client with its defaults; upload: `oss2.resumable_upload` with its defaults; send: a raw socket.
 """
 
 import argparse
@@ -33,10 +33,10 @@ def _download(options: argparse.Namespace) -> None:
 def _upload(options: argparse.Namespace) -> None:
     import oss2
 
-    bucket = oss2.Bucket(oss2.Auth(KEY_ID, KEY_SECRET), options.address, BUCKET)
+    bucket = oss2.Bucket(oss2.AuthV4(KEY_ID, KEY_SECRET), options.address, BUCKET, region="cn-hangzhou")
     for path in sorted(path for path in options.folder.rglob("*") if path.is_file()):
         key = f"{options.what}/{path.relative_to(options.folder).as_posix()}"
-        # Its memory of what it sent is kept in the home folder, which the bench points to its own.
+        # It keeps its resume points in the home folder, which the bench replaces by its own.
         oss2.resumable_upload(bucket, key, str(path))
 
 

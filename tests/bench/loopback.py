@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.adapters.modelscope.source import ModelScopeSource
+from steps.catalogue import CATALOGUE
 from steps.model import Listing
 from tests.bench.measure import Command, cpu_of
 from tests.bench.services import KEY_ID, KEY_SECRET
@@ -34,8 +35,8 @@ class Bench:
     drain: str  # host:port
     services: tuple[int, ...]  # process ids
     listing: Listing
-    disk: Path  # folder for whatever a client writes
-    log: Any  # what the clients say
+    disk: Path  # folder for the files of a client
+    log: Any  # output of the clients
 
     @property
     def cpu_of_services(self) -> float:
@@ -73,7 +74,11 @@ class Bench:
             name,
             f"--document={SERVICES / 'demo.yaml'}",
             f"--model-digest={self.listing.digest}",
-            f"--scratch={self.disk / 'scratch'}",
+            *(
+                [f"--scratch={self.disk / 'scratch'}"]
+                if name in CATALOGUE and "scratch" in CATALOGUE[name].options
+                else []
+            ),
             *(f"--set={field}={value}" for field, value in sets.items()),
             *arguments,
         )
@@ -85,7 +90,7 @@ class Bench:
     def clean(self) -> None:
         shutil.rmtree(self.disk)
         self.disk.mkdir()
-        os.sync()  # nobody pays for what another one has left to be written
+        os.sync()  # no client pays for the unwritten bytes of another one
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import IO
 
 
 class ClientFailedError(Exception):
-    """A measured process did not end well; what it said is in the log."""
+    """A measured process failed; its output is in the log."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""`python -m tests.bench.planning`: how long it takes to know what to do about a model of thousands of files.
+"""`python -m tests.bench.planning`: the time to plan the transfer of a model with thousands of files.
 
-Two views. In this process, without a socket: reading the hub's listing, pinning it, and planning from what the bucket
-holds; the ratio is to `json.loads` of the same listing, which nobody can do without. As a pod: the whole command
-`python -m steps mirror-model --check`, with the embedded hub and bucket in processes of their own.
+Two views. In this process, without a socket: reading and pinning the listing, and planning from the content of the
+bucket; the ratio is to `json.loads` of the same listing, the unavoidable part. As a pod: the whole command
+`python -m steps mirror-model --check`, with the embedded hub and bucket in their own processes.
 
-All cases take turns, so that a busy machine is busy for all of them, and what is told is the median of the runs.
+All cases take turns, so that a busy machine is busy for all of them. The figures are medians of the runs.
 """
 
 import argparse
@@ -49,12 +49,12 @@ GIB = 1 << 30
 SHARDS = 8
 BASELINE = "json.loads of the listing"
 WHOLE = "in all: read, pin and plan an update"
-# What must be reached: (case, seconds at most).
+# Goals: (case, most seconds).
 TARGETS = ((WHOLE, 1.0),)
 
 
 class Cases:
-    """What is measured in this process; everything that is only looked up is made once, before."""
+    """Measurements in this process; inputs are made once, before."""
 
     def __init__(self, files: int) -> None:
         self.service = load(SERVICES / "demo.yaml", ("transfer.mode=streamed", f"model.id={MODEL}"))
@@ -83,7 +83,7 @@ class Cases:
         return listing_of(self.body, "application/json", MODEL)
 
     def _plan(self, found: Inventory, shard: Shard | None = None, listing: Listing | None = None) -> Plan:
-        # A listing remembers its digest, so each run gets one that knows nothing yet.
+        # A listing caches its digest, so each run gets a new one.
         fresh = listing or Listing(self.listing.files)
         made = plan(self.release, Facts(None, fresh, found), shard)
         assert made.changes
@@ -93,7 +93,7 @@ class Cases:
         return StoredObject(object_key(self.release, path), size, "etag", 1, {})
 
     def _half_way(self) -> Inventory:
-        """Every second file is there, every tenth of the others was begun, and so many uploads are nobody's."""
+        """Every second file is stored, every tenth of the others has an upload, and so many uploads are orphans."""
         there, absent = self.listing.files[::2], self.listing.files[1::2]
         begun = {
             file.path: Unfinished(
@@ -109,7 +109,7 @@ class Cases:
 
 
 def _answer(files: int) -> dict[str, Any]:
-    """What the hub says of so many files, in folders of a hundred."""
+    """The hub's answer for so many files, in folders of a hundred."""
     entries = [
         {
             "CommitMessage": "Upload the model",
@@ -182,12 +182,12 @@ def _in_process(cases: Cases, runs: int) -> dict[str, Any]:
 def _commands(folder: Path, files: int, runs: int) -> dict[str, Any]:
     """The command of a pod, from the start of the interpreter to its end, at three moments of a model's life."""
     for number in range(files):
-        # In no folder: those are entries of the listing, too, and count towards what the hub lists at most.
+        # In no folder: folders are entries of the listing, too, and count towards its limit.
         path = folder / "hub" / MODEL / f"part-{number:05}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{number:016}", encoding="ascii")
     with service("hub", folder / "hub") as (hub, _), service("bucket", folder / "bucket") as (bucket, _):
-        # The hub hashes what it serves once, and that is no part of a plan.
+        # The hub hashes its files once, which is no part of a plan.
         listing = ModelScopeSource(endpoint=hub, model_id=MODEL, revision="master").listing()
         store = OssStore(bucket, REGION, BUCKET, static_credentials(AccessKey(KEY_ID, KEY_SECRET)))
         release = Release(load(SERVICES / "demo.yaml", (f"model.id={MODEL}",)), listing.digest)

@@ -1,4 +1,4 @@
-"""What was measured, as rows of figures, as a table, and beside what must be reached."""
+"""The measurements as rows of figures, as a table, and beside the goals."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ from tests.bench.variants import IN_SHARDS, SLOW_WIRE, SLOW_WIRE_IN_SHARDS, STRE
 
 Row = dict[str, Any]
 
-# What must be reached: (variant, what, how, by how much).
+# Goals: (variant, measure, comparison, factor).
 TARGETS = (
     ("staged", "ratio_cpu", "at least", 2.5),
     (STREAMED, "ratio_cpu", "at least", 3.5),
@@ -27,7 +27,7 @@ TARGETS = (
     (STREAMED, "rss_mib", "at most", 400),
     (SLOW_WIRE_IN_SHARDS, "speedup", "at least", 1.6),
 )
-MOST_MEMORY = 400  # MiB, whatever the size of one file
+MOST_MEMORY = 400  # MiB, for every size of one file
 MUCH_LARGER = 1.25  # times as much memory for a file of ten times the size would be
 SATURATED = 0.9  # share of the cores at which more processes cannot be faster; starts and ends leave some idle
 
@@ -43,7 +43,7 @@ class Measured:
 
 
 def row(found: Sequence[Measured], size: int, base: Sequence[Measured] = ()) -> Row:
-    """Medians; `base` is what the ratios are to, and `size` the bytes of the model."""
+    """Medians; `base` is the reference of the ratios, and `size` the bytes of the model."""
     cpu, wall = (median(getattr(one.cost, what) for one in found) for what in ("cpu", "wall"))
     ratios = {
         f"ratio_{what}": round(median(getattr(one.cost, what) for one in base) / own, 2) if base else None
@@ -109,7 +109,7 @@ def machine() -> Row:
         "python": platform.python_version(),
         "system": platform.platform(),
         "load_before": os.getloadavg(),
-        # The pure one is ten times slower still, and is what an image without a compiler gets.
+        # The pure one, of an image without a compiler, is ten times slower still.
         "crcmod_of_baseline": "C extension" if crcmod._usingExtension else "pure Python",
     }
 

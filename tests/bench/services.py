@@ -1,7 +1,7 @@
-"""`python -m tests.bench.services KIND FOLDER`: one embedded service in a process of its own, so that its CPU time is
-not that of the client. Prints its address, and stops when its standard input ends.
+"""`python -m tests.bench.services KIND FOLDER`: one embedded service in its own process, so that its CPU time does
+not count for the client. Prints its address, and stops when its standard input ends.
 
-hub: the models below FOLDER; bucket: keeps checksums and forgets the bytes; drain: reads whatever is sent to its port.
+hub: the models below FOLDER; bucket: keeps checksums and drops the bytes; drain: reads all bytes that reach its port.
 """
 
 import argparse
@@ -20,7 +20,7 @@ BUCKET = "demo-models"
 REGION = "cn-hangzhou"
 RECEIVED = 1 << 20  # bytes
 
-_Started = tuple[str, Callable[[], None]]  # address, and what stops it
+_Started = tuple[str, Callable[[], None]]  # address, and the function that stops it
 
 
 def main() -> int:

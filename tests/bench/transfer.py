@@ -1,10 +1,10 @@
-"""`python -m tests.bench.transfer`: what it costs to bring a model from the hub into the bucket.
+"""`python -m tests.bench.transfer`: the cost of a transfer from the hub to the bucket.
 
-Hub and bucket are the embedded services, each in a process of its own, on loopback; only the client's processes are
-measured. The bucket keeps checksums and forgets the bytes, so that its disk is no part of the comparison. Ours are the
+Hub and bucket are the embedded services, each in its own process, on loopback; only the client's processes are
+measured. The bucket keeps checksums and drops the bytes, so that its disk is no part of the comparison. Ours are the
 commands of a pod, `python -m steps …`, from the start of the interpreter to its end.
 
-All variants take turns, so that a busy machine is busy for all of them, and what is told is the median of the runs.
+All variants take turns, so that a busy machine is busy for all of them. The figures are medians of the runs.
 """
 
 import argparse
@@ -27,7 +27,7 @@ FILES = 8  # large ones, beside the small ones that every model has
 WARM_UP = 0.004  # GB
 # Of one connection. A pod has eight, so its wire is 1.6 Gbit/s; two pods then need less than this machine can do.
 SLOW_WIRE = 25_000_000  # bytes a second
-SAID = 4000  # last characters of what failed clients said
+SAID = 4000  # last characters of the output of failed clients
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows: dict[str, Row] = result["variants"]
     with (
         tempfile.TemporaryDirectory(prefix="slipway-bench-", dir=options.folder) as folder,
-        # In memory, because what a client says is no byte that its transfer wrote to disk.
+        # In memory, because the output of a client is no byte of its transfer on the disk.
         os.fdopen(os.memfd_create("log"), "w+b") as log,
     ):
         try:
@@ -73,7 +73,7 @@ def _sizes(text: str) -> tuple[float, ...]:
 def _measure_all(rows: dict[str, Row], folder: Path, options: argparse.Namespace, log: Any) -> list[str]:
     """Fill the rows; the names of those of one file alone, by its size."""
     with bench(folder, WARM_UP, FILES, log) as here:
-        # Who reads a file first, after it was written, has the kernel write the time of that: bytes of no transfer.
+        # At the first read of a new file the kernel writes its access time: bytes of no transfer.
         _measure(here, AS_FAST_AS_IT_GOES, 1, said="warm-up")
     with bench(folder, options.gb, FILES, log) as here:
         rows |= _measure(here, AS_FAST_AS_IT_GOES, options.runs)

@@ -14,7 +14,7 @@ import pytest
 
 from steps.document.schema import ModelService
 from tests.support.api_servers import MERGE, REAL, Answer, Api, real, until, with_token
-from tests.support.argo_world import OPEN, definition
+from tests.support.argo_cluster import OPEN, definition
 from tests.support.ci_requests import DOCUMENT, MINE, REFUSED, STATUSES, given, run_of_ci
 from tests.support.custom_kinds import custom_kinds
 from tests.support.rendered import VARIANTS

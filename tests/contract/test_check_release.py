@@ -296,7 +296,7 @@ def test_an_engine_that_answers_and_moves_no_kv_cache_is_stale_and_then_fails_th
     finally:
         object.__setattr__(world.script, "no_transfer", frozenset())
     assert (found.state, found.reason.partition(":")[0]) == (STALE, "smoke-test waits for")
-    assert "no prefill worker handed over KV cache" in str(failed.value)
+    assert "no prefill worker sent KV cache" in str(failed.value)
     assert world.ask().state == CURRENT
 
 
@@ -320,7 +320,7 @@ def test_an_engine_that_answers_from_other_weights_is_stale_and_then_fails_the_s
         ("serving.prefill.replicas=3", "roll-out-service"),
         ("serving.contextLength=1024", "roll-out-service"),
         ("volume.client=ossfs", "create-volume"),
-        ("serving.serviceName=another", "promote-release"),
+        ("endpoint.service=another", "promote-release"),
         ("metadata.annotations={}", "create-volume"),
     ],
 )

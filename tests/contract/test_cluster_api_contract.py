@@ -12,7 +12,6 @@ from steps.adapters.kubernetes.access import client_configuration
 from steps.adapters.kubernetes.discovery import Discovery
 from tests.support.api_servers import (
     GROUP,
-    JSON_PATCH,
     MERGE,
     STRATEGIC,
     WIDGETS,
@@ -182,14 +181,6 @@ class TestPatch:
         gone = {"spec": {"ports": [{"port": 81, "$patch": "delete"}]}}
         found = api("PATCH", f"{SERVICES}/strategic", gone, kind=STRATEGIC).content["spec"]["ports"]
         assert sorted(one["port"] for one in found) == [80, 82]
-
-    def test_a_json_patch_edits_tests_and_fails_whole(self, api: Api) -> None:
-        api("POST", MAPS, config_map("pointed", {"a": "1"}))
-        edit = [{"op": "add", "path": "/data/b", "value": "2"}, {"op": "test", "path": "/data/a", "value": "1"}]
-        assert api("PATCH", f"{MAPS}/pointed", edit, kind=JSON_PATCH).content["data"] == {"a": "1", "b": "2"}
-        wrong = [{"op": "remove", "path": "/data/b"}, {"op": "test", "path": "/data/a", "value": "9"}]
-        assert api("PATCH", f"{MAPS}/pointed", wrong, kind=JSON_PATCH).status == 422
-        assert api("GET", f"{MAPS}/pointed").content["data"] == {"a": "1", "b": "2"}
 
     def test_a_patch_that_names_a_stale_version_is_a_conflict(self, api: Api) -> None:
         api("POST", MAPS, config_map("versioned"))

@@ -26,7 +26,7 @@ from steps.ports.oss import AccessKey
 from steps.release import Release
 from steps.wiring import ENVIRONMENT
 from tests.support.api_servers import REAL, Api, Server, config_map, real, until
-from tests.support.argo_world import definition
+from tests.support.argo_cluster import definition
 from tests.support.custom_kinds import custom_kinds
 from tests.support.folders import Identity, built, document, identity
 from tests.support.samples import release
@@ -116,7 +116,7 @@ def _minors_apart(server: Server) -> int:
 @pytest.fixture
 def cluster(server: Server, tmp_path: Path) -> Iterator[Cluster]:
     sets = (f"metadata.namespace={server.namespace}", f"workflow.namespace={server.namespace}-runs")
-    chat, code = (release(*sets, f"metadata.name={name}", f"serving.serviceName={name}") for name in ("chat", "code"))
+    chat, code = (release(*sets, f"metadata.name={name}", f"endpoint.service={name}") for name in ("chat", "code"))
     found = Cluster(server, tmp_path, chat, code)
     with custom_kinds(server, *map(definition, ARGO)), _workflow_namespace(found):
         for one in (chat.service, code.service):

@@ -19,8 +19,8 @@ from tests.support.samples import release
 from workflows.simulator.core.cluster.seed import Seed
 
 PATIENT = "rollout.deadlineMinutes=10000"  # of virtual time, which passes while the cluster is at rest
-ONE = release("metadata.name=one", "serving.serviceName=one", PATIENT)
-TWO = release("metadata.name=two", "serving.serviceName=two", PATIENT)
+ONE = release("metadata.name=one", "endpoint.service=one", PATIENT)
+TWO = release("metadata.name=two", "endpoint.service=two", PATIENT)
 GPU = "nvidia.com/gpu"
 WORKERS = 3  # of two GPUs each; the node has eight
 

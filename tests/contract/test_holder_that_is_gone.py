@@ -16,11 +16,12 @@ from steps.check_release import STALE, CheckRelease, Part
 from steps.kinds import LEASE, WORKFLOW, Manifest, Ref
 from steps.objects.read_only import ReadOnlyCluster
 from steps.reconcile.converge import converge
+from steps.reconcile.retry_policy import RetryPolicy
 from steps.release import Release
 from steps.rollout.intent import Intent
 from steps.rollout.lease_holder import WORKFLOW_NAMESPACE, WORKFLOW_UID
 from steps.rollout.writer_lease import GpuLease, Guarded, Writer, WriterLease
-from tests.support.argo_world import argo_world, definition
+from tests.support.argo_cluster import argo_cluster, definition
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.live_cluster import LiveCluster, live_cluster
 from tests.support.samples import release, service
@@ -70,18 +71,18 @@ class World:
     def workflow(self, run: str) -> Manifest:
         return self.locks.get(Ref(WORKFLOW, run, SLIPWAY)) or {}
 
-    def taken(self, kind: type[WriterLease] = WriterLease) -> None:
+    def acquired(self, kind: type[WriterLease] = WriterLease) -> None:
         self.tell(HOLDER, "Running")
         take(self.lease(HOLDER, kind))
 
 
 def take(one: WriterLease) -> None:
-    assert one.locks.swap(one.taken(one.observe()))
+    assert one.locks.swap(one.acquired(one.observe()))
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    with argo_world(tmp_path) as argo:
+    with argo_cluster(tmp_path) as argo:
         argo.store.create(NAMESPACES, {"metadata": {"name": "elsewhere"}})
         yield World(argo.store, argo.kubeconfig, FakeClock(), argo.faults)
 
@@ -98,7 +99,7 @@ def live(tmp_path: Path) -> Iterator[LiveCluster]:
 def test_the_lease_of_a_run_that_has_ended_is_free_at_the_first_look(
     world: World, kind: type[WriterLease], phase: str
 ) -> None:
-    world.taken(kind)
+    world.acquired(kind)
     world.tell(HOLDER, phase, shutdown="Terminate")
     assert world.lease(NEXT, kind).other_writer() == ""
 
@@ -107,7 +108,7 @@ def test_the_lease_of_a_run_that_has_ended_is_free_at_the_first_look(
 def test_the_lease_of_a_run_that_was_deleted_is_free_also_if_its_name_is_used_again(
     world: World, kind: type[WriterLease]
 ) -> None:
-    world.taken(kind)
+    world.acquired(kind)
     world.delete(HOLDER)
     assert world.lease(NEXT, kind).other_writer() == ""
     world.tell(HOLDER, "Pending")  # asked for again by the same --run-id
@@ -120,7 +121,7 @@ def test_a_run_that_argo_has_not_ended_is_waited_for_by_name(
     world: World, kind: type[WriterLease], spec: dict[str, Any]
 ) -> None:
     """Its exit handler may be at work, or its pods: Argo writes the phase of the end last of all."""
-    world.taken(kind)
+    world.acquired(kind)
     world.tell(HOLDER, "Running", **spec)
     assert world.lease(NEXT, kind).other_writer().startswith(f"{HOLDER} {kind.does} since ")
 
@@ -129,8 +130,8 @@ def test_a_run_that_argo_has_not_ended_is_waited_for_by_name(
 def test_without_an_answer_of_argo_the_holder_is_judged_by_time(
     world: World, answer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 1)
-    world.taken()
+    monkeypatch.setattr(kubernetes_cluster, "RETRIES", RetryPolicy(attempts=1))
+    world.acquired()
     world.tell(HOLDER, "Failed")
     world.faults.plan(f"/workflows/{HOLDER}", answer, 100)
     assert world.lease(NEXT).other_writer().startswith(HOLDER)
@@ -154,7 +155,7 @@ def test_a_holder_that_is_no_workflow_is_judged_by_time(world: World, name: str)
 
 
 def test_a_lease_of_an_earlier_version_is_judged_by_time(world: World) -> None:
-    world.taken()
+    world.acquired()
     found = noted(world)
     for note in (WORKFLOW_NAMESPACE, WORKFLOW_UID):
         del found["metadata"]["annotations"][note]
@@ -172,7 +173,7 @@ def test_the_workflow_is_noted_beside_the_annotations_of_the_document_and_goes_w
     uid = world.workflow(HOLDER)["metadata"]["uid"]
     notes = {"team": "search", WORKFLOW_NAMESPACE: SLIPWAY, WORKFLOW_UID: uid}
     assert noted(world)["metadata"]["annotations"] == notes
-    assert one.locks.swap(one.given_back(one.observe()))
+    assert one.locks.swap(one.released(one.observe()))
     assert noted(world)["metadata"]["annotations"] == {"team": "search"}
 
 
@@ -183,11 +184,11 @@ def noted(world: World) -> Manifest:
 
 
 def test_of_two_that_see_the_holder_gone_one_gets_the_lease(world: World) -> None:
-    world.taken()
+    world.acquired()
     world.delete(HOLDER)
     rivals = [world.lease(run) for run in (NEXT, "qwen3-32b-ci")]
     looks = [rival.observe() for rival in rivals]
-    assert [one.locks.swap(one.taken(look)) for one, look in zip(rivals, looks, strict=True)] == [True, False]
+    assert [one.locks.swap(one.acquired(look)) for one, look in zip(rivals, looks, strict=True)] == [True, False]
 
 
 def guarded(live: LiveCluster, made: Release, run: str) -> Any:

@@ -1,4 +1,4 @@
-"""What the hub lists is checked before anything trusts it."""
+"""The listing of the hub is checked before use."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from steps.adapters.modelscope.failures import Doubtful
+from steps.adapters.modelscope.errors import UnusableAnswer
 from steps.adapters.modelscope.listing import LISTING_LIMIT, listing_of
 from steps.errors import Blocked
 from steps.model import Listing, ModelFile
@@ -165,10 +165,10 @@ def test_a_200_that_says_not_found_is_an_absent_model() -> None:
     ],
 )
 def test_a_200_without_a_listing_is_worth_another_attempt(answer: Any) -> None:
-    with pytest.raises(Doubtful):
+    with pytest.raises(UnusableAnswer):
         parsed(answer)
 
 
 def test_a_web_page_is_not_a_listing() -> None:
-    with pytest.raises(Doubtful, match="expected a listing in JSON, found text/html"):
+    with pytest.raises(UnusableAnswer, match="expected a listing in JSON, found text/html"):
         listing_of(b"<html>sign in</html>", "text/html", "owner/name@master")

@@ -13,16 +13,17 @@ from kubernetes.config import incluster_config
 from steps.adapters.kubernetes import cluster as kubernetes_cluster
 from steps.adapters.kubernetes.access import api_access
 from steps.adapters.kubernetes.cluster import KubernetesCluster, connect
-from steps.adapters.kubernetes.errors import Attempt, refusal
+from steps.adapters.kubernetes.errors import ApiRequest, refusal
 from steps.errors import Blocked, TransientError
 from steps.kinds import Kind, Ref
+from steps.reconcile.retry_policy import RetryPolicy
 from tests.support.api_servers import config_map
 from workflows.simulator.core.cluster.resources import CONFIG_MAPS, NAMESPACES
 from workflows.simulator.core.cluster.store import ClusterStore
 from workflows.simulator.faults import request_faults
 from workflows.simulator.faults.request_faults import RequestFaults
 from workflows.simulator.http.api_server import ApiServer
-from workflows.simulator.http.server import Handler, LoopbackServer
+from workflows.simulator.http.server import LoopbackServer, text
 
 REF = Ref(Kind("v1", "ConfigMap"), "a", "default")
 WANTED = {**config_map("a", {"n": "1"}), "metadata": {"name": "a", "namespace": "default"}}
@@ -71,7 +72,7 @@ def test_a_delete_whose_answer_is_lost_is_done(tmp_path: Path) -> None:
 def test_a_server_that_never_answers_is_no_answer_after_some_attempts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 3)
+    monkeypatch.setattr(kubernetes_cluster, "RETRIES", RetryPolicy(attempts=3))
     always = [("/configmaps", request_faults.UNAVAILABLE)] * 50
     with stumbling(tmp_path, *always) as (cluster, plan, _):
         with pytest.raises(TransientError, match="no answer from the API server when asked to get configmaps a in"):
@@ -106,29 +107,21 @@ def test_a_rule_of_the_cluster_is_not_taken_for_a_missing_right(tmp_path: Path) 
 def test_an_apply_that_may_not_create_names_create_however_the_server_puts_it(words: str) -> None:
     answer = ApiException(status=403)
     answer.body = json.dumps({"kind": "Status", "message": words})
-    assert "grant `create` on `secrets`" in str(refusal(Attempt("patch", "secrets", "s", "a"), answer))
+    assert "grant `create` on `secrets`" in str(refusal(ApiRequest("patch", "secrets", "s", "a"), answer))
 
 
 def test_a_server_that_is_down_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 2)
+    monkeypatch.setattr(kubernetes_cluster, "RETRIES", RetryPolicy(attempts=2))
     with stumbling(tmp_path) as (cluster, _, _):
         pass
     with pytest.raises(TransientError, match="no answer from the API server"):
         cluster.get(REF)
 
 
-class Portal(Handler):
-    """What stands in front of a cluster when the VPN is off: everything is an HTML page."""
-
-    def do_GET(self) -> None:  # noqa: N802  # http.server wants this name
-        self.send_body(200, b"<html>please log in</html>", "text/html")
-
-    do_PATCH = do_GET  # noqa: N815  # http.server wants these names
-
-
 def test_a_page_instead_of_json_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 1)
-    portal = LoopbackServer(Portal)
+    monkeypatch.setattr(kubernetes_cluster, "RETRIES", RetryPolicy(attempts=1))
+    # A portal in front of the cluster while the VPN is off: every page is HTML.
+    portal = LoopbackServer(lambda _request: text("<html>please log in</html>", content_type="text/html"))
     portal.start()
     kubeconfig(tmp_path / "kubeconfig", portal.url)
     with pytest.raises(TransientError, match="not JSON"):

@@ -9,18 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from werkzeug import Request, Response
 
-from steps.adapters.modelscope.failures import TooSlow
-from steps.adapters.modelscope.http import PIECE, Pace, Web, read_into, small_body
+from steps.adapters.modelscope.errors import TooSlow
+from steps.adapters.modelscope.http import PIECE, HttpClient, read_into, small_body
+from steps.adapters.throughput import MinimumThroughput, Throughput
 from steps.errors import Blocked, StepError, TransientError
-from tests.support.hubs import HASTY, QUICK_TO_JUDGE, SHARD, content, is_right, named, serving, source_of
+from tests.support.hubs import EARLY_MEASURED, HASTY, SHARD, content, is_right, named, serving, source_of, with_budget
 from workflows.simulator.faults import request_faults as kinds
 from workflows.simulator.faults.request_faults import RequestFaults
 from workflows.simulator.http.hub import Hub
-from workflows.simulator.http.server import Handler, LoopbackServer
+from workflows.simulator.http.server import LoopbackServer, json_reply
 
 API, GATEWAY, CDN = "repo/files", "FilePath=", "GET /cdn"
-BRIEF = replace(HASTY, budget=0.4)
+BRIEF = with_budget(HASTY, 0.4)
 ALWAYS = 10_000
 
 
@@ -66,7 +68,7 @@ def test_a_passing_fault_at_a_small_file_is_mended_without_a_word(hub: Hub, faul
 @pytest.mark.parametrize("kind", [kinds.SERVER_ERROR, kinds.UNAVAILABLE, kinds.THROTTLED, kinds.JSON_200])
 def test_a_passing_fault_of_the_listing_is_mended_without_a_word(hub: Hub, faults: RequestFaults, kind: str) -> None:
     faults.plan(API, kind)
-    assert len(source_of(hub).listing().files) == 12
+    assert len(source_of(hub).listing().files) == 10
     assert [injected for _, injected in faults.injected] == [kind]
 
 
@@ -86,7 +88,7 @@ def test_a_passing_fault_of_the_listing_is_mended_without_a_word(hub: Hub, fault
 def test_a_fault_that_stays_ends_with_the_right_word(
     hub: Hub, faults: RequestFaults, where: str, kind: str, raised: type[StepError]
 ) -> None:
-    source = source_of(hub, patience=BRIEF)
+    source = source_of(hub, limits=BRIEF)
     file = named(source.listing(), SHARD)
     # One byte: a reset in the middle of a body of one byte is one without progress.
     faults.plan(where, kind, ALWAYS)
@@ -104,7 +106,7 @@ def test_a_listing_that_never_comes_ends_with_the_right_word(
 ) -> None:
     faults.plan(API, kind, ALWAYS)
     with pytest.raises(raised) as failed:
-        source_of(hub, patience=BRIEF).listing()
+        source_of(hub, limits=BRIEF).listing()
     assert "Qwen3-small@master" in failed.value.reason
     assert failed.value.hint
 
@@ -129,8 +131,8 @@ def test_a_retry_goes_on_behind_the_bytes_that_came(hub: Hub, faults: RequestFau
 
 
 def test_progress_renews_the_budget(hub: Hub, faults: RequestFaults) -> None:
-    """Half of what is left comes each time, so 15 failures in a row are 15 steps forward, not 15 strikes."""
-    source = source_of(hub, patience=replace(HASTY, attempts=2))
+    """Half of the rest comes each time, so 15 failures in a row are 15 times progress."""
+    source = source_of(hub, limits=replace(HASTY, unusable_answers=2))
     file = named(source.listing(), SHARD)
     faults.plan(CDN, kinds.SHORT_BODY, times=15)
     assert is_right(source, file)
@@ -149,7 +151,7 @@ def test_a_pause_that_the_hub_asks_for_is_not_shortened(tmp_path: Path) -> None:
 
 
 def test_wrong_bytes_come_through_once_and_the_callers_sha256_tells(hub: Hub, faults: RequestFaults) -> None:
-    """The adapter cannot know; whoever reads again gets other bytes."""
+    """The adapter cannot detect them; a second read gets other bytes."""
     source = source_of(hub)
     file = named(source.listing(), SHARD)
     faults.plan(CDN, kinds.WRONG_BYTES)
@@ -161,7 +163,7 @@ def test_a_drip_is_noticed_long_before_the_budget_ends(
     hub: Hub, faults: RequestFaults, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    source = source_of(hub, patience=replace(QUICK_TO_JUDGE, budget=600.0, silence=600.0))
+    source = source_of(hub, limits=replace(with_budget(EARLY_MEASURED, 600.0), silence=600.0))
     file = named(source.listing(), SHARD)
     faults.plan(CDN, kinds.SLOW)
     assert is_right(source, file)  # at the pace of the drip this would take half a minute
@@ -172,20 +174,21 @@ def test_a_drip_is_noticed_long_before_the_budget_ends(
 def test_a_drip_behind_a_fast_beginning_is_noticed_in_the_middle_of_a_piece() -> None:
     stopping = threading.Event()
 
-    class Stalling(Handler):
-        def do_GET(self) -> None:  # noqa: N802  # the name that http.server looks for
-            self.send_response(200)
-            self.send_header("Content-Length", str(8 * PIECE))
-            self.end_headers()
-            self.wfile.write(bytes(3 * PIECE + 1))
-            while not stopping.wait(0.01):
-                self.connection.sendall(b"x")
+    def stall(_request: Request) -> Response:
+        return Response(pieces(), headers={"Content-Length": str(8 * PIECE)})
 
-    server = LoopbackServer(Stalling)
+    def pieces() -> Iterator[bytes]:
+        yield bytes(3 * PIECE + 1)
+        while not stopping.wait(0.01):
+            yield b"x"
+
+    server = LoopbackServer(stall)
     server.start()
     try:
-        with Web(HASTY).get(server.url, {}) as response:
-            came = read_into(response, memoryview(bytearray(8 * PIECE)), Pace(16 << 10, 0.3))
+        with HttpClient(HASTY).get(server.url, {}) as response:
+            came = read_into(
+                response, memoryview(bytearray(8 * PIECE)), Throughput(MinimumThroughput(16 << 10, window=0.3))
+            )
             with pytest.raises(TooSlow, match="kB/s, less than 16 kB/s"):
                 collections.deque(came, maxlen=0)
     finally:
@@ -194,22 +197,18 @@ def test_a_drip_behind_a_fast_beginning_is_noticed_in_the_middle_of_a_piece() ->
 
 
 def test_an_answer_that_is_here_as_a_whole_is_taken_however_long_it_took() -> None:
-    class Small(Handler):
-        def do_GET(self) -> None:  # noqa: N802  # the name that http.server looks for
-            self.send_json(200, {"Data": "x" * 5000})
-
-    server = LoopbackServer(Small)
+    server = LoopbackServer(lambda _request: json_reply({"Data": "x" * 5000}))
     server.start()
     try:
-        with Web(HASTY).get(server.url, {}) as response:
-            nothing_is_fast_enough = Pace(floor=1 << 60, window=0.0)
-            assert b'"Data"' in small_body(response, nothing_is_fast_enough)
+        with HttpClient(HASTY).get(server.url, {}) as response:
+            never_sufficient = Throughput(MinimumThroughput(1 << 60, window=0.0))
+            assert b'"Data"' in small_body(response, never_sufficient)
     finally:
         server.stop()
 
 
 def test_a_slow_but_steady_connection_is_left_alone(hub: Hub, faults: RequestFaults) -> None:
-    source = source_of(hub, patience=replace(QUICK_TO_JUDGE, floor=1))
+    source = source_of(hub, limits=replace(EARLY_MEASURED, throughput=MinimumThroughput(1, window=0.3)))
     file = named(source.listing(), "model.safetensors.index.json")
     faults.plan(GATEWAY, kinds.SLOW)
     assert is_right(source, file)
@@ -231,7 +230,7 @@ def test_many_threads_come_through_a_storm(tmp_path: Path) -> None:
         retry_after=0,
     )
     with serving(tmp_path / "hub", faults=storm) as hub:
-        source = source_of(hub, patience=replace(HASTY, attempts=8))
+        source = source_of(hub, limits=replace(HASTY, unusable_answers=8))
         listing = source.listing()
         with ThreadPoolExecutor(8) as pool:
             assert all(pool.map(lambda file: is_right(source, file, part=10_000), listing.files))

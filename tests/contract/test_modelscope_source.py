@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,9 @@ from steps.adapters.modelscope.source import ModelScopeSource
 from steps.errors import Blocked, TransientError
 from steps.model import Listing, ModelFile
 from tests.support.hubs import (
+    EARLY_MEASURED,
     HASTY,
     MODEL,
-    QUICK_TO_JUDGE,
     SHARD,
     content,
     is_right,
@@ -27,6 +26,7 @@ from tests.support.hubs import (
     refusing,
     serving,
     source_of,
+    with_budget,
 )
 from workflows.simulator.faults.request_faults import DROP, EXPIRED_LINK, FORBIDDEN, SERVER_ERROR, RequestFaults
 from workflows.simulator.http.hub import Hub, InternalLink
@@ -34,7 +34,7 @@ from workflows.simulator.http.server import LOOPBACK
 
 TOKEN = "ms-0123456789-not-a-secret"
 REGION = "cn-hangzhou"
-BRIEF = replace(HASTY, budget=0.3)
+BRIEF = with_budget(HASTY, 0.3)
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ def test_a_link_that_ended_is_renewed(folder: Path) -> None:
 
 
 def unasked_port() -> int:
-    """A free port that the kernel gives to nobody who asks for any, so that it is still free at the second start."""
+    """A free port outside the kernel's range of random ports, so that it is still free at the second start."""
     for port in range(21_000 + os.getpid() % 9_000, 32_000):
         with suppress(OSError), socket.socket() as probe:
             probe.bind((LOOPBACK, port))
@@ -252,7 +252,7 @@ def test_an_internal_link_that_does_not_work_is_left_for_the_public_one_for_good
     folder: Path, behaviour: InternalLink, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serving(folder, internal_link=behaviour) as hub:
-        source = source_of(hub, region=REGION, patience=QUICK_TO_JUDGE)
+        source = source_of(hub, region=REGION, limits=EARLY_MEASURED)
         listing = source.listing()
         assert all(is_right(source, file) for file in listing.files if file.path.endswith(".safetensors"))
         with_region = [r for r in hub.received("FilePath=model-0") if "x-aliyun-region-id" in r.headers]
@@ -308,7 +308,7 @@ def test_a_hub_that_is_not_there_is_no_answer(folder: Path) -> None:
     with serving(folder) as hub:
         file = named(source_of(hub).listing(), SHARD)
     with refusing() as url:
-        source = ModelScopeSource(endpoint=url, model_id=MODEL, revision="master", patience=BRIEF)
+        source = ModelScopeSource(endpoint=url, model_id=MODEL, revision="master", limits=BRIEF)
         with pytest.raises(TransientError, match="no answer from the hub"):
             source.read(file, 0, memoryview(bytearray(10)))
 
@@ -321,8 +321,11 @@ def test_tokens_and_signed_links_reach_no_log_and_no_message(folder: Path, caplo
         listing: Listing = source.listing()
         faults.plan("GET /cdn", DROP, times=2)
         content(source, named(listing, SHARD))
-        brief = source_of(hub, token=TOKEN, patience=BRIEF)
-        for kind, times, raised in ((EXPIRED_LINK, BRIEF.attempts, Blocked), (SERVER_ERROR, 10_000, TransientError)):
+        brief = source_of(hub, token=TOKEN, limits=BRIEF)
+        for kind, times, raised in (
+            (EXPIRED_LINK, BRIEF.unusable_answers, Blocked),
+            (SERVER_ERROR, 10_000, TransientError),
+        ):
             faults.plan("GET /cdn", kind, times)
             with pytest.raises(raised) as failed:
                 content(brief, named(listing, "model-00002-of-00003.safetensors"))

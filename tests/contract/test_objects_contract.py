@@ -92,12 +92,12 @@ def test_every_object_of_a_release_is_applied_once(
     assert at_rest(cluster, *objects)
     assert record.read(cluster.get(record.record_ref(here.service))).current == Entry.of(here, objects[:3])
     # A moved Service selects the other release, and nothing of the first is left in its selector.
-    other = release(f"metadata.namespace={here.service.namespace}", "serving.port=9000")
+    other = release(f"metadata.namespace={here.service.namespace}", "serving.ports.http=9000", "endpoint.port=80")
     cluster.apply(services.traffic_service(other))
     moved = cluster.get(services.traffic_service_ref(here.service))
     assert moved is not None
     assert moved["spec"]["selector"] == services.traffic_service(other)["spec"]["selector"]
-    assert [port["port"] for port in moved["spec"]["ports"]] == [9000]
+    assert [(port["port"], port["targetPort"]) for port in moved["spec"]["ports"]] == [(80, 9000)]
 
 
 def test_a_scaled_group_differs_in_its_replicas_and_its_router(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.adapters.oss.credentials import RoleCredentials, role_credentials, static_credentials
+from steps.adapters.oss.credentials import RETRIES, RoleCredentials, role_credentials, static_credentials
 from steps.errors import Blocked, TransientError
 from steps.ports.oss import AccessKey
 from tests.support.buckets import running, store
@@ -70,15 +70,14 @@ def environment(tmp_path: Path, sts: Sts) -> dict[str, str]:
 
 @pytest.fixture
 def role(environment: dict[str, str], now: Now) -> RoleCredentials:
-    return RoleCredentials(
-        role_credentials("cn-hangzhou", environment, "slipway").role, clock=now, budget=30, first_pause=0.001
-    )
+    role = role_credentials("cn-hangzhou", environment, "slipway").role
+    return RoleCredentials(role, clock=now, retries=replace(RETRIES, budget=30, first_pause=0.001))
 
 
 @pytest.fixture
 def hasty_role(role: RoleCredentials, now: Now) -> RoleCredentials:
     """Gives up soon; the first attempt has all the time that it needs."""
-    return RoleCredentials(role.role, clock=now, budget=0.05, first_pause=0.001)
+    return RoleCredentials(role.role, clock=now, retries=replace(RETRIES, budget=0.05, first_pause=0.001))
 
 
 def test_a_role_writes_to_the_bucket(bucket: Bucket, environment: dict[str, str], sts: Sts) -> None:
@@ -106,7 +105,7 @@ def test_a_new_key_that_is_refused_too_ends_it(bucket: Bucket, role: RoleCredent
     with pytest.raises(Blocked, match="SecurityTokenExpired") as refusal:
         store(bucket, role).put("a", b"x")
     assert len(faults.injected) == 2
-    assert "STS gave a new key of acs:ram::1:role/slipway, and OSS refuses that one, too" in refusal.value.hint
+    assert "OSS refuses the new key of acs:ram::1:role/slipway, too" in refusal.value.hint
 
 
 def test_a_static_key_that_is_over_is_not_tried_again(bucket: Bucket, faults: RequestFaults) -> None:
@@ -221,7 +220,7 @@ def test_no_secret_of_sts_reaches_a_log_or_a_repr(
     sts.refuse(503, "ServiceUnavailable", times=100_000)
     now.seconds += 3600 - 600
     assert hasty_role.get_credentials() is key
-    assert "the key at hand is good for" in caplog.text
+    assert "the current key is valid for" in caplog.text
     for secret in (TOKEN, key.get_access_key_secret(), key.get_security_token()):
         assert secret not in caplog.text
         assert secret not in repr(hasty_role) + repr(vars(hasty_role))

@@ -1,4 +1,4 @@
-"""What each error of OSS means; the tables of docs/reference/transfer-retries.md say the same."""
+"""The remedy of each error of OSS, as in the tables of docs/reference/transfer-retries.md."""
 
 import re
 
@@ -9,19 +9,19 @@ from oss2.exceptions import OssError, RequestError, ServerError
 
 from steps.adapters.oss.errors import (
     ChecksumError,
+    Operation,
     Remedy,
     ShortAnswerError,
-    Task,
     WrongSliceError,
-    delay_asked,
     explain,
     remedy,
-    scrub,
+    remove_request_details,
+    requested_delay,
 )
 from steps.errors import Blocked, TransientError
 from tests.support.samples import ROOT
 
-TASK = Task(
+OPERATION = Operation(
     "write", "oss:PutObject", "models", "Qwen/a", "cn-hangzhou", "https://oss-cn-hangzhou-internal.aliyuncs.com"
 )
 
@@ -49,7 +49,7 @@ RETRIED = [
 FATAL = [
     (answer(400, "InvalidArgument"), "error codes of OSS"),
     (answer(400, "InvalidPart"), "error codes of OSS"),
-    (answer(400, "EntityTooSmall"), "transfer.partSizeMib"),
+    (answer(400, "EntityTooSmall"), "transfer.partSize"),
     (answer(400, "InvalidDigest"), "error codes of OSS"),
     (answer(400, "InvalidObjectName"), "store.prefix"),
     (answer(403, "AccessDenied"), "allow oss:PutObject on acs:oss:*:*:models/Qwen/a"),
@@ -64,7 +64,7 @@ FATAL = [
     (answer(409, "FileImmutable"), "WORM"),
     (answer(501, "NotImplemented"), "error codes of OSS"),
     (RequestError(requests.exceptions.SSLError("self-signed certificate")), "certificates of the image"),
-    (WrongSliceError("bytes 0-1/2, expected bytes 0-3/"), "wrote over the object"),
+    (WrongSliceError("bytes 0-1/2, expected bytes 0-3/"), "overwrote the object"),
 ]
 RENEWED = [
     answer(403, "SecurityTokenExpired"),
@@ -104,13 +104,13 @@ def name(value: object) -> str:
 @pytest.mark.parametrize(("error", "becomes"), RETRIED, ids=name)
 def test_what_passes_is_retried_and_left_to_argo_in_the_end(error: Exception, becomes: type[Exception]) -> None:
     assert remedy(error) is Remedy.RETRY
-    assert isinstance(explain(error, TASK), becomes)
+    assert isinstance(explain(error, OPERATION), becomes)
 
 
 @pytest.mark.parametrize(("error", "hint"), FATAL, ids=name)
 def test_what_stays_is_never_retried_and_says_what_to_do(error: Exception, hint: str) -> None:
     assert remedy(error) is Remedy.NONE
-    explained = explain(error, TASK)
+    explained = explain(error, OPERATION)
     assert isinstance(explained, Blocked)
     assert explained.reason.startswith("cannot write oss://models/Qwen/a: ")
     assert hint in explained.hint
@@ -119,7 +119,7 @@ def test_what_stays_is_never_retried_and_says_what_to_do(error: Exception, hint:
 @pytest.mark.parametrize("error", RENEWED, ids=name)
 def test_a_stale_key_is_replaced(error: OssError) -> None:
     assert remedy(error) is Remedy.RENEW
-    assert isinstance(explain(error, TASK), Blocked)
+    assert isinstance(explain(error, OPERATION), Blocked)
 
 
 def test_a_skewed_clock_gets_one_more_attempt() -> None:
@@ -129,7 +129,7 @@ def test_a_skewed_clock_gets_one_more_attempt() -> None:
 def test_a_wrong_sum_gets_a_few_more_attempts() -> None:
     error = ChecksumError(1, 2, "5F0")
     assert remedy(error) is Remedy.CHECKSUM
-    assert isinstance(explain(error, TASK), Blocked)
+    assert isinstance(explain(error, OPERATION), Blocked)
 
 
 def test_a_bug_is_not_retried() -> None:
@@ -137,7 +137,7 @@ def test_a_bug_is_not_retried() -> None:
 
 
 def test_an_answer_is_quoted_with_its_code_and_request() -> None:
-    reason = explain(answer(403, "AccessDenied", EC="0003-00000001"), TASK).reason
+    reason = explain(answer(403, "AccessDenied", EC="0003-00000001"), OPERATION).reason
     assert "OSS answers 403 AccessDenied 0003-00000001: dummy message (request 5F0)" in reason
 
 
@@ -151,16 +151,16 @@ def test_an_answer_is_quoted_with_its_code_and_request() -> None:
     ],
 )
 def test_the_wait_that_oss_asks_for_is_known(headers: dict[str, str], seconds: float) -> None:
-    assert delay_asked(answer(503, "ServiceUnavailable", headers)) == seconds
+    assert requested_delay(answer(503, "ServiceUnavailable", headers)) == seconds
 
 
 def test_no_answer_asks_for_no_wait() -> None:
-    assert delay_asked(ConnectionResetError()) == delay_asked(None) == 0
+    assert requested_delay(ConnectionResetError()) == 0
 
 
 def test_what_oss_repeats_of_a_request_is_forgotten() -> None:
     error = answer(403, "SignatureDoesNotMatch", StringToSign="x-oss-security-token:dummy", CanonicalRequest="dummy2")
-    scrub(error)
+    remove_request_details(error)
     assert "dummy2" not in str(error)
     assert "security-token" not in str(error) + repr(error.body) + repr(error.details)
     assert error.code == "SignatureDoesNotMatch"

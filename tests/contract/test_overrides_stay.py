@@ -203,8 +203,8 @@ def test_an_override_that_contradicts_the_document_is_a_fault_of_the_first_task_
     with pytest.raises(DocumentError) as refused:
         first_task(live, replace(stated, parameters={"image": V24}, run="demo-c1"))
     words = str(refused.value)
-    assert f"with serving.image={V24} (run demo-c1) has 1 mistake" in words
-    assert "serving.version: found '0.5.23'" in words
+    assert f"with serving.image={V24} (run demo-c1) has 1 validation error" in words
+    assert "serving.version (override of serving.version): found '0.5.23'" in words
     assert words.endswith("Next: change the document, or start a run with -p image=document")
 
 

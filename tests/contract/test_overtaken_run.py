@@ -72,7 +72,7 @@ def holder(live: LiveCluster) -> str:
 
 def give_back(live: LiveCluster, run: str) -> None:
     lease = WriterLease(FIRST.service, locks(live), Writer(run, 3600, stays=False), live.clock)
-    assert lease.locks.swap(lease.given_back(lease.observe()))
+    assert lease.locks.swap(lease.released(lease.observe()))
 
 
 def two_runs(live: LiveCluster) -> LiveCluster:
@@ -117,7 +117,7 @@ def test_an_older_run_changes_nothing_and_names_the_run_that_won(overtaken: Live
 def test_an_older_run_that_still_holds_the_lease_gives_it_back(overtaken: LiveCluster) -> None:
     """The record was written without the Lease; the run that lost must not keep others from working."""
     lease = WriterLease(FIRST.service, locks(overtaken), Writer("older", 3600, stays=True), overtaken.clock)
-    assert lease.locks.swap(lease.taken(lease.observe()))
+    assert lease.locks.swap(lease.acquired(lease.observe()))
     before = {name: one for name, one in overtaken.objects().items() if "/Lease/" not in name}
     with pytest.raises(Blocked, match="newer promoted"):
         guarded(overtaken, overtaken.rollout(OLDER), "older", 1)

@@ -18,7 +18,7 @@ from steps.roll_back import RollBack
 from steps.rollout.intent import Intent
 from steps.rollout.writer_lease import Guarded, Writer, WriterLease
 from tests.support.fakes import RecordingReport
-from tests.support.group_world import group_of
+from tests.support.group_objects import group_of
 from tests.support.live_cluster import LiveCluster, live_cluster
 from tests.support.samples import release
 from workflows.simulator.core.cluster.controllers.timing import FAST

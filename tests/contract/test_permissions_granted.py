@@ -41,7 +41,7 @@ from steps.roll_out_service import RollOutService
 from steps.rollout.intent import Intent
 from steps.rollout.writer_lease import GpuLease, Guarded, Writer, WriterLease
 from tests.support.api_servers import MERGE, REAL, Api, Server, real, until, with_token
-from tests.support.argo_world import definition
+from tests.support.argo_cluster import definition
 from tests.support.custom_kinds import custom_kinds
 from tests.support.fakes import FakeClock, RecordingReport, stored
 from tests.support.samples import ROOT, release
@@ -54,7 +54,7 @@ pytestmark = [
     pytest.mark.skipif(not REAL, reason="SLIPWAY_TEST_KUBECONFIG names no real API server"),
 ]
 
-NOTIFY = "notify={webhook: {secret: webhook, key: url}}"
+NOTIFY = "notifications=[{secret: webhook, key: url}]"
 KEY = AccessKey("dummy-id", "dummy-secret")
 CRDS = ROOT / "workflows" / "simulator" / "core" / "cluster" / "crds"
 NEEDED = (
@@ -339,10 +339,10 @@ def _swap(installed: Installed, cluster: KubernetesCluster, right: Permission) -
         return
     live = installed.server.cluster().get(admin.ref)
     if right.verb == "update" and live is None:
-        admin.locks.swap(admin.given_back(admin.observe()))
+        admin.locks.swap(admin.released(admin.observe()))
     if right.verb == "create" and live is not None:
         installed.server.cluster().delete(admin.ref, live["metadata"]["uid"])
-    cluster.swap(admin.given_back(admin.observe()))  # nobody holds it, so no other test waits for it
+    cluster.swap(admin.released(admin.observe()))  # nobody holds it, so no other test waits for it
 
 
 def _manifest(made: Release, right: Permission) -> Manifest:

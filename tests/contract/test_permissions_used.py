@@ -41,7 +41,7 @@ from steps.rollout.intent import Intent
 from steps.rollout.observation import WORKLOAD_TYPE
 from steps.rollout.writer_lease import GpuLease, Guarded, Writer, WriterLease
 from steps.smoke_test import SmokeTest
-from tests.support.argo_world import Attempt, definition, nodes
+from tests.support.argo_cluster import Attempt, definition, nodes
 from tests.support.fakes import FakeClock, ListedSource, RecordingReport, stored
 from tests.support.live_cluster import KEY, LiveCluster, live_cluster
 from tests.support.samples import release, wanted
@@ -51,7 +51,7 @@ from workflows.simulator.http.api_server import ApiServer
 
 pytestmark = pytest.mark.exhaustive
 
-DECIDED = ("notify={webhook: {secret: webhook, key: url}}", "smoke.deadlineMinutes=1")
+DECIDED = ("notifications=[{secret: webhook, key: url}]", "proof.deadlineMinutes=1")
 OLDEST, OLD, NEW, CANDIDATE = (release(*DECIDED, digest="sha256:" + digit * 64) for digit in "1234")
 # What every authenticated caller may do: https://kubernetes.io/docs/reference/access-authn-authz/rbac/#discovery-roles
 EVERYBODY = ("create", "selfsubjectaccessreviews")

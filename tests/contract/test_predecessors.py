@@ -117,7 +117,7 @@ class Row:
 
     def own(self) -> str:
         """An override that gives the row a claim and a group of its own."""
-        return f"volume.name=row-{ROWS.index(self)}"
+        return f"volume.options=-o row={ROWS.index(self)}"
 
 
 def lose_a_staged_file(world: World, made: Release) -> None:
@@ -283,9 +283,9 @@ def test_a_digest_of_the_run_that_is_not_that_of_the_document_ends_every_step_be
 ) -> None:
     before = world.everything()
     asked = len(world.found.bucket.requests), len(world.found.hub.requests)
-    ended = world.call(step, ABSENT, f"--set=model.expectedDigest={OLD}")
+    ended = world.call(step, ABSENT, f"--set=model.digest={OLD}")
     assert ended.code == Exit.BLOCKED, ended.said
-    assert f"--model-digest is {ABSENT}, but model.expectedDigest of the document is {OLD}. Next: " in ended.said
+    assert f"--model-digest is {ABSENT}, but model.digest of the document is {OLD}. Next: " in ended.said
     assert (len(world.found.bucket.requests), len(world.found.hub.requests)) == asked
     assert world.everything() == before
 

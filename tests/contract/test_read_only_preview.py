@@ -20,7 +20,7 @@ from steps.objects.converging import ObjectObservation, observe_object, plan_obj
 from steps.objects.difference import differences
 from steps.objects.group import role_based_group
 from steps.objects.group_operator import GroupOperator, ask
-from steps.objects.read_only import ReadOnlyCluster, foreseen
+from steps.objects.read_only import ReadOnlyCluster, predicted
 from steps.objects.record import Entry, Record
 from steps.ports.oss import AccessKey
 from steps.reconcile.clock import SystemClock
@@ -42,12 +42,12 @@ DOCUMENTS = {
         "metadata.labels={team: search}",
         "metadata.annotations={owner: search@example.com}",
         "serving.env={NCCL_DEBUG: INFO}",
-        "serving.nodeSelector={pool: gpu}",
-        "serving.imagePullSecrets=[registry]",
+        "serving.pod.nodeSelector={pool: gpu}",
+        "serving.pod.imagePullSecrets=[{name: registry}]",
         "serving.prefill.args=[--max-running-requests=8]",
         "volume.capacity=70Gi",
     ),
-    "tcp": ("serving.fabric=tcp", "store.credentials={kind: rrsa, role: slipway}", "volume.client=ossfs"),
+    "tcp": ("serving.fabric=tcp", "store.credentials={role: slipway}", "volume.client=ossfs"),
 }
 
 
@@ -216,10 +216,10 @@ def test_a_field_that_the_server_does_not_keep_is_no_change_and_one_that_somebod
     wanted = {"metadata": {"name": "a"}, "spec": {"mode": "fast", "size": 1}}
     entry = {"manager": "slipway", "operation": "Apply", "fieldsV1": {"f:spec": {"f:mode": {}, "f:size": {}}}}
     live = {"metadata": {"name": "a", "managedFields": [entry]}, "spec": {"size": 1}}
-    assert "mode" not in foreseen(live, wanted)["spec"]
+    assert "mode" not in predicted(live, wanted)["spec"]
     taken = {**entry, "fieldsV1": {"f:spec": {"f:size": {}}}}
     edited = {**live, "metadata": {"name": "a", "managedFields": [taken]}}
-    assert foreseen(edited, wanted)["spec"]["mode"] == "fast"
+    assert predicted(edited, wanted)["spec"]["mode"] == "fast"
 
 
 def test_a_field_that_somebody_removed_is_foreseen_to_come_back(cluster: KubernetesCluster, server: Server) -> None:
@@ -250,7 +250,7 @@ def test_nothing_is_ever_written(cluster: KubernetesCluster, here: Callable[...,
     view = ReadOnlyCluster(cluster)
     writes: tuple[Callable[[], None], ...] = (lambda: view.apply(wanted), lambda: view.delete(Ref.of(wanted), "uid"))
     for write in writes:
-        with pytest.raises(Blocked, match="where nothing may be changed"):
+        with pytest.raises(Blocked, match="with a read-only client"):
             write()
     view.preview(wanted)
     assert cluster.get(Ref.of(wanted)) is None

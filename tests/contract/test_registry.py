@@ -1,4 +1,4 @@
-"""The registry adapter over sockets: a public image behind a token and a redirect, and every way to learn nothing."""
+"""The registry adapter over sockets: a public image behind a token and a redirect, and every failure."""
 
 import hashlib
 import json
@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from werkzeug import Request, Response
 
 from steps.adapters.registry import LARGEST, OciRegistry
 from steps.document.image_name import ImageName
 from steps.errors import TransientError
-from workflows.simulator.http.server import Handler, LoopbackServer
+from workflows.simulator.http.server import HangUp, LoopbackServer, json_reply, text
 
 CONFIG = {"config": {"Env": ["SGLANG_VERSION=v0.5.24"]}, "history": []}
 BODY = json.dumps(CONFIG).encode()
@@ -28,9 +29,9 @@ INDEX = {
 
 @dataclass
 class Hosts:
-    """A registry and the place where its bytes are; `answer` says what the registry does instead, by path."""
+    """A registry and its storage; `answer` replaces the registry's answers, by path."""
 
-    answer: dict[str, Callable[[Handler], None]] = field(default_factory=dict)
+    answer: dict[str, Callable[[], Response]] = field(default_factory=dict)
     asked: list[tuple[str, str, str]] = field(default_factory=list)  # host, path, Authorization
     port: int = 0
     elsewhere: int = 0
@@ -38,46 +39,36 @@ class Hosts:
     def image(self, reference: str = ":0.5.24") -> ImageName:
         return ImageName.of(f"127.0.0.1:{self.port}/llm/sglang{reference}")
 
-    def registry(self, handler: Handler) -> None:
-        path = handler.path.partition("?")[0].removeprefix("/v2/llm/sglang/")
-        self.asked.append(("registry", path, handler.headers.get("Authorization", "")))
+    def registry(self, request: Request) -> Response:
+        path = request.path.removeprefix("/v2/llm/sglang/")
+        authorization = request.headers.get("Authorization", "")
+        self.asked.append(("registry", path, authorization))
         if path in self.answer:
-            self.answer[path](handler)
-        elif path == "/token":
-            handler.send_json(200, {"token": "for-everybody"})
-        elif handler.headers.get("Authorization") != "Bearer for-everybody":
+            return self.answer[path]()
+        if path == "/token":
+            return json_reply({"token": "for-everybody"})
+        if authorization != "Bearer for-everybody":
             challenge = f'Bearer realm="http://127.0.0.1:{self.port}/token",service="r",scope="ignored"'
-            handler.send_json(401, {}, {"WWW-Authenticate": challenge})
-        elif path.startswith("blobs/"):
-            handler.send_json(307, {}, {"Location": f"http://127.0.0.1:{self.elsewhere}/bytes"})
-        else:
-            handler.send_json(200, {"config": {"digest": DIGEST}} if path.endswith(AMD) else INDEX)
+            return json_reply({}, 401, {"WWW-Authenticate": challenge})
+        if path.startswith("blobs/"):
+            return json_reply({}, 307, {"Location": f"http://127.0.0.1:{self.elsewhere}/bytes"})
+        return json_reply({"config": {"digest": DIGEST}} if path.endswith(AMD) else INDEX)
 
-    def bytes(self, handler: Handler) -> None:
-        self.asked.append(("elsewhere", handler.path, handler.headers.get("Authorization", "")))
-        handler.send_body(200, BODY, "application/octet-stream")
+    def bytes(self, request: Request) -> Response:
+        self.asked.append(("elsewhere", request.path, request.headers.get("Authorization", "")))
+        return text(BODY, content_type="application/octet-stream")
 
 
 @pytest.fixture
 def hosts() -> Iterator[Hosts]:
     found = Hosts()
-    handlers = [type("Host", (Handler,), {"do_GET": answer}) for answer in (_asks(found.registry), _asks(found.bytes))]
-    servers = [LoopbackServer(handler) for handler in handlers]
+    servers = [LoopbackServer(found.registry), LoopbackServer(found.bytes)]
     found.port, found.elsewhere = (server.port for server in servers)
     for server in servers:
         server.start()
     yield found
     for server in servers:
         server.stop()
-
-
-def _asks(answer: Callable[[Handler], None]) -> Callable[[Handler], None]:
-    """As a method of a handler: what is bound already is not bound again."""
-
-    def do_get(handler: Handler) -> None:
-        answer(handler)
-
-    return do_get
 
 
 def test_a_public_image_is_read_for_the_platform_of_the_nodes(hosts: Hosts) -> None:
@@ -95,26 +86,26 @@ def test_a_token_never_leaves_the_registry(hosts: Hosts, tmp_path: Any, monkeypa
     assert {sent for _, _, sent in hosts.asked} == {"", "Bearer for-everybody"}
 
 
-def _status(code: int, content: Any = None, **headers: str) -> Callable[[Handler], None]:
-    return lambda handler: handler.send_json(code, content or {}, {k.replace("_", "-"): v for k, v in headers.items()})
+def _status(code: int, content: Any = None, **headers: str) -> Callable[[], Response]:
+    return lambda: json_reply(content or {}, code, {k.replace("_", "-"): v for k, v in headers.items()})
 
 
 SILENT = [
-    ("manifests/0.5.24", _status(401, WWW_Authenticate='Basic realm="private"'), "wants a name and a password"),
-    ("manifests/0.5.24", _status(403), "without a name and a password"),
-    ("/token", _status(401), "without a name and a password"),
-    ("/token", _status(200, {"no": "token"}), "sent what is no image"),
+    ("manifests/0.5.24", _status(401, WWW_Authenticate='Basic realm="private"'), "requires user and password"),
+    ("manifests/0.5.24", _status(403), "user and password for this image"),
+    ("/token", _status(401), "user and password for this image"),
+    ("/token", _status(200, {"no": "token"}), "sent no image"),
     ("manifests/0.5.24", _status(404), "answered with status 404"),
-    ("manifests/0.5.24", _status(200, [1]), "sent what is no image"),
-    ("manifests/0.5.24", _status(307, Location="http://example.com/"), "leads to an address without TLS"),
-    (f"blobs/{DIGEST}", _status(200, {"other": 1}), "sent another configuration than its manifest names"),
+    ("manifests/0.5.24", _status(200, [1]), "sent no image"),
+    ("manifests/0.5.24", _status(307, Location="http://example.com/"), "redirects to an address without TLS"),
+    (f"blobs/{DIGEST}", _status(200, {"other": 1}), "another configuration than the one of its manifest"),
     ("manifests/0.5.24", _status(200, "x" * LARGEST), "sent more than"),
 ]
 
 
 @pytest.mark.parametrize(("path", "answer", "says"), SILENT)
 def test_a_registry_that_tells_nothing_is_no_answer_and_says_why(
-    hosts: Hosts, path: str, answer: Callable[[Handler], None], says: str
+    hosts: Hosts, path: str, answer: Callable[[], Response], says: str
 ) -> None:
     hosts.answer[path] = answer
     with pytest.raises(TransientError, match=says) as silent:
@@ -125,8 +116,9 @@ def test_a_registry_that_tells_nothing_is_no_answer_and_says_why(
 def test_a_registry_that_hangs_is_left_after_its_time(hosts: Hosts) -> None:
     released = threading.Event()
 
-    def hang(_: Handler) -> None:
+    def hang() -> Response:
         released.wait(30)
+        raise HangUp
 
     hosts.answer["manifests/0.5.24"] = hang
     with pytest.raises(TransientError, match=r"did not answer within 0\.3 s|cannot be reached"):

@@ -19,7 +19,7 @@ from steps.report.run_end import ReadWorkflow
 from tests.support.live_cluster import LiveCluster, live_cluster
 from tests.support.samples import release
 from tests.support.toy_cluster import ABSENT_IMAGE, CRASHING_IMAGE
-from workflows.simulator.core.cluster.controllers.operator_style import OPERATOR_STYLES
+from workflows.simulator.core.cluster.controllers.operator_style import V04, V06, V08, OperatorStyle
 from workflows.simulator.core.cluster.resources import PERSISTENT_VOLUMES
 
 OLD = release(digest="sha256:" + "2" * 64)
@@ -50,9 +50,9 @@ def recorded(live: LiveCluster) -> record.Record:
     return record.read(live.port.get(record.record_ref(OLD.service)))
 
 
-@pytest.mark.parametrize("style", OPERATOR_STYLES)
-def test_every_operator_brings_a_release_up_and_scales_it(tmp_path: Path, style: str) -> None:
-    with live_cluster(tmp_path, OPERATOR_STYLES[style]) as live:
+@pytest.mark.parametrize("style", [V04, V06, V08], ids=["v0.4", "v0.6", "v0.8"])
+def test_every_operator_brings_a_release_up_and_scales_it(tmp_path: Path, style: OperatorStyle) -> None:
+    with live_cluster(tmp_path, style) as live:
         live.serve(OLD)
         scaled = release("serving.prefill.replicas=3", digest=OLD.model_digest)
         _, outcome = live.run(live.rollout(scaled))

@@ -1,10 +1,10 @@
-"""The table of docs/reference/transfer-retries.md says what happens at the hub; this walks through it row by row."""
+"""The table of the hub in docs/reference/transfer-retries.md, row by row."""
 
 import datetime as dt
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,16 +15,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from steps.adapters.modelscope.source import ModelScopeSource
 from steps.errors import StepError
 from steps.model import ModelFile
-from tests.support.hubs import HASTY, MODEL, QUICK_TO_JUDGE, SHARD, is_right, serving, source_of
+from tests.support.hubs import EARLY_MEASURED, HASTY, MODEL, SHARD, is_right, serving, source_of, with_budget
 from tests.support.samples import ROOT
 from workflows.simulator.faults import request_faults as kinds
 from workflows.simulator.faults.request_faults import RequestFaults
 from workflows.simulator.http.hub import Hub
-from workflows.simulator.http.server import Handler, LoopbackServer
+from workflows.simulator.http.server import LoopbackServer, text
 
 API, GATEWAY, CDN = "repo/files", "FilePath=", "GET /cdn"
 ALWAYS = 10_000
-BRIEF = replace(HASTY, budget=0.3)
+BRIEF = with_budget(HASTY, 0.3)
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Stage:
 
     def read_patiently(self) -> None:
         """It takes most of a second until a drip is known to be one."""
-        self.source = source_of(self.hub, patience=replace(QUICK_TO_JUDGE, budget=2.0))
+        self.source = source_of(self.hub, limits=with_budget(EARLY_MEASURED, 2.0))
         self.read()
 
     def inject(self, where: str, kind: str, times: int) -> None:
@@ -60,7 +60,7 @@ class Stage:
 def stage(tmp_path: Path) -> Iterator[Stage]:
     faults, folder = RequestFaults(retry_after=0), tmp_path / "hub"
     with serving(folder, faults=faults) as hub:
-        source = source_of(hub, patience=BRIEF)
+        source = source_of(hub, limits=BRIEF)
         files = {file.path: file for file in source.listing().files}
         hub.requests.clear()
         yield Stage(hub, faults, folder, source, files)
@@ -108,7 +108,7 @@ def fill_up(stage: Stage) -> None:
 
 def list_with_an_untrusted_certificate(stage: Stage) -> None:
     with https_server(stage.folder) as url:
-        ModelScopeSource(endpoint=url, model_id=MODEL, revision="master", patience=BRIEF).listing()
+        ModelScopeSource(endpoint=url, model_id=MODEL, revision="master", limits=BRIEF).listing()
 
 
 ROWS: dict[str, Passing | Lasting] = {
@@ -145,7 +145,9 @@ OTHERS = {
 
 
 def table() -> dict[str, tuple[str, str]]:
-    section = (ROOT / "docs" / "transfer-retries.md").read_text(encoding="utf-8").partition("## At the hub")[2]
+    section = (
+        (ROOT / "docs" / "reference" / "transfer-retries.md").read_text(encoding="utf-8").partition("## At the hub")[2]
+    )
     lines = [line for line in section.partition("\n## ")[0].splitlines() if line.startswith("|")][2:]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {failure: (done, end) for failure, done, end in rows}
@@ -195,7 +197,7 @@ def test_what_no_retry_mends_is_refused_as_the_table_says(stage: Stage, row: str
 @pytest.mark.parametrize("behaviour", ["refuses", "unreachable", "crawls"])
 def test_an_internal_link_that_fails_gives_way_to_public_ones(stage: Stage, behaviour: str) -> None:
     with serving(stage.folder, internal_link=behaviour) as hub:
-        source = source_of(hub, region="cn-hangzhou", patience=QUICK_TO_JUDGE)
+        source = source_of(hub, region="cn-hangzhou", limits=EARLY_MEASURED)
         for path in (SHARD, "model-00002-of-00003.safetensors"):
             assert is_right(source, stage.files[path])
         assert len(hub.received(CDN)) == 2
@@ -211,12 +213,12 @@ def test_wrong_bytes_are_read_once_more_from_the_public_link(stage: Stage) -> No
 
 @contextmanager
 def https_server(folder: Path) -> Iterator[str]:
-    """A server whose certificate nobody has signed but itself."""
+    """A server with a self-signed certificate."""
     pem = folder / "self-signed.pem"
     pem.write_bytes(self_signed())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
-    server = LoopbackServer(Handler)
+    server = LoopbackServer(lambda _request: text(""))
     server._server.socket = context.wrap_socket(server._server.socket, server_side=True)
     server.start()
     try:

@@ -15,7 +15,7 @@ import requests
 
 from steps.adapters.sglang import answers, metrics
 from steps.ports.sglang import ChatResponse, EngineError, EngineInfo
-from steps.proof.counters import Counters, Handovers, counters, kv_bytes_per_token
+from steps.proof.counters import Counters, KvTransfers, counters, kv_bytes_per_token
 from tests.support import samples
 from tests.support.pd_group import PdGroup, eventually, pd_group
 
@@ -76,9 +76,9 @@ def shape(content: Any) -> Any:
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
-    """Where two shapes do not fit."""
+    """Fields of our shape that do not fit theirs; theirs may have more."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
-        names = [f"{path}.{key}: only in one" for key in sorted(ours.keys() ^ theirs.keys())]
+        names = [f"{path}.{key}: only here" for key in sorted(ours.keys() - theirs.keys())]
         return names + [
             line for key in ours.keys() & theirs.keys() for line in differences(ours[key], theirs[key], f"{path}.{key}")
         ]
@@ -91,15 +91,10 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
 PLAIN = [
     ("router-0", "/readiness", "router_readiness"),
     ("router-0", "/v1/models", "router_v1_models"),
-    ("router-0", "/get_server_info", "router_get_server_info"),
-    ("router-0", "/get_loads", "router_get_loads"),
-    ("router-0", "/get_model_info", "router_get_model_info"),
     ("prefill-0", "/model_info", "prefill0_model_info"),
-    ("prefill-0", "/get_model_info", "prefill0_model_info"),
     ("decode-0", "/model_info", "decode0_model_info"),
-    ("prefill-0", "/v1/models", "prefill0_v1_models"),
-    ("prefill-0", "/v1/loads", "prefill0_v1_loads"),
-    ("decode-0", "/v1/loads", "decode0_v1_loads"),
+    ("prefill-0", "/server_info", "prefill0_server_info"),
+    ("decode-0", "/server_info", "decode0_server_info"),
 ]
 
 
@@ -116,7 +111,6 @@ def test_facts_have_the_recorded_shape(pd: PdGroup, name: str, path: str, record
     [
         ("router-0", "/health", "router_health"),
         ("router-0", "/liveness", "router_liveness"),
-        ("router-0", "/health_generate", "router_health_generate"),
         ("prefill-0", "/health", "prefill0_health"),
         ("prefill-0", "/ready", "prefill0_ready"),
     ],
@@ -138,7 +132,7 @@ def test_workers_of_the_router_have_the_recorded_shape(pd: PdGroup) -> None:
 
 
 def test_the_bootstrap_server_answers_as_recorded(pd: PdGroup) -> None:
-    port = pd.release.service.serving.bootstrap_port
+    port = pd.release.service.serving.ports.bootstrap
     path = "/route?prefill_dp_rank=-1&prefill_cp_rank=-1&target_tp_rank=-1&target_pp_rank=-1"
     ours, theirs = call(pd, "prefill-0", path, port=port), recorded("bootstrap_route")
     assert differences(shape(ours.json), shape(theirs.json)) == []
@@ -147,16 +141,6 @@ def test_the_bootstrap_server_answers_as_recorded(pd: PdGroup) -> None:
     }
     health = call(pd, "prefill-0", "/health", port=port)
     assert (health.status, health.body) == (200, recorded("bootstrap_health").body)
-
-
-def test_server_info_says_nothing_that_the_real_one_does_not(pd: PdGroup) -> None:
-    for name, record in (("prefill-0", "prefill0_server_info"), ("decode-0", "decode0_server_info")):
-        ours, theirs = call(pd, name, "/server_info").json, recorded(record).json
-        known = {key: value for key, value in theirs.items() if key in ours}
-        assert ours.keys() == known.keys()
-        states = ours.pop("internal_states"), known.pop("internal_states")
-        assert states[0][0].keys() <= states[1][0].keys()
-        assert differences(shape(ours), shape(known)) == []
 
 
 def test_the_weights_checker_has_the_recorded_shape(pd: PdGroup) -> None:
@@ -171,39 +155,23 @@ def test_the_weights_checker_has_the_recorded_shape(pd: PdGroup) -> None:
     assert differences(shape(ours), shape(theirs)) == []
 
 
-@pytest.mark.parametrize(
-    ("more", "record"),
-    [({}, "chat"), (NO_THINKING, "chat_no_think"), ({"logprobs": True, "top_logprobs": 2}, "chat_logprobs")],
-)
-def test_a_chat_has_the_recorded_shape(pd: PdGroup, more: dict[str, Any], record: str) -> None:
-    ours, theirs = call(pd, "router-0", CHAT, {**QUESTION, **more}), recorded(record)
+def test_a_chat_has_the_recorded_shape(pd: PdGroup) -> None:
+    ours, theirs = call(pd, "router-0", CHAT, {**QUESTION, **NO_THINKING}), recorded("chat_no_think")
     assert differences(shape(ours.json), shape(theirs.json)) == []
     for found in (ours.json, theirs.json):
-        message, usage = found["choices"][0]["message"], found["usage"]
         assert found["choices"][0]["finish_reason"] == "length"
-        thought = more != NO_THINKING
-        assert bool(message["reasoning_content"]) is thought
-        assert (message["content"] == "") is thought
-        assert usage["reasoning_tokens"] == (usage["completion_tokens"] if thought else 0)
+        assert found["choices"][0]["message"]["reasoning_content"] is None
 
 
 def test_a_stream_has_the_recorded_events(pd: PdGroup) -> None:
     asked = {**QUESTION, "stream": True, "stream_options": {"include_usage": True}}
     ours, theirs = call(pd, "router-0", CHAT, asked), recorded("chat_stream")
     assert differences(shape(ours.events[0]), shape(theirs.events[0])) == []
-    assert differences(shape(ours.events[1]), shape(theirs.events[1])) == []
     assert differences(shape(ours.events[-2]), shape(theirs.events[-2])) == []
     assert differences(shape(ours.events[-1]), shape(theirs.events[-1])) == []
     assert ours.headers["content-type"] == theirs.headers["content-type"]
     assert ours.body.endswith("data: [DONE]\n\n")
     assert theirs.body.endswith("data: [DONE]\n\n")
-
-
-def test_generate_has_the_recorded_shape(pd: PdGroup) -> None:
-    asked = {"text": "The keel of", "sampling_params": {"max_new_tokens": 4, "temperature": 0}, "return_logprob": True}
-    ours, theirs = call(pd, "router-0", "/generate", asked).json, recorded("generate").json
-    assert differences(shape(ours), shape(theirs)) == []
-    assert ours["meta_info"]["input_token_logprobs"][0][0] is theirs["meta_info"]["input_token_logprobs"][0][0] is None
 
 
 @pytest.mark.parametrize(("name", "record"), [("decode-0", "chat_direct_decode"), ("prefill-0", "chat_direct_prefill")])
@@ -299,16 +267,16 @@ def test_recorded_counters_prove_one_request() -> None:
         for name in ("prefill0", "prefill1", "decode0")
     }
     rank = ("", "0", "0")
-    assert moved["prefill0"] == Counters(1, 32, 1, 1, ranks={rank: Handovers(1, 32 * 512 / 2**20)})
-    assert moved["prefill1"] == Counters(ranks={rank: Handovers()})
-    assert moved["decode0"] == Counters(1, 32, 24, 1, ranks={rank: Handovers()})
+    assert moved["prefill0"] == Counters(1, 32, 1, 1, ranks={rank: KvTransfers(1, 32 * 512 / 2**20)})
+    assert moved["prefill1"] == Counters(ranks={rank: KvTransfers()})
+    assert moved["decode0"] == Counters(1, 32, 24, 1, ranks={rank: KvTransfers()})
 
 
-def test_each_rank_of_a_recorded_worker_counts_its_share_of_one_handover() -> None:
+def test_each_rank_of_a_recorded_worker_counts_its_share_of_one_transfer() -> None:
     folder = RECORDED / "tp2"
     moved = read(folder, "metrics_after_prefill0") - read(folder, "metrics_before_prefill0")
-    assert (moved.handovers, moved.ranks_agree, moved.mib) == (1, True, 26 * 512 / 2**20)
-    assert moved.ranks == {("", "0", rank): Handovers(1, 26 * 256 / 2**20) for rank in "01"}
+    assert (moved.kv_transfers, moved.ranks_agree, moved.mib) == (1, True, 26 * 512 / 2**20)
+    assert moved.ranks == {("", "0", rank): KvTransfers(1, 26 * 256 / 2**20) for rank in "01"}
     text = (folder / "metrics_after_prefill0.txt").read_text(encoding="utf-8")
     assert kv_bytes_per_token(metrics.parse(text)) == 512
 

@@ -1,4 +1,4 @@
-"""How the adapter reaches servers, and what it makes of refusals on the way."""
+"""Routes of the adapter to servers, and its errors for refusals on the way."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from werkzeug import Request, Response
 
 from steps.adapters.sglang import metrics
 from steps.adapters.sglang.client import SglangInference, connect
 from steps.adapters.sglang.routes import DirectRoute
 from steps.errors import Blocked, StepError, TransientError
 from steps.ports.sglang import ChatRequest, ChatResponse, EngineError, NotServing, Pairing, Server
-from workflows.simulator.http.server import Handler, LoopbackServer
+from workflows.simulator.http.server import HangUp, LoopbackServer, connection_of, json_reply
+from workflows.simulator.http.server import text as plain
 
 WORKER = Server("pods", "default", "demo-prefill-0", 8000, "127.0.0.1")
 QUESTION = ChatRequest("m", "What is a keel?", 8)
@@ -23,22 +25,12 @@ CHAT = {
     "usage": {"prompt_tokens": 5, "completion_tokens": 2},
 }
 
-Replies = Callable[[Handler], None]
+Replies = Callable[[Request], Response]
 
 
 @contextmanager
 def serving(reply: Replies) -> Iterator[LoopbackServer]:
-    class Scripted(Handler):
-        body = b""
-
-        def do_GET(self) -> None:  # noqa: N802  # the name that http.server calls
-            self.body = self.read_body()
-            reply(self)
-
-        def do_POST(self) -> None:  # noqa: N802  # as above
-            self.do_GET()
-
-    server = LoopbackServer(Scripted)
+    server = LoopbackServer(reply)
     server.start()
     yield server
     server.stop()
@@ -71,19 +63,19 @@ def status(code: int, reason: str, message: str) -> Replies:
         "reason": reason,
         "code": code,
     }
-    return lambda handler: handler.send_json(code, body)
+    return lambda _request: json_reply(body, code)
 
 
 def text(code: int, body: str) -> Replies:
-    return lambda handler: handler.send_body(code, body.encode(), "text/plain")
+    return lambda _request: plain(body, code)
 
 
 def test_from_outside_a_pod_is_reached_through_the_api_server_with_its_token(tmp_path: Path) -> None:
     asked: list[tuple[str, str | None]] = []
 
-    def reply(handler: Handler) -> None:
-        asked.append((handler.path, handler.headers["Authorization"]))
-        handler.send_json(200, {"workers": []})
+    def reply(request: Request) -> Response:
+        asked.append((request.path, request.headers.get("Authorization")))
+        return json_reply({"workers": []})
 
     with serving(reply) as server:
         inference = connect(kubeconfig(tmp_path, server))
@@ -106,7 +98,7 @@ def test_inside_the_cluster_a_pod_is_reached_by_its_address() -> None:
     ("reply", "error", "says"),
     [
         (status(403, "Forbidden", 'cannot get resource "pods/proxy"'), Blocked, "allow this account get and create"),
-        (status(401, "Unauthorized", "Unauthorized"), Blocked, "the API server refuses the way to"),
+        (status(401, "Unauthorized", "Unauthorized"), Blocked, "the API server refuses the proxy to"),
         (status(503, "ServiceUnavailable", "error trying to reach service: dial tcp: refused"), NotServing, "refused"),
         (status(404, "NotFound", 'pods "demo-prefill-0" not found'), NotServing, "not found"),
         (text(502, "Error trying to reach service: 'dial tcp 10.0.0.1:8000'"), NotServing, "10.0.0.1:8000"),
@@ -125,7 +117,7 @@ def test_what_the_api_server_says_in_place_of_the_worker_is_told_apart(
     [
         (text(503, ""), NotServing, "answers 503"),
         (text(404, "Not Found"), Blocked, "/metrics answers 404: Not Found"),
-        (text(200, "<html>login</html>"), Blocked, "answers something else than SGLang does"),
+        (text(200, "<html>login</html>"), Blocked, "does not answer like SGLang"),
     ],
 )
 def test_a_worker_that_does_not_tell_its_metrics_never_reads_as_nothing_moved(
@@ -147,13 +139,11 @@ def test_nobody_listening_is_something_to_wait_for() -> None:
 def test_a_connection_that_breaks_once_is_tried_again() -> None:
     calls: list[str] = []
 
-    def reply(handler: Handler) -> None:
-        calls.append(handler.path)
+    def reply(request: Request) -> Response:
+        calls.append(request.path)
         if len(calls) == 1:
-            handler.close_connection = True
-            handler.connection.close()
-        else:
-            handler.send_body(200, b"sglang:num_requests_total 3.0\n", "text/plain")
+            raise HangUp
+        return plain("sglang:num_requests_total 3.0\n")
 
     with serving(reply) as server:
         inference, worker = direct(server)
@@ -196,8 +186,9 @@ def test_a_router_without_workers_is_waited_for() -> None:
 
 
 def test_a_chat_that_hangs_is_a_refusal_and_a_fact_that_hangs_is_no_answer() -> None:
-    def hang(handler: Handler) -> None:
-        handler.rfile.read(1)  # until the other side hangs up
+    def hang(request: Request) -> Response:
+        connection_of(request).recv(1)  # until the other side hangs up
+        raise HangUp
 
     with serving(hang) as server:
         inference, worker = direct(server, chat_timeout=0.2)
@@ -209,9 +200,9 @@ def test_a_chat_that_hangs_is_a_refusal_and_a_fact_that_hangs_is_no_answer() -> 
 def test_both_halves_of_a_pair_get_the_same_room() -> None:
     bodies: list[dict[str, object]] = []
 
-    def reply(handler: Handler) -> None:
-        bodies.append(json.loads(handler.body))  # type: ignore[attr-defined]
-        handler.send_json(200, CHAT)
+    def reply(request: Request) -> Response:
+        bodies.append(json.loads(request.get_data()))
+        return json_reply(CHAT)
 
     with serving(reply) as server:
         inference, worker = direct(server)
@@ -269,5 +260,5 @@ def test_a_line_that_is_no_metric_is_refused(line: str) -> None:
 def test_a_queue_that_other_clients_fill_is_waited_for(code: int) -> None:
     with serving(text(code, "The request queue is full.")) as server:
         inference, worker = direct(server)
-        with pytest.raises(NotServing, match=f"takes no chat now, {code}: The request queue is full"):
+        with pytest.raises(NotServing, match=f"accepts no chat now, {code}: The request queue is full"):
             inference.chat(worker, QUESTION)

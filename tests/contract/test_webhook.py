@@ -3,14 +3,17 @@
 import json
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from werkzeug import Request, Response
 
-from steps.adapters.notify.webhook import ATTEMPTS, WebhookNotifier
+from steps.adapters.notify.targets import Targets
+from steps.adapters.notify.webhook import RETRIES, WebhookNotifier
 from steps.errors import Blocked, TransientError
-from workflows.simulator.http.server import Handler, LoopbackServer
+from workflows.simulator.http.server import LoopbackServer, json_reply, target_of
 
 SECRET = "/services/T00000000/B00000000/not-a-secret-0123456789"
 MESSAGE = {"run": "demo-1", "status": "Succeeded", "reason": "", "text": "fertig ✓"}
@@ -22,19 +25,16 @@ class Hook:
     def __init__(self) -> None:
         self.statuses: list[int] = []
         self.received: list[tuple[str, str, Any]] = []
-        hook = self
+        self.server = LoopbackServer(self._serve)
 
-        class HookHandler(Handler):
-            def do_POST(self) -> None:  # noqa: N802  # http.server calls it so
-                hook.received.append((self.path, self.headers["Content-Type"], json.loads(self.read_body())))
-                status = hook.statuses.pop(0) if hook.statuses else 200
-                self.send_json(status, {}, {"Location": "http://127.0.0.1:1/elsewhere"} if status == 302 else None)
-
-        self.server = LoopbackServer(HookHandler)
+    def _serve(self, request: Request) -> Response:
+        self.received.append((target_of(request), request.headers["Content-Type"], json.loads(request.get_data())))
+        status = self.statuses.pop(0) if self.statuses else 200
+        return json_reply({}, status, {"Location": "http://127.0.0.1:1/elsewhere"} if status == 302 else None)
 
     @property
     def notifier(self) -> WebhookNotifier:
-        return WebhookNotifier(f"{self.server.url}{SECRET}?token=abc", first_pause=0.001)
+        return WebhookNotifier(f"{self.server.url}{SECRET}?token=abc", retries=replace(RETRIES, first_pause=0.001))
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_webhook_that_stays_busy_is_no_answer_after_a_few_calls(hook: Hook) ->
     hook.statuses = [503] * 20
     with pytest.raises(TransientError, match="status 503"):
         hook.notifier.send(MESSAGE)
-    assert len(hook.received) == ATTEMPTS
+    assert len(hook.received) == RETRIES.attempts
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 410])
@@ -90,7 +90,7 @@ def test_nobody_there_is_no_answer() -> None:
 @pytest.mark.parametrize("url", ["not-an-address", "ftp://host/path", "http://[broken/path"])
 def test_an_address_that_is_none_is_refused_without_being_shown(url: str) -> None:
     with pytest.raises(Blocked, match="cannot be called") as refused:
-        WebhookNotifier(url, first_pause=0.001).send(MESSAGE)
+        WebhookNotifier(url, retries=replace(RETRIES, first_pause=0.001)).send(MESSAGE)
     assert url not in str(refused.value)
 
 
@@ -110,3 +110,24 @@ def test_the_address_reaches_no_log_and_no_message(hook: Hook, caplog: pytest.Lo
     assert "POST" in log  # urllib3 did write at DEBUG
     assert "not-a-secret" not in log
     assert "token=abc" not in log
+
+
+class Target:
+    def __init__(self, *results: Exception | None) -> None:
+        self.results = list(results)
+        self.messages: list[Mapping[str, Any]] = []
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        self.messages.append(message)
+        if error := self.results.pop(0):
+            raise error
+
+
+def test_each_target_gets_the_message_once_whichever_of_the_others_fails() -> None:
+    late, good, wrong = Target(TransientError("late", ""), None), Target(None), Target(Blocked("wrong", ""))
+    targets = Targets([lambda: late, lambda: good, lambda: wrong])
+    with pytest.raises(TransientError, match="late"):
+        targets.send(MESSAGE)
+    with pytest.raises(Blocked, match="wrong"):
+        targets.send(MESSAGE)
+    assert [len(target.messages) for target in (late, good, wrong)] == [2, 1, 1]

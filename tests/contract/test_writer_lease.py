@@ -174,7 +174,7 @@ def test_a_writer_that_waits_long_renews_in_time_and_nobody_takes_over(world: Wo
     step = Step(["group"], waits=("pods",), deadline=1_000.0)
     rival = world.lease(LAPTOP)
     free: list[bool] = []
-    world.clock = FakeClock(lambda _: free.append(not rival.observe().taken_from(LAPTOP)))
+    world.clock = FakeClock(lambda _: free.append(not rival.observe().held_by_other(LAPTOP)))
     rival = world.lease(LAPTOP)
     with pytest.raises(DeadlineExceeded):
         world.run(step, Writer("nightly-7", 120, stays=True))
@@ -186,7 +186,7 @@ def test_who_lost_the_lease_meanwhile_waits_before_it_writes_again(world: World)
     def away(_: float = 0.0) -> None:
         """The process was held up for longer than its Lease lasts, and a laptop took over."""
         world.clock.seconds += 2 * HOUR
-        world.cluster.swap(world.lease(rival).taken(world.lease(rival).observe()))
+        world.cluster.swap(world.lease(rival).acquired(world.lease(rival).observe()))
 
     rival = Writer("laptop", 9 * HOUR, stays=True)
     step = Step(["first", "second"], deadline=3 * HOUR)
@@ -201,12 +201,12 @@ def test_of_two_that_see_it_free_one_gets_it(world: World) -> None:
     rivals = [world.lease(NIGHTLY), world.lease(LAPTOP)]
     for _ in range(3):
         looks = [rival.observe() for rival in rivals]
-        assert not any(look.taken_from(rival.writer) for look, rival in zip(looks, rivals, strict=True))
-        got = [world.cluster.swap(rival.taken(look)) for rival, look in zip(rivals, looks, strict=True)]
+        assert not any(look.held_by_other(rival.writer) for look, rival in zip(looks, rivals, strict=True))
+        got = [world.cluster.swap(rival.acquired(look)) for rival, look in zip(rivals, looks, strict=True)]
         assert got == [True, False]
         assert world.holder == "nightly-7"
         world.clock.seconds += 2 * HOUR
-    assert world.cluster.swap(rivals[0].given_back(rivals[0].observe()))
+    assert world.cluster.swap(rivals[0].released(rivals[0].observe()))
     assert world.holder == ""
 
 
@@ -216,8 +216,8 @@ def test_a_lease_that_somebody_deletes_is_taken_anew(world: World, api: Any) -> 
     world.run(Step(["group"]), NIGHTLY)
     stale = world.lease(NIGHTLY).observe()
     assert api("DELETE", path).status == 200
-    assert not world.cluster.swap(world.lease(NIGHTLY).taken(stale))
-    assert world.cluster.swap(world.lease(NIGHTLY).taken(look))
+    assert not world.cluster.swap(world.lease(NIGHTLY).acquired(stale))
+    assert world.cluster.swap(world.lease(NIGHTLY).acquired(look))
 
 
 def test_a_fault_of_the_last_step_gives_the_lease_back_all_the_same(world: World) -> None:

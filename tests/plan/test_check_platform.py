@@ -9,15 +9,16 @@ from steps.catalogue import permissions_of_accounts, permissions_of_one_account
 from steps.check_platform import plan
 from steps.checks.facts import PlatformFacts
 from steps.checks.findings import Refusal
-from steps.checks.image import said_version
-from steps.checks.nodes import quantity
+from steps.checks.image import version_of
 from steps.checks.table import CHECKS
+from steps.document.quantities import quantity
 from steps.kinds import Manifest
 from steps.reconcile.plan import Plan
 from steps.release import Release
 from tests.support.samples import ROOT, release
 
 GIB_MIB = 1024
+IMAGE = release().service.serving.image
 QWEN3_32B_WEIGHTS = 65_524_248_576  # bytes of its 17 safetensors files
 
 
@@ -120,7 +121,7 @@ BROKEN = [
     ("QUO02", {"quotas": (quota("default", {"pods": "8"}, pods="10"),)}, "with pods 8 of 10 used"),
     ("API02", {"namespace": None}, "no namespace default"),
     ("API02", {"namespace": {"status": {"phase": "Terminating"}}}, "is being deleted"),
-    ("API03", {"services": ({"metadata": {"name": "sglang-pd"}},)}, "a Service sglang-pd that Slipway did not make"),
+    ("API03", {"services": ({"metadata": {"name": "sglang-pd"}},)}, "a Service sglang-pd of another owner"),
     (
         "API03",
         {"services": ({"metadata": {"name": f"{release().group}-prefill"}},)},
@@ -167,14 +168,14 @@ def test_what_is_missing_is_named_with_code_finding_need_and_remedy(
 
 
 def test_an_image_of_another_engine_is_refused_and_one_that_does_not_say_is_not_checked() -> None:
-    (fault,) = plan(release(), healthy(engine="0.5.22")).failed
+    (fault,) = plan(release(), healthy(engines={IMAGE: "0.5.22"})).failed
     assert fault.startswith("ENG01 Version of the engine: found SGLang 0.5.22 in registry.example.com/llm/sglang-erdma")
     assert "needed SGLang 0.5.23" in fault
-    for silent, says in (("", "the image does not say it"), (Refusal("no answer"), "no answer")):
-        found = plan(release(), healthy(engine=silent))
+    for silent, says in (("", "the image names none"), (Refusal("no answer"), "no answer")):
+        found = plan(release(), healthy(engines={IMAGE: silent}))
         assert found.converged
         assert any(line.startswith("ENG01") and line.endswith(f"is not checked: {says}") for line in found.ok)
-    assert any("says that it holds SGLang 0.5.23" in line for line in plan(release(), healthy(engine="0.5.23")).ok)
+    assert any("holds SGLang 0.5.23" in line for line in plan(release(), healthy(engines={IMAGE: "0.5.23"})).ok)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_an_image_of_another_engine_is_refused_and_one_that_does_not_say_is_not_
     ],
 )
 def test_the_version_that_an_image_says_is_not_that_of_its_base(config: dict[str, Any], version: str) -> None:
-    assert said_version(config) == version
+    assert version_of(config) == version
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
@@ -247,7 +248,7 @@ def test_gpus_of_a_node_with_a_broken_fabric_do_not_count() -> None:
 
 def test_a_node_that_takes_no_pods_or_is_not_selected_does_not_count() -> None:
     assert _faults(healthy(nodes=(node("gpu-a", gpus=2), node("gpu-b", unschedulable=True)))) == ["GPU01"]
-    chosen = release("serving.nodeSelector={kubernetes.io/hostname: gpu-a}")
+    chosen = release("serving.pod.nodeSelector={kubernetes.io/hostname: gpu-a}")
     assert plan(chosen, healthy(pods=(pod("gpu-a", 8),))).failed
 
 
@@ -310,7 +311,7 @@ def test_a_permission_that_the_account_of_another_step_lacks_is_named_before_any
 def test_a_secret_that_this_account_may_not_read_is_not_taken_for_absent() -> None:
     found = plan(release(), healthy(secret=Refusal("may not get secrets")))
     assert found.converged
-    assert any("is not looked at: may not get secrets" in line for line in found.ok)
+    assert any("is not checked: may not get secrets" in line for line in found.ok)
 
 
 @pytest.mark.parametrize(

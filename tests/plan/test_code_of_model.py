@@ -17,7 +17,7 @@ from steps.release import Release
 from steps.transfer import manifest
 from steps.transfer.hashing import crc
 from steps.transfer.manifest import ManifestFile
-from tests.support.group_world import group_of, live
+from tests.support.group_objects import group_of, live
 from tests.support.memory_ports import MemorySource, MemoryStore, listing_of
 from tests.support.samples import release
 
@@ -109,7 +109,7 @@ def test_code_that_does_not_serve_yet_is_refused_by_name(changed: dict[str, byte
     wanted = SERVED | NO_CODE | changed
     (fault,), _ = found(wanted)
     assert f"found code that is not what serves: {named}; needed" in fault
-    assert f"model.expectedDigest: {listing_of(wanted).digest}. Next: read those files" in fault
+    assert f"model.digest: {listing_of(wanted).digest}. Next: read those files" in fault
 
 
 @pytest.mark.parametrize("changed", [{}, NO_CODE, {"config.json": CONFIG[:-1] + b', "eos_token_id": 7}'}])
@@ -124,8 +124,8 @@ def test_code_that_is_gone_needs_no_approval() -> None:
 
 def test_an_approved_digest_goes_on_and_says_what_was_approved() -> None:
     wanted = SERVED | {"modeling.py": b"import os"}
-    faults, (well,) = found(wanted, f"model.expectedDigest={listing_of(wanted).digest}")
-    assert (faults, well) == ([], "MOD01 model.expectedDigest approves the code in modeling.py")
+    faults, (well,) = found(wanted, f"model.digest={listing_of(wanted).digest}")
+    assert (faults, well) == ([], "MOD01 model.digest approves the code in modeling.py")
 
 
 def test_a_first_release_is_the_decision_of_a_person() -> None:

@@ -12,7 +12,7 @@ from steps.objects import volume
 from steps.objects.converging import Delete
 from steps.ports.oss import AccessKey
 from steps.reconcile.plan import Plan
-from tests.support.group_world import absent, as_wanted, deleted, live
+from tests.support.group_objects import absent, as_wanted, deleted, live
 from tests.support.samples import release
 
 RELEASE = release()
@@ -138,7 +138,7 @@ def test_the_volume_is_what_the_driver_reads() -> None:
 
 
 def test_with_a_role_no_secret_is_named() -> None:
-    by_role = release("store.credentials={kind: rrsa, role: slipway-reader}")
+    by_role = release("store.credentials={role: slipway-reader}")
     source = volume.persistent_volume(by_role, "1Ti")["spec"]["csi"]
     assert "nodePublishSecretRef" not in source
     assert source["volumeAttributes"]["authType"] == "rrsa"

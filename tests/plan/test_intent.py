@@ -34,9 +34,9 @@ def test_the_loser_is_told_which_run_won_what_it_promoted_and_when(counter: int)
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (Record(), "the release record was removed or put back"),
-        (Record(ENTRY, counter=2, run="nightly-2"), "the release record was removed or put back"),
-        (Record(ENTRY, counter=5), "the release record was removed or put back"),
+        (Record(), "the release record was removed or restored"),
+        (Record(ENTRY, counter=2, run="nightly-2"), "the release record was removed or restored"),
+        (Record(ENTRY, counter=5), "the release record was removed or restored"),
         (
             Record(broken="the release record X cannot be read: y"),
             "the release record X cannot be read: y; another run",

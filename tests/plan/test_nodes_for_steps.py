@@ -42,7 +42,7 @@ NVIDIA = {"nvidia.com/gpu.present": "true"}
 
 
 def test_a_small_node_without_gpus_takes_every_step() -> None:
-    kept, faults = said(seen(cpu_node()), "workflow.nodeSelector={}")
+    kept, faults = said(seen(cpu_node()), "workflow.pod.nodeSelector={}")
     assert faults == []
     assert "nodes may run the steps" in kept[0]
 
@@ -55,7 +55,7 @@ def test_a_small_node_without_gpus_takes_every_step() -> None:
         (cpu_node(cpu="900m"), "too small"),
         (cpu_node(memory="300Mi"), "too small"),
         (cpu_node(unschedulable=True), "cordoned"),
-        (cpu_node(taints=[{"key": "a", "effect": "NoSchedule"}]), "tainted"),
+        (cpu_node(taints=[{"key": "a", "effect": "NoSchedule"}]), "taint a:NoSchedule not tolerated"),
     ],
     ids=["ACK", "NVIDIA", "cpu", "memory", "cordon", "taint"],
 )
@@ -70,14 +70,19 @@ def test_a_cluster_whose_nodes_cannot_take_a_step_is_told_why_not_and_what_is_ne
 
 
 def test_a_node_selector_that_no_node_has_is_named() -> None:
-    _, [fault] = said(dataclasses.replace(seen(), nodes=(cpu_node(),)), "workflow.nodeSelector={pool: cpu}")
-    assert "without the labels of workflow.nodeSelector" in fault
+    _, [fault] = said(dataclasses.replace(seen(), nodes=(cpu_node(),)), "workflow.pod.nodeSelector={pool: cpu}")
+    assert "without the labels of nodeSelector" in fault
     assert "with label pool=cpu" in fault
 
 
 def test_nodes_with_gpus_will_do_if_the_document_says_so() -> None:
     alone = dataclasses.replace(seen(), nodes=(cpu_node(ACK),))
     assert said(alone, "workflow.gpuNodes=allow")[1] == []
+
+
+def test_a_step_runs_on_a_tainted_node_if_the_document_tolerates_the_taint() -> None:
+    alone = dataclasses.replace(seen(), nodes=(cpu_node(taints=[{"key": "a", "effect": "NoSchedule"}]),))
+    assert said(alone, "workflow.pod.tolerations=[{key: a, operator: Exists}]")[1] == []
 
 
 def test_a_laptop_runs_the_steps_itself() -> None:

@@ -12,7 +12,7 @@ from steps.objects.field_managers import last_writer, owns
 from steps.objects.volume import secret
 from steps.ports.oss import AccessKey
 from steps.reconcile.plan import Change
-from tests.support.group_world import absent, as_wanted, deleted, group_of, live
+from tests.support.group_objects import absent, as_wanted, deleted, group_of, live
 from tests.support.samples import release
 
 KEY = AccessKey("dummy-id", "dummy-secret")

@@ -7,7 +7,7 @@ import pytest
 from steps.kinds import Manifest
 from steps.objects.pod_status import state
 from steps.rollout.causes import crashed_containers, pod_fault, pod_faults
-from tests.support.group_world import event, group_of, ready_pod
+from tests.support.group_objects import event, group_of, ready_pod
 from tests.support.samples import release
 
 NOT_FOUND = "rpc error: code = NotFound desc = failed to pull image: registry/x:1: not found"
@@ -41,7 +41,7 @@ def crash(code: int, restarts: int, reason: str = "Error", message: str = "") ->
     [
         (pod({"reason": "ImagePullBackOff", "message": 'Back-off pulling image "x"'}), "image registry/x:1 cannot"),
         (pod({"reason": "ErrImagePull", "message": NOT_FOUND}), "not found"),
-        (pod({"reason": "ErrImagePull", "message": "401 Unauthorized"}), "serving.imagePullSecrets"),
+        (pod({"reason": "ErrImagePull", "message": "401 Unauthorized"}), "serving.pod.imagePullSecrets"),
         (pod({"reason": "InvalidImageName", "message": "couldn't parse"}), "InvalidImageName"),
         (pod({"reason": "CreateContainerConfigError", "message": 'secret "x" not found'}), 'secret "x" not found'),
         (pod({"reason": "RunContainerError", "message": "nvidia-container-cli"}, 2), "container runtime"),

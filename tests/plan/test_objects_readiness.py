@@ -1,4 +1,4 @@
-"""Every way in which a group can look ready and not be."""
+"""Every way in which a group can appear ready without being so."""
 
 import copy
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from steps.kinds import HASH_LABEL, V1ALPHA2, Manifest
 from steps.objects.group_operator import GroupOperator
 from steps.rollout.observation import GroupObservation
 from steps.rollout.readiness import fingerprint, gate, stable
-from tests.support.group_world import OPERATOR, deleted, event, group_of, ready_group
+from tests.support.group_objects import OPERATOR, deleted, event, group_of, ready_group
 from tests.support.samples import release
 
 WANTED = group_of(release())
@@ -127,10 +127,10 @@ LIES: dict[str, tuple[Spoil, str]] = {
     "generation not seen": (generation(4), "generation 4, observed 1"),
     "not Ready": (
         group_status(conditions=[{"type": "Ready", "status": "False", "reason": "RoleNotReady"}]),
-        "to call itself Ready: RoleNotReady",
+        "to report Ready: RoleNotReady",
     ),
     "no condition": (group_status(conditions=[]), "no such condition"),
-    "Ready, but no workload yet": (without_workload("prefill"), "to be made by the operator"),
+    "Ready, but no workload yet": (without_workload("prefill"), "to be created by the operator"),
     "Ready, but the workload has the old template": (old_template("decode"), "to get the wanted template"),
     "workload not seen": (workload("router", "metadata", generation=3), "generation 3, observed 2"),
     "workload not scaled": (workload("prefill", "spec", replicas=1), "to be scaled to 2"),
@@ -190,7 +190,7 @@ def test_a_role_that_the_operator_holds_back_says_why() -> None:
     observed = without_workload("router")(without_pod(3)(spoiled(ready_group(WANTED))))
     assert observed.group is not None
     observed = replace(observed, events=(event(observed.group, "DependencyNotMet", "decode is not ready"),))
-    assert gate(WANTED, observed).waiting[0].endswith("the operator says DependencyNotMet: decode is not ready")
+    assert gate(WANTED, observed).waiting[0].endswith("the operator reports DependencyNotMet: decode is not ready")
 
 
 def test_a_volume_that_cannot_be_mounted_explains_the_pod() -> None:
@@ -235,7 +235,7 @@ def test_a_group_that_was_seen_to_become_ready_must_be_seen_so_twice() -> None:
     assert stable(WANTED, ready, fingerprint(ready)).converged
 
 
-def test_a_restart_between_two_looks_counts_as_falling_back() -> None:
+def test_a_restart_between_two_observations_counts_as_falling_back() -> None:
     ready = ready_group(WANTED)
 
     def restarted(found: Manifest) -> None:
@@ -244,7 +244,7 @@ def test_a_restart_between_two_looks_counts_as_falling_back() -> None:
     assert stable(WANTED, pod(0, restarted)(spoiled(ready)), fingerprint(ready)).waiting
 
 
-def test_a_group_that_is_ready_at_the_first_look_needs_no_second() -> None:
+def test_a_group_that_is_ready_at_the_first_observation_needs_no_second() -> None:
     assert stable(WANTED, ready_group(WANTED), None).converged
 
 

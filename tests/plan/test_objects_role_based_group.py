@@ -34,11 +34,11 @@ DOCUMENTS = {
     "reference": release(),
     "demo": release(name="demo"),
     "tcp": release("serving.fabric=tcp"),
-    "old engine": release("serving.image=sglang:0.4.10.post2", "serving.fabric=tcp"),
+    "old engine": release("serving.image=sglang:0.5.10", "serving.fabric=tcp"),
     "everything": release(
         "metadata.labels={team: search}",
-        "serving.imagePullSecrets=[registry]",
-        "serving.nodeSelector={pool: gpu}",
+        "serving.pod.imagePullSecrets=[{name: registry}]",
+        "serving.pod.nodeSelector={pool: gpu}",
         "serving.contextLength=131072",
         "serving.args=[--reasoning-parser, qwen3]",
         "serving.prefill={replicas: 3, args: [--chunked-prefill-size, '8192']}",
@@ -180,19 +180,19 @@ def test_scaling_replaces_the_router_and_no_worker() -> None:
         "serving.image=registry.example.com/llm/sglang-erdma:0.5.17",
         "serving.servedModelName=qwen",
         "serving.modelPath=/models/other",
-        "serving.port=9000",
-        "serving.bootstrapPort=35000",
+        "serving.ports.http=9000",
+        "serving.ports.bootstrap=35000",
         "serving.tensorParallel=4",
         "serving.prefill={replicas: 2, args: [--x]}",
         "serving.router={image: other, policy: random}",
         "serving.fabric=tcp",
-        "serving.rdmaDevice=erdma_1",
+        "serving.rdmaDevices=[erdma_1]",
         "serving.contextLength=4096",
         "serving.args=[--x]",
         "serving.env={A: b}",
         "serving.resources={cpu: '8'}",
-        "serving.nodeSelector={pool: gpu}",
-        "serving.imagePullSecrets=[registry]",
+        "serving.pod.nodeSelector={pool: gpu}",
+        "serving.pod.imagePullSecrets=[{name: registry}]",
     ],
 )
 def test_whatever_changes_a_pod_makes_another_release(override: str) -> None:
@@ -208,7 +208,7 @@ def pods_without_names(wanted: Release) -> str:
     return text.replace(wanted.group, "GROUP")
 
 
-@pytest.mark.parametrize("override", ["serving.serviceName=other", "smoke.prompt=Hello", "rollout.deadlineMinutes=5"])
+@pytest.mark.parametrize("override", ["endpoint.service=other", "proof.prompt=Hello", "rollout.deadlineMinutes=5"])
 def test_what_changes_no_pod_keeps_the_release(override: str) -> None:
     one, other = release(), release(override)
     operator = GroupOperator(V1ALPHA1, "s-")
@@ -248,8 +248,7 @@ def test_each_pod_carries_the_hash_of_its_own_template() -> None:
         ("0.5.23", "/ready", "mooncake_tcp", None),
         ("0.5.22", "/ready", "mooncake_tcp", None),
         ("0.5.17", "/health", "mooncake_tcp", None),
-        ("0.5.9", "/health", "mooncake", "1"),
-        ("0.4.10.post2", "/health", "mooncake", "1"),
+        ("0.5.10", "/health", "mooncake", "1"),
     ],
 )
 def test_flags_follow_the_version_of_the_engine(version: str, probe: str, backend: str, forced: str | None) -> None:
@@ -323,3 +322,14 @@ def test_a_flag_that_the_engine_lost_is_found() -> None:
     manifest = role_based_group(release("serving.args=[--disaggregation-decode-tp, '2']"), GroupOperator(V1ALPHA1, ""))
     with pytest.raises(UsageError, match="disaggregation-decode-tp"):
         parse_worker(container(manifest, "decode")["args"])
+
+
+def test_fields_of_the_documents_pods_reach_the_pods() -> None:
+    pod = "{nodeSelector: {pool: gpu}, tolerations: [{key: gpu, operator: Exists}], priorityClassName: serving}"
+    found = release(f"serving.pod={pod}", "serving.decode.pod.priorityClassName=decode")
+    roles = role_based_group(found, GroupOperator(V1ALPHA1, "s-"))["spec"]["roles"]
+    specs = {role["name"]: role["template"]["spec"] for role in roles}
+    for name, spec in specs.items():
+        assert spec["nodeSelector"] == {"pool": "gpu"}, name
+        assert spec["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+        assert spec["priorityClassName"] == ("decode" if name == "decode" else "serving")

@@ -11,7 +11,7 @@ from steps.objects.converging import ObjectObservation
 from steps.objects.record import NOW, PROMOTED_AT, Entry, Record
 from steps.promote_release import Facts, endpoint, plan
 from steps.release import Release
-from tests.support.group_world import OPERATOR, absent, as_wanted, deleted, group_of, live, ready_group
+from tests.support.group_objects import OPERATOR, absent, as_wanted, deleted, group_of, live, ready_group
 from tests.support.samples import release, service
 
 OLDEST = release(digest="sha256:" + "1" * 64)

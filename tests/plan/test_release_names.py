@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field
 
-from steps.document.schema import MAX_NAME, ModelService, SecretKey, Serving, Volume, parse
+from steps.document.schema import MAX_NAME, Credentials, ModelService, SecretKey, Serving, Volume, parse
 from steps.kinds import HASH_LABEL, V1ALPHA1, Manifest
 from steps.model import ModelDigest
 from steps.objects.group import role_based_group
@@ -20,48 +20,63 @@ from tests.support.samples import DIGEST, release
 OTHER_DIGEST = ModelDigest("sha256:" + "6" * 64)
 OPERATOR = GroupOperator(V1ALPHA1, "s-")
 MINIMAL = """
-apiVersion: slipway/v1
+apiVersion: slipway/v1alpha1
 kind: ModelService
 metadata: {name: chat}
 model: {id: Qwen/Qwen3-32B}
 store: {bucket: llm-models, region: cn-hangzhou}
 serving:
   image: registry.example.com/llm/sglang-erdma:0.5.23
-  prefill: {replicas: 2}
-  decode: {replicas: 1}
+workflow: {image: "registry.example.com/llm/slipway:0.1.0"}
 """
+_TERM = "{matchExpressions: [{key: a, operator: Exists}]}"
+_NODES = f"{{requiredDuringSchedulingIgnoredDuringExecution: {{nodeSelectorTerms: [{_TERM}]}}}}"
+_PODS = "{requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: zone, labelSelector: {}}]}"
+POD = {
+    "nodeSelector": "{pool: gpu}",
+    "tolerations": "[{key: nvidia.com/gpu, operator: Exists, effect: NoSchedule}]",
+    "affinity.nodeAffinity": _NODES,
+    "affinity.podAffinity": _PODS,
+    "affinity.podAntiAffinity": _PODS,
+    "topologySpreadConstraints": "[{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule}]",
+    "priorityClassName": "serving",
+    "imagePullSecrets": "[{name: registry}]",
+}
+RESOURCES = {"cpu": "'8'", "memory": "8Gi", "sharedMemory": "8Gi"}
 # Every field of the document, with another value for it.
 NO_RELEASE = {
     "metadata.labels": "{team: llm}",
     "metadata.annotations": "{a: b}",
     "model.revision": "v2",  # the digest says what is served, not the name of the branch
-    "model.expectedDigest": OTHER_DIGEST,
+    "model.digest": OTHER_DIGEST,
     "model.endpoint": "http://127.0.0.1:9000",
     "model.token": "{secret: a, key: b}",
-    "store.credentials": "{kind: secret, secret: other}",
+    "store.credentials": "{secret: other}",
     "transfer.mode": "streamed",
     "transfer.shards": "1",
     "transfer.workers": "3",
-    "transfer.partSizeMib": "32",
+    "transfer.partSize": "32Mi",
     "transfer.scratch.size": "1Ti",
-    "transfer.scratch.storageClass": "essd",
+    "transfer.scratch.storageClassName": "essd",
     "transfer.deadlineMinutes": "5",
     "volume.capacity": "1Ti",
     "volume.deadlineMinutes": "5",
-    "serving.serviceName": "other",
+    "endpoint.service": "other",
+    "endpoint.port": "9000",
+    "endpoint.annotations": "{a: b}",
     "serving.prefill.replicas": "3",
     "serving.decode.replicas": "4",
     "rollout.strategy": "Recreate",
     "rollout.deadlineMinutes": "5",
-    "smoke.prompt": "Hello",
-    "smoke.maxTokens": "7",
-    "smoke.deadlineMinutes": "5",
-    "notify": "{webhook: {secret: a, key: b}}",
+    "proof.prompt": "Hello",
+    "proof.maxTokens": "7",
+    "proof.deadlineMinutes": "5",
+    "notifications": "[{secret: a, key: b}]",
     "workflow.image": "slipway:9",
     "workflow.namespace": "runs",
     "workflow.schedule": "1 2 * * *",
     "workflow.timezone": "UTC",
-    "workflow.nodeSelector": "{pool: cpu}",
+    **{f"workflow.pod.{field}": value for field, value in POD.items()},
     "workflow.gpuNodes": "allow",
     "workflow.skipUnchanged": "false",
     "workflow.labels": "{team: llm}",
@@ -76,30 +91,29 @@ RELEASE = {
     "store.region": "cn-beijing",
     "store.endpoint": "http://127.0.0.1:9000",
     "store.prefix": "other",
-    "volume.name": "weights",
     "volume.client": "ossfs",
     "volume.options": "-o ro",
     "serving.image": "registry.example.com/llm/sglang:0.5.23",
     "serving.version": "0.5.24",  # of an image that is named by its digest alone
     "serving.modelPath": "/models/other",
     "serving.servedModelName": "qwen",
-    "serving.port": "9000",
-    "serving.bootstrapPort": "34001",
+    "serving.ports.http": "9000",
+    "serving.ports.bootstrap": "34001",
     "serving.tensorParallel": "4",
     "serving.prefill.args": "[--chunked-prefill-size=4096]",
     "serving.decode.args": "[--max-running-requests=64]",
     "serving.router.image": "lmsysorg/sgl-model-gateway:v0.3.3",
     "serving.router.policy": "random",
     "serving.fabric": "tcp",
-    "serving.rdmaDevice": "erdma_1",
+    "serving.rdmaDevices": "[erdma_1]",
     "serving.contextLength": "8192",
     "serving.args": "[--log-level=debug]",
     "serving.env": "{A: b}",
-    "serving.resources.cpu": "8",
-    "serving.resources.memory": "8Gi",
-    "serving.resources.sharedMemory": "8Gi",
-    "serving.nodeSelector": "{pool: gpu}",
-    "serving.imagePullSecrets": "[registry]",
+    "serving.router.args": "[--log-level=debug]",
+    **{f"serving.{role}image": "registry.example.com/llm/sglang:0.5.23" for role in ("prefill.", "decode.")},
+    **{f"serving.{role}env": "{A: b}" for role in ("prefill.", "decode.")},
+    **{f"serving.{role}pod.{field}": value for role in ("", "prefill.", "decode.") for field, value in POD.items()},
+    **{f"serving.{role}resources.{x}": value for role in ("", "prefill.", "decode.") for x, value in RESOURCES.items()},
 }
 REPLICAS = {"serving.prefill.replicas", "serving.decode.replicas"}
 
@@ -123,14 +137,16 @@ class Later(ModelService):
 
 def chat(*overrides: str, kind: type[ModelService] = ModelService) -> Release:
     """A release of the smallest document there is."""
-    return Release(kind.model_validate(parse(MINIMAL, "chat.yaml", overrides).model_dump()), DIGEST)
+    written = parse(MINIMAL, "chat.yaml", overrides).model_dump(by_alias=True)
+    return Release(kind.model_validate(written), DIGEST)
 
 
 def fields(section: type[BaseModel], path: str = "") -> Iterator[str]:
-    """Paths of all fields of the document; a section that may be absent, or of several kinds, is one field."""
+    """Paths of all fields of the document; a section that may be absent, or is a choice of keys, is one field."""
     for field in section.model_fields.values():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from fields(field.annotation, f"{path}{field.alias}.")
+        one = field.annotation
+        if isinstance(one, type) and issubclass(one, BaseModel) and one is not Credentials:
+            yield from fields(one, f"{path}{field.alias}.")
         else:
             yield f"{path}{field.alias}"
 
@@ -170,7 +186,7 @@ def test_what_is_served_another_way_is_another_release(path: str) -> None:
 
 
 def test_other_files_and_other_credentials_of_the_volume_are_another_release() -> None:
-    role = chat("store.credentials={kind: rrsa, role: a}")
+    role = chat("store.credentials={role: a}")
     assert len({chat().id, role.id, Release(chat().service, OTHER_DIGEST).id}) == 3
 
 
@@ -195,25 +211,30 @@ def test_a_field_that_a_later_slipway_adds_renames_nothing_until_it_is_set() -> 
 
 def test_a_default_changes_only_together_with_the_number_of_the_rendering() -> None:
     """A field at its default does not count in the id, so another default would restart pods under an old name."""
-    serving = chat().service.serving.model_dump(exclude={"image", "version", "service_name", "prefill", "decode"})
+    serving = chat().service.serving.model_dump(exclude={"image", "version", "prefill", "decode"})
     assert (RENDERING, chat().service.volume.client, serving) == (
         1,
         "ossfs2",
         {
             "model_path": None,
             "served_model_name": None,
-            "port": 8000,
-            "bootstrap_port": 34000,
+            "ports": {"http": 8000, "bootstrap": 34000},
             "tensor_parallel": 2,
-            "router": {"image": "lmsysorg/sgl-model-gateway:v0.3.2", "policy": "round_robin"},
+            "router": {"image": "lmsysorg/sgl-model-gateway:v0.3.2", "policy": "round_robin", "args": ()},
             "fabric": "erdma",
-            "rdma_device": "erdma_0",
+            "rdma_devices": ("erdma_0",),
             "context_length": None,
             "args": (),
             "env": {},
             "resources": {"cpu": "12", "memory": "48Gi", "shared_memory": "15Gi"},
-            "node_selector": {},
-            "image_pull_secrets": (),
+            "pod": {
+                "node_selector": {},
+                "tolerations": (),
+                "affinity": {"node_affinity": None, "pod_affinity": None, "pod_anti_affinity": None},
+                "topology_spread_constraints": (),
+                "priority_class_name": None,
+                "image_pull_secrets": (),
+            },
         },
     )
 
@@ -266,7 +287,7 @@ def test_a_manifest_lies_in_the_prefix_that_it_completes() -> None:
 
 
 def test_every_name_fits_at_the_longest_name_of_a_service() -> None:
-    longest = release(f"metadata.name={'a' * MAX_NAME}", f"volume.name={'v' * 40}")
+    longest = release(f"metadata.name={'a' * MAX_NAME}")
     names = [
         longest.group,
         longest.volume_name,

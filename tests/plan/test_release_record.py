@@ -9,7 +9,7 @@ from steps.errors import TransientError
 from steps.kinds import Manifest
 from steps.objects import record, services
 from steps.objects.record import Entry, Record
-from tests.support.group_world import group_of, live
+from tests.support.group_objects import group_of, live
 from tests.support.samples import RECORDED, release, service
 
 RECORDS = RECORDED / "records"
@@ -105,11 +105,11 @@ BROKEN = {
     "another kind of value": (spoilt(current="[]"), "data.current: the objects of the release are missing"),
     "a number": (spoilt(current="7"), "data.current: the objects of the release are missing"),
     "null": (spoilt(current="null"), "data.current: the objects of the release are missing"),
-    "no release": (spoilt(current=without("release")), "data.current: release is '', expected is a text"),
+    "no release": (spoilt(current=without("release")), "data.current: release is '', expected a text"),
     "a release of another type": (spoilt(current=with_field("release", 7)), "data.current: release is 7"),
     "nested without end": (spoilt(current=DEEP), "data.current: maximum recursion depth exceeded"),
     "a spoilt previous one": (spoilt(previous="{"), "data.previous: Expecting property name"),
-    "a counter in words": (spoilt(counter="four"), "data.counter is 'four', expected is a whole number"),
+    "a counter in words": (spoilt(counter="four"), "data.counter is 'four', expected a whole number"),
     "a negative counter": (spoilt(counter="-4"), "data.counter is '-4'"),
     "a counter of many digits": (spoilt(counter="9" * 5000), "data.counter is '999"),
 }
@@ -154,7 +154,7 @@ def test_a_promotion_is_written_over_the_very_version_that_it_was_stamped_for() 
 @pytest.mark.parametrize("counter", ["3", "5"])
 def test_a_promotion_is_not_written_over_that_of_another_run(counter: str) -> None:
     planned = record.record(service(), record.promoted(record.read(written("schema-1")), ENTRY, "nightly-9"))
-    with pytest.raises(TransientError, match=f"written by another run just now: its counter is {counter}"):
+    with pytest.raises(TransientError, match=f"just written by another run: its counter is {counter}"):
         record.stamped(planned, "now", spoilt(counter=counter))
     with pytest.raises(TransientError, match="its counter is 0"):
         record.stamped(planned, "now", None)

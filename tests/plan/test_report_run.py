@@ -12,7 +12,7 @@ from steps.report.argo_nodes import read_run
 from steps.report.run import Run, TaskResult
 from steps.report.run_end import Failure, ObservedRun, RunEnd
 from steps.report_run import OBSERVATIONS_OF_ROLL_BACK, Facts, Notification, plan, summary
-from tests.support.argo_world import Attempt, nodes
+from tests.support.argo_cluster import Attempt, nodes
 from tests.support.samples import service
 
 SERVICE = service()
@@ -83,7 +83,7 @@ def test_a_result_that_is_not_known_is_reported_as_such() -> None:
         "run nightly-7: Failed; the result of the rollback is not known; the release of qwen3-32b is not known"
     )
     assert (
-        "what the tasks did is not known: it is offloaded"
+        "the state of the tasks is not known: it is offloaded"
         in planned(FAILED, Facts(ObservedRun(unread="it is offloaded"))).ok
     )
 
@@ -127,7 +127,7 @@ def test_an_attempt_that_failed_on_the_way_does_not_make_a_green_run_read_like_a
     green = facts(TaskResult("download-model", "Succeeded", tried=("pod deleted",)))
     words = "Succeeded (tried again on the way: download-model failed: pod deleted)"
     assert words in summary(SERVICE, SUCCEEDED, green)
-    assert planned(SUCCEEDED, green, notifies=False).ok[1] == "download-model failed: pod deleted, and was tried again"
+    assert planned(SUCCEEDED, green, notifies=False).ok[1] == "download-model failed: pod deleted, then retried"
 
 
 def test_the_last_attempt_of_a_task_says_why_it_failed() -> None:

@@ -12,7 +12,7 @@ from steps.objects.record import Record
 from steps.reconcile.converge import check, converge
 from steps.resolve_model import Facts, Outputs, ResolveModel
 from tests.support.fakes import FakeClock, HoldingOne, ListedSource, RecordingReport
-from tests.support.group_world import live
+from tests.support.group_objects import live
 from tests.support.hubs import MODEL, serving, source_of
 from tests.support.samples import service, wanted
 
@@ -37,15 +37,15 @@ def test_a_whole_model_is_told_in_one_line_and_pinned_in_another() -> None:
 
 
 def test_the_expected_digest_is_accepted() -> None:
-    assert faults_of(WHOLE, f"model.expectedDigest={WHOLE.digest}") == ()
+    assert faults_of(WHOLE, f"model.digest={WHOLE.digest}") == ()
 
 
 def test_another_digest_than_expected_says_both_and_what_to_do() -> None:
     expected = "sha256:" + "0" * 64
-    (fault,) = faults_of(WHOLE, f"model.expectedDigest={expected}")
+    (fault,) = faults_of(WHOLE, f"model.digest={expected}")
     assert WHOLE.digest in fault
     assert expected in fault
-    assert "model.expectedDigest" in fault.partition("Next: ")[2]
+    assert "model.digest" in fault.partition("Next: ")[2]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_what_cannot_be_served_is_a_fault_that_says_what_to_do(found: Listing, s
 
 
 def test_all_faults_are_told_at_once() -> None:
-    faults = faults_of(listing("README.md"), f"model.expectedDigest={'sha256:' + '0' * 64}")
+    faults = faults_of(listing("README.md"), f"model.digest={'sha256:' + '0' * 64}")
     assert len(faults) == 3
 
 

@@ -16,7 +16,7 @@ from steps.report.run_end import ObservedRun, RunEnd
 from steps.roll_back import Facts, plan, summary, verdict
 from steps.rollout.observation import GroupObservation
 from steps.rollout.readiness import fingerprint
-from tests.support.group_world import absent, as_wanted, group_of, live, ready_group
+from tests.support.group_objects import absent, as_wanted, group_of, live, ready_group
 from tests.support.samples import release, service
 
 CURRENT = release(digest="sha256:" + "2" * 64)
@@ -249,7 +249,7 @@ def test_by_hand_it_is_the_decision_of_a_person() -> None:
     ("changes", "words"),
     [
         (
-            {"other_writer": "nightly-8 changes this service. If it is dead: kubectl delete lease"},
+            {"other_writer": "nightly-8 changes this service. Next: if it is dead, kubectl delete lease"},
             "kubectl delete lease",
         ),
         ({"observed": LATE}, "run nightly-7 is Running: stop it first"),
@@ -269,7 +269,7 @@ def test_each_failed_task_is_in_the_recap() -> None:
         "smoke-test failed: no KV cache moved",
     )
     unread = planned(FAILED, healthy(ObservedRun(unread="it is offloaded"))).ok
-    assert "what the tasks did is not known: it is offloaded" in unread
+    assert "the state of the tasks is not known: it is offloaded" in unread
 
 
 @pytest.mark.parametrize(

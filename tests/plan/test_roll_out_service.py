@@ -10,7 +10,7 @@ from steps.objects.converging import Apply, Delete, ObjectObservation
 from steps.release import Release
 from steps.roll_out_service import Facts, plan
 from steps.rollout.readiness import fingerprint
-from tests.support.group_world import OPERATOR, absent, as_wanted, deleted, group_of, live, ready_group
+from tests.support.group_objects import OPERATOR, absent, as_wanted, deleted, group_of, live, ready_group
 from tests.support.samples import release
 
 NEW = release("serving.image=registry.example.com/llm/sglang:0.5.24")

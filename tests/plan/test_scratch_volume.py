@@ -13,11 +13,11 @@ from steps.reconcile.converge import converge
 from steps.report.run import Run, TaskResult
 from steps.report.run_end import ObservedRun, RunEnd
 from steps.report_run import ReportRun, no_retry_needs_scratch
-from tests.support.argo_world import Attempt, nodes
+from tests.support.argo_cluster import Attempt, nodes
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.samples import service
 
-SERVICE = service("transfer.scratch={size: 1Ti, storageClass: alicloud-disk-essd}")
+SERVICE = service("transfer.scratch={size: 1Ti, storageClassName: alicloud-disk-essd}")
 RUN, UID = "nightly-7", "0b1c"
 CLAIM = scratch_claim.claim_ref(SERVICE, RUN)
 

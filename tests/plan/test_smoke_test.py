@@ -18,7 +18,7 @@ from steps.ports.sglang import (
     Server,
 )
 from steps.proof.answers import flaws
-from steps.proof.counters import Counters, Handovers, counters, kv_bytes_per_token
+from steps.proof.counters import Counters, KvTransfers, counters, kv_bytes_per_token
 from steps.proof.probe_requests import ATTEMPTS, READINGS, Pair, ProbeRequest, ThroughRouter, next_request
 from steps.proof.transport import transport
 from steps.proof.worker_endpoints import WorkerEndpoint
@@ -78,9 +78,9 @@ def routed(*healthy: str, bootstrap_port: int = 34000) -> tuple[RoutedWorker, ..
     )
 
 
-def gave(mib: float = MOVED, *, handovers: int = 1, **counted: Any) -> Counters:
+def gave(mib: float = MOVED, *, kv_transfers: int = 1, **counted: Any) -> Counters:
     """A prefill of two ranks that handed over the KV cache of one request."""
-    shares = {("", "0", rank): Handovers(handovers, mib / 2) for rank in "01"}
+    shares = {("", "0", rank): KvTransfers(kv_transfers, mib / 2) for rank in "01"}
     return replace(Counters(1, TOKENS, 1, arrived=1, ranks=shares), **counted)
 
 
@@ -114,8 +114,8 @@ def test_every_pair_that_moved_its_kv_cache_is_kept_with_its_bytes() -> None:
     assert found.converged
     assert found.ok == (
         "2 prefill and 1 decode workers run SGLang 0.5.23 with /models/Qwen3-32B, the same weights 906d8c493c20",
-        "the router sees 2 prefill and 1 decode healthy workers",
-        "a chat past the router is refused with 400 by every worker",
+        "the router has 2 prefill and 1 decode healthy workers",
+        "every worker refuses a chat that bypasses the router with 400",
         "KV cache goes over RDMA device erdma_0 on every worker",
         "answered with 8 tokens, ended by a full stop: Prefill reads, decode writes.",
         "prefill-0 -> decode-0 moved 12.5 MiB for 100 tokens",
@@ -125,7 +125,7 @@ def test_every_pair_that_moved_its_kv_cache_is_kept_with_its_bytes() -> None:
 
 def test_a_router_that_does_not_see_all_workers_is_waited_for() -> None:
     found = plan(RELEASE, facts(routed=routed("prefill-0", "decode-0")))
-    assert found.waiting == ("the router to see 2 healthy prefill workers; it sees 1",)
+    assert found.waiting == ("the router to register 2 healthy prefill workers; it has 1",)
     assert not found.failed
 
 
@@ -138,17 +138,21 @@ def test_a_router_that_does_not_see_all_workers_is_waited_for() -> None:
         ("prefill-0", {"tp_size": 1}, "prefill-0: the tensor-parallel size is 1, expected 2"),
         ("prefill-1", {"bootstrap_port": 8998}, "prefill-1: the bootstrap port is 8998, expected 34000"),
         ("prefill-1", {"rdma_device": None}, "prefill-1: the RDMA device is None, expected 'erdma_0'"),
-        ("prefill-1", {"transport": "tcp"}, "prefill-1: the transfer engine took TCP, expected RDMA device erdma_0"),
+        ("prefill-1", {"transport": "tcp"}, "prefill-1: the transfer engine uses TCP, expected RDMA device erdma_0"),
         (
             "decode-0",
             {"direct": ANSWER},
-            "decode-0: a chat past the router was answered (8 tokens), expected a refusal",
+            "decode-0: a chat that bypasses the router was answered (8 tokens), expected 400",
         ),
-        ("decode-0", {"direct": EngineError(500, "oom")}, "decode-0: a chat past the router was answered (500: oom)"),
+        (
+            "decode-0",
+            {"direct": EngineError(500, "oom")},
+            "decode-0: a chat that bypasses the router was answered (500: oom)",
+        ),
         ("decode-0", {"checksum": "1"}, "the workers differ in weights: prefill-0 has 906d8c493c20, "),
         ("decode-0", {"kv_bytes_per_token": 196608.0}, "decode-0 has 196608; they do not serve the same model"),
         ("decode-0", {"model_override": "{1}"}, "the workers differ in model overrides: prefill-0 has {}, "),
-        ("prefill-0", {"route": BootstrapRoute(1, 1, "auto")}, "prefill-0: the TP size that it tells decode is 1"),
+        ("prefill-0", {"route": BootstrapRoute(1, 1, "auto")}, "prefill-0: the TP size that it sends to decode is 1"),
     ],
 )
 def test_a_worker_that_is_not_as_rendered_is_a_fault_before_any_request(
@@ -161,7 +165,7 @@ def test_a_worker_that_is_not_as_rendered_is_a_fault_before_any_request(
 def test_a_log_that_rotated_away_is_said_and_is_no_fault() -> None:
     found = plan(RELEASE, with_worker("decode-0", transport="unknown"))
     assert not found.failed
-    assert "RDMA is as rendered; the logs of decode-0 no longer tell which transport was taken" in found.ok
+    assert "RDMA is as rendered; the logs of decode-0 no longer show the transport" in found.ok
 
 
 def test_a_bootstrap_port_that_the_router_does_not_pass_on_is_a_fault() -> None:
@@ -192,13 +196,13 @@ def test_kv_cache_may_be_rounded_up_to_whole_pages() -> None:
 def test_an_answer_without_any_transfer_is_waited_for_and_then_a_fault() -> None:
     nothing = request(None)
     assert plan(RELEASE, facts(nothing)).waiting == (
-        "the counters of the request through the router, which was answered, to move",
+        "the counters of the request through the router to follow its answer",
     )
     for _ in range(READINGS):
         nothing = nothing.again(nothing.after)
     assert plan(RELEASE, facts(nothing)).failed == (
         (
-            "the request through the router: answered, but no prefill worker handed over KV cache: "
+            "the request through the router: answered, but no prefill worker sent KV cache: "
             "found 0 transfers, expected 1"
         ),
     )
@@ -252,13 +256,13 @@ def add(one: Counters, other: Counters) -> Counters:
 
 def test_a_worker_that_was_started_again_is_named() -> None:
     again = replace(request("prefill-0"), before={name: Counters(requests=5) for name in NAMES})
-    assert any("decode-0: its counters went back" in line for line in plan(RELEASE, facts(again)).failed)
+    assert any("decode-0: its counters fell" in line for line in plan(RELEASE, facts(again)).failed)
 
 
 @pytest.mark.parametrize(
     "beside",
     [
-        {"prefill_0": gave(2 * MOVED, handovers=2, requests=2, prompt_tokens=2 * TOKENS)},
+        {"prefill_0": gave(2 * MOVED, kv_transfers=2, requests=2, prompt_tokens=2 * TOKENS)},
         {"prefill_0": gave(prompt_tokens=TOKENS - 7)},  # one request, but not this one
         {"prefill_1": gave()},
         {"decode_0": took(requests=2, prompt_tokens=2 * TOKENS)},
@@ -271,14 +275,14 @@ def test_a_request_through_the_router_beside_those_of_others_proves_no_pair(besi
 
 
 def test_what_one_rank_has_counted_and_the_other_has_not_is_looked_at_again() -> None:
-    between = {rank: Handovers(1 if rank[2] == "0" else 0, MOVED / 2) for rank in gave().ranks}
+    between = {rank: KvTransfers(1 if rank[2] == "0" else 0, MOVED / 2) for rank in gave().ranks}
     early = request("prefill-0", PAIRS[0], prefill_0=replace(gave(), ranks=between))
     assert not early.stable
     assert request("prefill-0", PAIRS[0]).stable
 
 
-def test_with_dp_attention_one_dp_rank_counts_the_whole_handover() -> None:
-    ranks = {("0", "0", "0"): Handovers(), ("1", "0", "1"): Handovers(1, MOVED)}
+def test_with_dp_attention_one_dp_rank_counts_the_whole_transfer() -> None:
+    ranks = {("0", "0", "0"): KvTransfers(), ("1", "0", "1"): KvTransfers(1, MOVED)}
     found = request("prefill-0", PAIRS[0], prefill_0=replace(gave(), ranks=ranks))
     assert found.pairs == {PAIRS[0]}
 
@@ -286,7 +290,7 @@ def test_with_dp_attention_one_dp_rank_counts_the_whole_handover() -> None:
 def busy(pair: Pair, **changes: Any) -> ProbeRequest:
     """A pair that answered in a room of its own, while its prefill served another client."""
     prefill = pair[0].replace("-", "_")
-    more = gave(MOVED / 3 + MOVED, handovers=2, requests=2, prompt_tokens=TOKENS + 31, arrived=2)
+    more = gave(MOVED / 3 + MOVED, kv_transfers=2, requests=2, prompt_tokens=TOKENS + 31, arrived=2)
     return request(None, pair, **{prefill: more} | changes)
 
 
@@ -316,10 +320,10 @@ def test_a_size_that_only_this_request_can_have_moved_is_a_fault_whatever_others
     assert "prefill-0 moved 1.2 MiB of KV cache for 100 tokens" in plan(RELEASE, facts(router, tenth)).failed[0]
 
 
-def test_a_chosen_prefill_that_counts_no_handover_at_all_is_a_fault_whatever_others_do() -> None:
+def test_a_chosen_prefill_that_counts_no_transfer_at_all_is_a_fault_whatever_others_do() -> None:
     silent = replace(request("prefill-1", PAIRS[0]), readings=READINGS)
     assert plan(RELEASE, facts(busy(PAIRS[1]), silent)).failed == (
-        ("prefill-0 -> decode-0: answered, but no prefill worker handed over KV cache: found 0 transfers, expected 1"),
+        ("prefill-0 -> decode-0: answered, but no prefill worker sent KV cache: found 0 transfers, expected 1"),
     )
 
 

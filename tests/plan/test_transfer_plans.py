@@ -16,12 +16,12 @@ from steps.ports.oss import StoredObject, Upload
 from steps.reconcile.plan import Plan
 from steps.release import Release
 from steps.transfer import manifest
-from steps.transfer.bucket import mistrust, object_key, state_key
-from steps.transfer.checkpoint import CheckpointRecord
+from steps.transfer.bucket import object_key, state_key, why_unverified
 from steps.transfer.inventory import Inventory, Unfinished
 from steps.transfer.layout import MIB, MOST_PARTS, layout
 from steps.transfer.manifest import CorruptManifest, ManifestFile
 from steps.transfer.plans import MOST_LINES, Abort, Copies, Forget, Moves, Publish
+from steps.transfer.resume_point import ResumeRecord
 from steps.transfer.scratch import Scratch
 from steps.transfer.staging import RemoveFolder, Staged, WriteListing
 from tests.support.samples import service
@@ -62,7 +62,7 @@ BOTH = {A.path: stored(A), B.path: stored(B)}
         ({}, [("create", "a.safetensors", "absent at OSS, 1.0 kB"), ("create", "b.json", "absent at OSS, 10 B")]),
         ({"stored": {A.path: stored(A)}}, [("create", "b.json", "absent at OSS, 10 B")]),
         (
-            {"stored": {A.path: stored(A)}, "mistrusted": {B.path: "size 9, expected 10"}},
+            {"stored": {A.path: stored(A)}, "unverified": {B.path: "size 9, expected 10"}},
             [("update", "b.json", "differs: size 9, expected 10, 10 B")],
         ),
         (
@@ -98,7 +98,7 @@ def test_an_upload_whose_file_is_copied_instead_is_aborted_and_forgotten() -> No
 
 def test_the_state_of_an_object_that_is_mistrusted_stays_until_the_object_is_gone() -> None:
     begun = {A.path: Unfinished(UPLOAD, state_key(RELEASE, A.path), 600)}
-    seen = {"stored": {B.path: stored(B)}, "unfinished": begun, "mistrusted": {A.path: "crc64"}}
+    seen = {"stored": {B.path: stored(B)}, "unfinished": begun, "unverified": {A.path: "crc64"}}
     plan = mirrored(**seen, elsewhere={A.sha256: elsewhere(A)})
     assert [type(change.payload) for change in plan.changes] == [Abort, Copies]
     assert plan.changes[-1].payload.copies[0].replace
@@ -170,7 +170,7 @@ def test_an_upload_never_begins_without_every_file_that_it_needs() -> None:
     assert "does not hold b.json" in plan.failed[0]
 
 
-PROVED = CheckpointRecord(
+PROVED = ResumeRecord(
     path=A.path, sha256=A.sha256, size=A.size, part_size=500, parts=2, sha256_state="", crc64="7", upload="u"
 )
 
@@ -189,8 +189,8 @@ PROVED = CheckpointRecord(
         (stored(A), PROVED.model_copy(update={"parts": 1}), "not proved"),
     ],
 )
-def test_when_a_stored_object_is_believed(found: StoredObject, state: CheckpointRecord | None, doubt: str) -> None:
-    said = mistrust(found, A, state)
+def test_when_a_stored_object_is_believed(found: StoredObject, state: ResumeRecord | None, doubt: str) -> None:
+    said = why_unverified(found, A, state)
     assert doubt in said
     assert bool(said) is bool(doubt)
 

@@ -222,12 +222,12 @@ def _steps(*arguments: str, **environment: str) -> subprocess.Popen[str]:
 
 def test_a_wrong_document_is_ten_with_every_mistake_and_no_traceback(tmp_path: Path) -> None:
     document, log = tmp_path / "service.yaml", tmp_path / "log"
-    document.write_text("apiVersion: slipway/v1\nkind: ModelService\nmetadata: {name: A}\n")
+    document.write_text("apiVersion: slipway/v1alpha1\nkind: ModelService\nmetadata: {name: A}\n")
     log.touch()
     with _steps("resolve-model", "--document", str(document), SLIPWAY_TERMINATION_LOG=str(log)) as process:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 10
-    for mistake in ("metadata.name: found 'A'", "model: found nothing", "store: found nothing"):
+    for mistake in ("metadata.name (line 3, column 18): found 'A'", "model (line 1, column 1): missing", "store (line"):
         assert mistake in out
         assert mistake in log.read_text()
     assert "Traceback" not in out + err

@@ -1,13 +1,15 @@
-"""One version, wherever it is told."""
+"""One version in the project, the code and the documents that people copy."""
 
 import tomllib
 
+import pytest
+
 from steps import __version__
-from steps.document.schema import Workflow
-from tests.support.samples import ROOT
+from tests.support.samples import ROOT, service
 
 
-def test_the_version_that_manifests_carry_is_the_one_of_the_project() -> None:
+@pytest.mark.parametrize("name", ["demo", "qwen3-32b"])
+def test_the_version_of_manifests_and_documents_is_the_one_of_the_project(name: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert __version__ == project["version"]
-    assert Workflow().image.endswith(f":{__version__}")
+    assert service(name=name).workflow.image.endswith(f":{__version__}")

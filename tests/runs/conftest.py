@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.argo_world import TOKEN, ArgoWorld, argo_world
+from steps.reconcile.retry_policy import RetryPolicy
+from tests.support.argo_cluster import TOKEN, ArgoCluster, argo_cluster
 from workflows.commands import run as run_commands
 from workflows.runs import argo_server
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ArgoWorld]:
-    monkeypatch.setattr(argo_server, "ATTEMPTS", 2)
-    with argo_world(tmp_path) as started:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ArgoCluster]:
+    monkeypatch.setattr(argo_server, "RETRIES", RetryPolicy(attempts=2))
+    with argo_cluster(tmp_path) as started:
         monkeypatch.setattr(run_commands, "ENVIRONMENT", {"KUBECONFIG": str(started.kubeconfig), "ARGO_TOKEN": TOKEN})
         yield started

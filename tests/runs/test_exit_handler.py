@@ -15,7 +15,7 @@ from steps.report.argo_nodes import read_run
 from steps.report.run import NOT_FAILED
 from steps.report.run_end import RunEnd, observe_run, workflow_of
 from steps.report_run import ReportRun
-from tests.support.argo_world import NAMESPACE, SERVICE, ArgoWorld, Attempt, nodes
+from tests.support.argo_cluster import NAMESPACE, SERVICE, ArgoCluster, Attempt, nodes
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.samples import service
 from workflows.simulator.core.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS
@@ -37,7 +37,7 @@ class Inbox(list[Any]):
 
 
 @pytest.fixture
-def failed(world: ArgoWorld) -> ArgoWorld:
+def failed(world: ArgoCluster) -> ArgoCluster:
     """A run that failed and was rolled back, while people are told."""
     metadata = {"name": RUN, "namespace": NAMESPACE, "labels": {"slipway/service": SERVICE}}
     world.store.create(world.kind("Workflow"), {"metadata": metadata, "spec": {}})
@@ -45,7 +45,7 @@ def failed(world: ArgoWorld) -> ArgoWorld:
     return world
 
 
-def reported(world: ArgoWorld, inbox: Inbox, status: str = "Failed") -> tuple[RecordingReport, Any]:
+def reported(world: ArgoCluster, inbox: Inbox, status: str = "Failed") -> tuple[RecordingReport, Any]:
     cluster = connect(world.kubeconfig)
     step = ReportRun(
         service(), cluster, lambda: inbox, RunEnd.of(RUN, status), lambda: workflow_of(cluster, service(), RUN)
@@ -54,7 +54,7 @@ def reported(world: ArgoWorld, inbox: Inbox, status: str = "Failed") -> tuple[Re
     return report, converge(step, report, FakeClock()).outputs
 
 
-def test_the_recap_names_every_task_that_ended(failed: ArgoWorld) -> None:
+def test_the_recap_names_every_task_that_ended(failed: ArgoCluster) -> None:
     report, outputs = reported(failed, Inbox())
     assert report.of("ok") == [
         f"run {RUN}: Failed",
@@ -70,7 +70,7 @@ def test_the_recap_names_every_task_that_ended(failed: ArgoWorld) -> None:
     )
 
 
-def test_each_end_of_a_run_is_told_also_that_of_a_retry(failed: ArgoWorld) -> None:
+def test_each_end_of_a_run_is_told_also_that_of_a_retry(failed: ArgoCluster) -> None:
     """A Retry ran the exit handler again; once it is green, people heard only that it had failed."""
     inbox = Inbox()
     reported(failed, inbox)
@@ -82,7 +82,7 @@ def test_each_end_of_a_run_is_told_also_that_of_a_retry(failed: ArgoWorld) -> No
     assert [task["task"] for task in inbox[1]["tasks"]] == ["resolve-model", "smoke-test", "promote-release"]
 
 
-def test_each_of_three_ends_is_told_once_whatever_other_runs_were_told_in_between(failed: ArgoWorld) -> None:
+def test_each_of_three_ends_is_told_once_whatever_other_runs_were_told_in_between(failed: ArgoCluster) -> None:
     """A name that was remembered as told kept the end of a Retry from people, unless another run was told after it."""
     inbox, other = Inbox(), f"{RUN}-other"
     reported(failed, inbox)
@@ -102,24 +102,25 @@ def test_each_of_three_ends_is_told_once_whatever_other_runs_were_told_in_betwee
     ]
 
 
-def test_without_the_right_to_read_its_run_it_does_the_rest(failed: ArgoWorld) -> None:
+def test_without_the_right_to_read_its_run_it_does_the_rest(failed: ArgoCluster) -> None:
     failed.faults.plan(f"/workflows/{RUN}", request_faults.FORBIDDEN, 10)
     inbox = Inbox()
     report, outputs = reported(failed, inbox)
     assert len(inbox) == 1
     assert "the result of the rollback is not known" in outputs.message
     assert any(
-        "what the tasks did is not known: " in line and "get workflows.argoproj.io" in line for line in report.of("ok")
+        "the state of the tasks is not known: " in line and "get workflows.argoproj.io" in line
+        for line in report.of("ok")
     )
 
 
-def test_on_a_cluster_without_argo_there_is_no_recap_and_no_complaint(failed: ArgoWorld) -> None:
+def test_on_a_cluster_without_argo_there_is_no_recap_and_no_complaint(failed: ArgoCluster) -> None:
     failed.store.delete(CUSTOM_RESOURCE_DEFINITIONS, "workflows.argoproj.io")
     report, _ = reported(failed, Inbox())
     assert not any("not known" in line for line in report.of("ok"))
 
 
-def test_a_green_run_that_changed_nothing_says_so_in_its_output(world: ArgoWorld) -> None:
+def test_a_green_run_that_changed_nothing_says_so_in_its_output(world: ArgoCluster) -> None:
     world.store.create(world.kind("Workflow"), {"metadata": {"name": RUN, "namespace": NAMESPACE}, "spec": {}})
     quiet = {"resolve-model": (Attempt(),), "promote-release": (Attempt(),), "roll-back": ()}
     world.tell(phase="Running", nodes=nodes(RUN, {**quiet, "report-run": (Attempt("Running"),)}))
@@ -133,7 +134,7 @@ def test_a_green_run_that_changed_nothing_says_so_in_its_output(world: ArgoWorld
     ]
 
 
-def test_how_the_way_back_ended_is_waited_for_until_argo_has_written_it(failed: ArgoWorld) -> None:
+def test_how_the_way_back_ended_is_waited_for_until_argo_has_written_it(failed: ArgoCluster) -> None:
     late = {**AT_WORK, "roll-back": (Attempt("Running"),)}
     failed.tell(phase="Running", nodes=nodes(RUN, late, root="Failed"))
     cluster, inbox = connect(failed.kubeconfig), Inbox()
@@ -148,7 +149,7 @@ def test_how_the_way_back_ended_is_waited_for_until_argo_has_written_it(failed: 
     assert len(inbox) == 2
 
 
-def test_a_webhook_that_refuses_is_shown_after_the_recap(failed: ArgoWorld) -> None:
+def test_a_webhook_that_refuses_is_shown_after_the_recap(failed: ArgoCluster) -> None:
     inbox = Inbox()
     inbox.error = Blocked("410 Gone", "check the Secret")
     cluster, report = connect(failed.kubeconfig), RecordingReport()
@@ -160,7 +161,7 @@ def test_a_webhook_that_refuses_is_shown_after_the_recap(failed: ArgoWorld) -> N
     assert "smoke-test failed: no KV cache moved" in report.of("ok")
 
 
-def test_a_webhook_that_does_not_answer_is_asked_for_minutes(failed: ArgoWorld) -> None:
+def test_a_webhook_that_does_not_answer_is_asked_for_minutes(failed: ArgoCluster) -> None:
     inbox = Inbox()
     inbox.error = TransientError("no answer")
     cluster = connect(failed.kubeconfig)
@@ -175,7 +176,7 @@ def test_a_webhook_that_does_not_answer_is_asked_for_minutes(failed: ArgoWorld) 
     assert len(inbox) == 1
 
 
-def _status(world: ArgoWorld, change: Callable[[dict[str, Any]], Any]) -> None:
+def _status(world: ArgoCluster, change: Callable[[dict[str, Any]], Any]) -> None:
     workflow = world.only_run()
     workflow["status"] = change(workflow["status"])
     world.store.replace(world.kind("Workflow"), workflow)
@@ -187,7 +188,7 @@ def _packed(status: dict[str, Any], text: bytes | None = None) -> dict[str, Any]
     return {**status, "nodes": None, "compressedNodes": base64.b64encode(found).decode()}
 
 
-def test_nodes_that_argo_packed_are_read(failed: ArgoWorld) -> None:
+def test_nodes_that_argo_packed_are_read(failed: ArgoCluster) -> None:
     whole = read_run(failed.only_run())
     _status(failed, _packed)
     assert read_run(failed.only_run()) == whole
@@ -208,17 +209,17 @@ GARBLED: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("how", GARBLED)
-def test_a_status_that_cannot_be_read_is_said_and_people_are_told(failed: ArgoWorld, how: str) -> None:
+def test_a_status_that_cannot_be_read_is_said_and_people_are_told(failed: ArgoCluster, how: str) -> None:
     _status(failed, GARBLED[how])
     inbox = Inbox()
     report, _ = reported(failed, inbox)
     assert inbox[0]["status"] == "Failed"
-    assert any(line.startswith("what the tasks did is not known: ") for line in report.of("ok")), report.lines
+    assert any(line.startswith("the state of the tasks is not known: ") for line in report.of("ok")), report.lines
     found = observe_run(failed.only_run)
     assert found.ran(frozenset({"roll-out-service"}))  # it may have
 
 
-def test_a_text_of_100_kilobytes_is_no_part_of_a_template_and_is_told_as_it_is(failed: ArgoWorld) -> None:
+def test_a_text_of_100_kilobytes_is_no_part_of_a_template_and_is_told_as_it_is(failed: ArgoCluster) -> None:
     hostile = "{{=sprig.repeat(3000000,workflow.name)}} " + "x" * 100_000
     late = {**AT_WORK, "smoke-test": (Attempt("Failed", hostile, ""),)}
     failed.tell(phase="Running", nodes=nodes(RUN, late, root="Failed"))

@@ -13,7 +13,8 @@ import pytest
 
 from steps.adapters.kubernetes import cluster as kubernetes_cluster
 from steps.errors import Blocked, DeadlineExceeded, DocumentError, TransientError
-from tests.support.argo_world import NAMESPACE, SERVICE, TOKEN, ArgoWorld, Attempt, nodes
+from steps.reconcile.retry_policy import RetryPolicy
+from tests.support.argo_cluster import NAMESPACE, SERVICE, TOKEN, ArgoCluster, Attempt, nodes
 from tests.support.fakes import FakeClock
 from tests.support.samples import ROOT, SERVICES
 from workflows.__main__ import main
@@ -22,12 +23,12 @@ from workflows.commands.run import Place, Start
 from workflows.runs import follow
 from workflows.simulator.faults import request_faults
 
-DOORS = ("kubernetes", "argo-server", "event")
+CLIENTS = ("kubernetes", "argo-server", "event")
 QUIET = Start(SERVICE, run_id="1")
 
 
-def place(world: ArgoWorld, door: str) -> Place:
-    return Place(argo_server=world.argo_server if door != "kubernetes" else "", event=door == "event")
+def place(world: ArgoCluster, client: str) -> Place:
+    return Place(argo_server=world.argo_server if client != "kubernetes" else "", event=client == "event")
 
 
 def scripted(*moves: Callable[[], Any]) -> FakeClock:
@@ -36,7 +37,7 @@ def scripted(*moves: Callable[[], Any]) -> FakeClock:
     return FakeClock(lambda _: left.pop(0)() if left else None)
 
 
-def done(world: ArgoWorld, recap: str = "nothing changed, 2 as wanted", **outputs: str) -> None:
+def done(world: ArgoCluster, recap: str = "nothing changed, 2 as wanted", **outputs: str) -> None:
     name = world.only_run()["metadata"]["name"]
     line = {"resolve-model": (Attempt(),), "promote-release": (Attempt(recap=recap, outputs=outputs),)}
     finish = {"roll-back": (), "report-run": (Attempt(recap="1 changed: create message/x"),)}
@@ -49,14 +50,15 @@ def done(world: ArgoWorld, recap: str = "nothing changed, 2 as wanted", **output
     )
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_run_that_succeeds_is_zero_and_its_tasks_are_told(world: ArgoWorld, door: str, capsys: Any) -> None:
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_run_that_succeeds_is_zero_and_its_tasks_are_told(world: ArgoCluster, client: str, capsys: Any) -> None:
     world.apply_template()
     clock = scripted(lambda: done(world, recap="1 changed: update Service/default/sglang-pd", release="ab12cd34"))
-    assert run_commands.submit(QUIET, place(world, door), clock) == 0
+    assert run_commands.submit(QUIET, place(world, client), clock) == 0
+    server = "" if client == "kubernetes" else f" --argo-server {world.argo_server}"
     assert capsys.readouterr().out.splitlines() == [
         "run qwen3-32b-1 started in namespace slipway from qwen3-32b",
-        "waiting  Pending, no controller of Argo has come to it yet",
+        "waiting  Pending, no controller of Argo has reconciled it yet",
         "ok       run qwen3-32b-1 Succeeded: changed by promote-release",
         "",
         "run qwen3-32b-1 Succeeded: changed by promote-release, 2m42s",
@@ -64,43 +66,44 @@ def test_a_run_that_succeeds_is_zero_and_its_tasks_are_told(world: ArgoWorld, do
         "  promote-release  Succeeded  42s  1 changed: update Service/default/sglang-pd",
         "  roll-back        Skipped    0s   the run did not fail",
         "  report-run       Succeeded  42s  1 changed: create message/x",
+        f"Next: slipway runs qwen3-32b -n slipway{server}",
     ]
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_every_parameter_is_passed_so_that_a_retry_forgets_none(world: ArgoWorld, door: str) -> None:
+@pytest.mark.parametrize("client", CLIENTS)
+def test_every_parameter_is_passed_so_that_a_retry_forgets_none(world: ArgoCluster, client: str) -> None:
     template = world.apply_template()
     start = replace(
-        QUIET, overrides=("image=a/b:0.5.24", "serving.prefill.replicas=3"), wait=False, reason="image 1", trigger="ci"
+        QUIET, parameters=("image=a/b:0.5.24", "prefill-replicas=3"), wait=False, reason="image 1", trigger="ci"
     )
-    assert run_commands.submit(start, place(world, door)) == 0
+    assert run_commands.submit(start, place(world, client)) == 0
     run = world.only_run()
     passed = {parameter["name"]: parameter["value"] for parameter in run["spec"]["arguments"]["parameters"]}
     declared = {parameter["name"]: parameter["value"] for parameter in template["spec"]["arguments"]["parameters"]}
     wanted = {**declared, "image": "a/b:0.5.24", "prefill-replicas": "3", "reason": "image 1"}
-    if door == "event":
+    if client == "event":
         wanted.pop("service")  # the document itself cannot come in by that door
     assert passed == wanted
-    lock = {"synchronization"} if door == "kubernetes" else set()  # the one way that can carry it
+    lock = {"synchronization"} if client == "kubernetes" else set()  # the one way that can carry it
     assert set(run["spec"]) == {"workflowTemplateRef", "arguments"} | lock
     assert run["metadata"]["labels"]["slipway/trigger"] == "ci"
     assert run["metadata"]["name"] == "qwen3-32b-1"
 
 
 @pytest.mark.parametrize("says_try_again", [False, True])
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("client", CLIENTS)
 def test_asking_twice_with_one_id_starts_one_run(
-    world: ArgoWorld, door: str, says_try_again: bool, capsys: Any
+    world: ArgoCluster, client: str, says_try_again: bool, capsys: Any
 ) -> None:
     world.apply_template()
     world.says_try_again = says_try_again
     for _ in range(2):
-        assert run_commands.submit(replace(QUIET, wait=False), place(world, door)) == 0
+        assert run_commands.submit(replace(QUIET, wait=False), place(world, client)) == 0
     assert len(world.runs()) == 1
-    assert "run qwen3-32b-1 is there already; nothing was started" in capsys.readouterr().out
+    assert "run qwen3-32b-1 exists already; no run was started" in capsys.readouterr().out
 
 
-def test_a_run_whose_start_was_not_heard_is_started_once(world: ArgoWorld) -> None:
+def test_a_run_whose_start_was_not_heard_is_started_once(world: ArgoCluster) -> None:
     world.apply_template()
     world.faults.plan("POST /apis/argoproj.io", request_faults.LOST_ANSWER)
     assert run_commands.submit(replace(QUIET, run_id="", wait=False), Place()) == 0
@@ -111,23 +114,24 @@ def test_a_run_whose_start_was_not_heard_is_started_once(world: ArgoWorld) -> No
 WRONG = [
     ("image={{workflow.name}}", "image: found '{{workflow.name}}', allowed is: Engine image"),
     ("prefill-replicas=many", "prefill-replicas: found 'many', allowed is: Number of prefill workers, 1 to 64"),
-    ("prefill-replicas=65", "serving.prefill.replicas: found 65, allowed is: input should be less than or equal to 64"),
+    ("prefill-replicas=65", "(override of serving.prefill.replicas): found 65, allowed is: at most 64"),
     ("strategy=Fast", "strategy: found 'Fast', allowed is: BlueGreen or Recreate"),
-    ("service=x", "service: no parameter that a run may override; allowed are: model-revision (model.revision), "),
-    ("transfer.mode=streamed", "transfer.mode: no parameter that a run may override"),
+    ("service=x", "service: no parameter of a run; allowed are: model-revision (model.revision), "),
+    ("transfer.mode=streamed", "transfer.mode: no parameter of a run"),
+    ("serving.image=a/b:0.5.24", "serving.image: no parameter of a run; allowed are: model-revision"),
     ("image", "'image': expected name=value"),
     ("model-revision=a\n", "model-revision: found 'a\\n'"),
 ]
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize(("override", "says"), WRONG)
 def test_a_wrong_override_is_refused_before_anything_is_created(
-    world: ArgoWorld, door: str, override: str, says: str
+    world: ArgoCluster, client: str, override: str, says: str
 ) -> None:
     world.apply_template()
     with pytest.raises(DocumentError) as refused:
-        run_commands.submit(replace(QUIET, overrides=(override,)), place(world, door))
+        run_commands.submit(replace(QUIET, parameters=(override,)), place(world, client))
     assert says in str(refused.value)
     assert world.runs() == []
 
@@ -136,10 +140,10 @@ def test_a_wrong_override_is_refused_before_anything_is_created(
     ("start", "says"),
     [
         (replace(QUIET, run_id="A b"), "--run-id: found 'A b'"),
-        (replace(QUIET, target=str(SERVICES / "qwen3-32b.yaml"), overrides=("image=",)), ""),
+        (replace(QUIET, target=str(SERVICES / "qwen3-32b.yaml"), parameters=("image=",)), ""),
     ],
 )
-def test_words_that_become_names_and_titles_are_checked(world: ArgoWorld, start: Start, says: str) -> None:
+def test_words_that_become_names_and_titles_are_checked(world: ArgoCluster, start: Start, says: str) -> None:
     world.apply_template()
     if not says:
         assert run_commands.submit(replace(start, wait=False), Place()) == 0
@@ -151,30 +155,33 @@ def test_words_that_become_names_and_titles_are_checked(world: ArgoWorld, start:
 
 
 def test_a_file_that_is_not_what_the_cluster_runs_is_refused_with_what_differs(
-    world: ArgoWorld, tmp_path: Path
+    world: ArgoCluster, tmp_path: Path
 ) -> None:
     world.apply_template()
     text = (SERVICES / "qwen3-32b.yaml").read_text(encoding="utf-8")
     path = tmp_path / "qwen3-32b.yaml"
-    path.write_text(text.replace("replicas: 2", "replicas: 4").replace("port: 8000", "port: 9000"), encoding="utf-8")
-    with pytest.raises(DocumentError, match=r"they differ in serving\.port, serving\.prefill\.replicas\. Next: render"):
+    path.write_text(
+        text.replace("replicas: 2", "replicas: 4").replace("region: cn-hangzhou", "region: cn-beijing"),
+        encoding="utf-8",
+    )
+    with pytest.raises(DocumentError, match=r"they differ in serving\.prefill\.replicas, store\.region\. Next: render"):
         run_commands.submit(replace(QUIET, target=str(path)), Place())
     assert world.runs() == []
 
 
-def test_a_template_that_slipway_did_not_render_is_refused(world: ArgoWorld) -> None:
+def test_a_template_that_slipway_did_not_render_is_refused(world: ArgoCluster) -> None:
     world.apply_template(arguments={})
     with pytest.raises(DocumentError, match="no parameter 'service' with a document"):
         run_commands.submit(QUIET, Place())
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_an_absent_template_is_named(world: ArgoWorld, door: str) -> None:
+@pytest.mark.parametrize("client", CLIENTS)
+def test_an_absent_template_is_named(world: ArgoCluster, client: str) -> None:
     with pytest.raises(Blocked, match="there is no WorkflowTemplate qwen3-32b in namespace slipway"):
-        run_commands.submit(QUIET, place(world, door))
+        run_commands.submit(QUIET, place(world, client))
 
 
-def test_a_queued_run_says_what_it_waits_for(world: ArgoWorld, capsys: Any) -> None:
+def test_a_queued_run_says_what_it_waits_for(world: ArgoCluster, capsys: Any) -> None:
     world.apply_template()
     # The words and the status of Argo 3.5. workflow/sync/semaphore.go, workflow_types.go (MutexHolding)
     queued: dict[str, Any] = {
@@ -190,11 +197,11 @@ def test_a_queued_run_says_what_it_waits_for(world: ArgoWorld, capsys: Any) -> N
     assert run_commands.submit(QUIET, Place(), clock) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("waiting")]
     said = "waiting  Pending, queued for mutex slipway-default-qwen3-32b held by run qwen3-32b-nightly"
-    gone = ", which is gone: a controller that is at work gives the mutex on within seconds"
+    gone = ", which is gone: a running controller passes the mutex on within seconds"
     assert lines[1:] == [said + gone]  # Argo wrote the name down before that run was deleted
 
 
-def test_progress_is_told_task_by_task_with_why_a_pod_does_not_start(world: ArgoWorld, capsys: Any) -> None:
+def test_progress_is_told_task_by_task_with_why_a_pod_does_not_start(world: ArgoCluster, capsys: Any) -> None:
     world.apply_template()
     ok, name = (Attempt(),), "qwen3-32b-1"
 
@@ -217,7 +224,7 @@ def test_progress_is_told_task_by_task_with_why_a_pod_does_not_start(world: Argo
     ]
 
 
-def failed(world: ArgoWorld, phase: str = "Failed") -> None:
+def failed(world: ArgoCluster, phase: str = "Failed") -> None:
     name = world.only_run()["metadata"]["name"]
     tasks = {
         "resolve-model": (Attempt(),),
@@ -229,15 +236,15 @@ def failed(world: ArgoWorld, phase: str = "Failed") -> None:
     world.tell(phase=phase, nodes=nodes(name, tasks, root=phase), startedAt="2026-01-02T03:00:00Z")
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("phase", ["Failed", "Error"])
 def test_a_run_that_fails_is_eleven_with_what_its_last_attempt_said(
-    world: ArgoWorld, door: str, phase: str, capsys: Any, tmp_path: Path
+    world: ArgoCluster, client: str, phase: str, capsys: Any, tmp_path: Path
 ) -> None:
     world.apply_template()
     recap = tmp_path / "out" / "recap.md"
     with pytest.raises(Blocked) as ended:
-        run_commands.submit(replace(QUIET, recap=recap), place(world, door), scripted(lambda: failed(world, phase)))
+        run_commands.submit(replace(QUIET, recap=recap), place(world, client), scripted(lambda: failed(world, phase)))
     assert int(ended.value.exit) == 11
     assert f"run qwen3-32b-1 {phase}: preflight: 1 fault: GPU01 Free | GPUs: found 0" in str(ended.value)
     lines = capsys.readouterr().out.splitlines()
@@ -251,24 +258,24 @@ def test_a_run_that_fails_is_eleven_with_what_its_last_attempt_said(
     assert "| preflight | Failed | 42s | 2 attempts; 1 fault: GPU01 Free \\| GPUs: found 0 |" in recap.read_text()
 
 
-def test_a_run_without_any_failed_task_says_what_argo_says(world: ArgoWorld) -> None:
+def test_a_run_without_any_failed_task_says_what_argo_says(world: ArgoCluster) -> None:
     world.apply_template()
     clock = scripted(lambda: world.tell(phase="Error", message="invalid spec: templates.line …"))
     with pytest.raises(Blocked, match=r"run qwen3-32b-1 Error: invalid spec: templates\.line"):
         run_commands.submit(QUIET, Place(), clock)
 
 
-def test_giving_up_is_thirteen_and_leaves_the_run_alone(world: ArgoWorld) -> None:
+def test_giving_up_is_thirteen_and_leaves_the_run_alone(world: ArgoCluster) -> None:
     world.apply_template()
     with pytest.raises(DeadlineExceeded) as late:
         run_commands.submit(replace(QUIET, minutes=1.0), Place(), FakeClock())
     assert int(late.value.exit) == 13
     assert "gave up following after 1 minutes; the run goes on." in str(late.value)
-    assert "Next: follow it: python -m workflows status qwen3-32b-1 --namespace slipway --follow" in str(late.value)
+    assert "Next: follow it: slipway runs qwen3-32b-1 -n slipway --follow" in str(late.value)
     assert len(world.runs()) == 1
 
 
-def test_a_run_is_followed_twice_as_long_as_its_template_lets_it_take(world: ArgoWorld) -> None:
+def test_a_run_is_followed_twice_as_long_as_its_template_lets_it_take(world: ArgoCluster) -> None:
     world.apply_template(activeDeadlineSeconds=600)
     clock = FakeClock()
     start = clock.now()
@@ -277,43 +284,43 @@ def test_a_run_is_followed_twice_as_long_as_its_template_lets_it_take(world: Arg
     assert 1200 <= clock.now() - start < 1210
 
 
-@pytest.mark.parametrize("door", ["kubernetes", "argo-server"])
+@pytest.mark.parametrize("client", ["kubernetes", "argo-server"])
 def test_a_server_that_restarts_while_a_run_is_followed_is_waited_for(
-    world: ArgoWorld, door: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    world: ArgoCluster, client: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 1)
+    monkeypatch.setattr(kubernetes_cluster, "RETRIES", RetryPolicy(attempts=1))
     world.apply_template()
     clock = scripted(
         lambda: world.faults.plan("/workflows/qwen3-32b-1", request_faults.UNAVAILABLE, 2),
         lambda: None,
         lambda: done(world),
     )
-    assert run_commands.submit(QUIET, place(world, door), clock) == 0
+    assert run_commands.submit(QUIET, place(world, client), clock) == 0
     told = (
         "no answer from the API server when asked to get workflows.argoproj.io qwen3-32b-1" in capsys.readouterr().out
     )
-    assert told == (door == "kubernetes")
+    assert told == (client == "kubernetes")
 
 
-def test_minutes_of_silence_are_seventy_five(world: ArgoWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubernetes_cluster, "ATTEMPTS", 1)
+def test_minutes_of_silence_are_seventy_five(world: ArgoCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubernetes_cluster, "RETRIES", RetryPolicy(attempts=1))
     world.apply_template()
     clock = scripted(lambda: world.faults.plan("/workflows/qwen3-32b-1", request_faults.UNAVAILABLE, 1000))
     start = clock.now()
     with pytest.raises(TransientError) as silent:
         run_commands.submit(QUIET, Place(), clock)
     assert int(silent.value.exit) == 75
-    assert follow.PATIENCE <= clock.now() - start < follow.PATIENCE + 20
+    assert follow.NO_ANSWER_SECONDS <= clock.now() - start < follow.NO_ANSWER_SECONDS + 20
 
 
-def test_a_run_that_is_deleted_is_no_longer_waited_for(world: ArgoWorld) -> None:
+def test_a_run_that_is_deleted_is_no_longer_waited_for(world: ArgoCluster) -> None:
     world.apply_template()
     with pytest.raises(Blocked, match="run qwen3-32b-1 was deleted while it was followed"):
         run_commands.submit(QUIET, Place(), scripted(world.delete_run))
 
 
 def test_a_payload_that_the_binding_refuses_is_told_at_once_with_key_and_value(
-    world: ArgoWorld, monkeypatch: pytest.MonkeyPatch
+    world: ArgoCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.apply_template()
     monkeypatch.setattr("workflows.runs.clients._payload", lambda _submission: {"model-revision": 1.10})
@@ -324,7 +331,7 @@ def test_a_payload_that_the_binding_refuses_is_told_at_once_with_key_and_value(
     assert world.runs() == []
 
 
-def test_an_event_that_no_binding_takes_is_told_after_a_minute(world: ArgoWorld) -> None:
+def test_an_event_that_no_binding_takes_is_told_after_a_minute(world: ArgoCluster) -> None:
     world.apply_template()
     world.has_binding = False
     clock = FakeClock()
@@ -334,7 +341,7 @@ def test_an_event_that_no_binding_takes_is_told_after_a_minute(world: ArgoWorld)
     assert 60 <= clock.now() - start < 70
 
 
-def test_a_reason_is_cleaned_and_never_keeps_a_run_from_starting(world: ArgoWorld) -> None:
+def test_a_reason_is_cleaned_and_never_keeps_a_run_from_starting(world: ArgoCluster) -> None:
     world.apply_template()
     assert run_commands.submit(replace(QUIET, wait=False, reason="{{=x}} caf\u00e9"), Place()) == 0
     (run,) = world.runs()
@@ -346,7 +353,7 @@ def test_a_reason_is_cleaned_and_never_keeps_a_run_from_starting(world: ArgoWorl
     ("token", "works"), [("dummy-token", True), ("Bearer dummy-token", True), ("other", False), ("", False)]
 )
 def test_the_token_is_taken_with_and_without_its_scheme(
-    world: ArgoWorld, monkeypatch: pytest.MonkeyPatch, token: str, works: bool
+    world: ArgoCluster, monkeypatch: pytest.MonkeyPatch, token: str, works: bool
 ) -> None:
     world.apply_template()
     monkeypatch.setitem(run_commands.ENVIRONMENT, "ARGO_TOKEN", token)
@@ -360,13 +367,13 @@ def test_the_token_is_taken_with_and_without_its_scheme(
 @pytest.mark.parametrize(
     ("address", "error"), [("http://127.0.0.1:9", TransientError), ("ftp://argo:2746", Blocked), ("https://", Blocked)]
 )
-def test_an_argo_server_that_is_not_there_is_told(world: ArgoWorld, address: str, error: type[Exception]) -> None:
+def test_an_argo_server_that_is_not_there_is_told(world: ArgoCluster, address: str, error: type[Exception]) -> None:
     with pytest.raises(error, match="Argo Server"):
         run_commands.submit(QUIET, Place(argo_server=address))
 
 
-def test_an_event_needs_an_argo_server(world: ArgoWorld) -> None:
-    with pytest.raises(Blocked, match="events are received by Argo Server"):
+def test_an_event_needs_an_argo_server(world: ArgoCluster) -> None:
+    with pytest.raises(Blocked, match="events need an Argo Server"):
         run_commands.submit(QUIET, Place(event=True))
 
 
@@ -392,7 +399,7 @@ def test_argo_server_is_named_as_for_argos_own_command_line(
 
 @pytest.mark.parametrize("token", [TOKEN, f"Bearer {TOKEN}"])
 def test_the_environment_of_argos_command_line_leads_to_argo_server(
-    world: ArgoWorld, token: str, monkeypatch: pytest.MonkeyPatch
+    world: ArgoCluster, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {"ARGO_SERVER": world.argo_server.removeprefix("http://"), "ARGO_SECURE": "false", "ARGO_TOKEN": token}
     monkeypatch.setattr(run_commands, "ENVIRONMENT", {**run_commands.ENVIRONMENT, **found})
@@ -400,21 +407,21 @@ def test_the_environment_of_argos_command_line_leads_to_argo_server(
     assert main(["submit", SERVICE, "--no-wait"]) == 0
     assert any(asked.endswith("/submit") for asked in world.requests)
     world.requests.clear()
-    assert main(["status", "--argo-server", ""]) == 0
+    assert main(["runs", "--argo-server", ""]) == 0
     assert world.requests == []
 
 
-def test_the_command_line_says_it_on_stderr_with_the_code(world: ArgoWorld, capsys: Any) -> None:
+def test_the_command_line_says_it_on_stderr_with_the_code(world: ArgoCluster, capsys: Any) -> None:
     assert main(["submit", SERVICE]) == 11
     assert "there is no WorkflowTemplate qwen3-32b" in capsys.readouterr().err
     world.apply_template()
     assert main(["submit", SERVICE, "-p", "strategy=Fast"]) == 10
-    assert main(["submit", SERVICE, "--set", "image=a/b:0.5.24", "--no-wait", "--run-id", "7"]) == 0
-    assert "Follow it: python -m workflows status qwen3-32b-7 --namespace slipway --follow" in capsys.readouterr().out
+    assert main(["submit", SERVICE, "--parameter", "image=a/b:0.5.24", "--no-wait", "--run-id", "7"]) == 0
+    assert "Next: slipway runs qwen3-32b-7 -n slipway --follow" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_ends_the_following_and_not_the_run(world: ArgoWorld, number: int) -> None:
+def test_ctrl_c_ends_the_following_and_not_the_run(world: ArgoCluster, number: int) -> None:
     world.apply_template()
     words = [sys.executable, "-m", "workflows", "submit", SERVICE, "--run-id=1"]
     environment = {"KUBECONFIG": str(world.kubeconfig), "PATH": "/usr/bin:/bin"}
@@ -433,9 +440,9 @@ def test_ctrl_c_ends_the_following_and_not_the_run(world: ArgoWorld, number: int
     assert "spec" in world.only_run()
 
 
-@pytest.mark.parametrize("command", [["submit", SERVICE, "--run-id=1"], ["status"], ["--help"], ["schema"]])
+@pytest.mark.parametrize("command", [["submit", SERVICE, "--run-id=1"], ["runs"], ["--help"], ["schema"]])
 def test_a_reader_that_goes_away_ends_the_command_without_a_word_and_not_the_run(
-    world: ArgoWorld, command: list[str]
+    world: ArgoCluster, command: list[str]
 ) -> None:
     """`submit … | head -1`, with the code of every program that SIGPIPE ends."""
     world.apply_template()

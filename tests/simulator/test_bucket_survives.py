@@ -13,17 +13,18 @@ from urllib.parse import urlsplit
 import fastcrc
 import pytest
 
+from steps.adapters.oss.client import OssLimits
 from steps.adapters.oss.credentials import StaticCredentials
-from steps.adapters.oss.retries import Patience
 from steps.adapters.oss.store import OssStore
 from steps.errors import StepError
 from steps.ports.oss import AccessKey, StoredPart
+from steps.reconcile.retry_policy import RetryPolicy
 from tests.support.buckets import KEY_ID, KEY_SECRET, NAME, REGION, running, store
 from workflows.simulator.core.bucket.index import FolderUnusableError
 from workflows.simulator.http.bucket import Bucket
 
 PART = 100 << 10  # bytes: the smallest part that OSS allows
-IMPATIENT = Patience(budget=0.0)
+ONE_ATTEMPT = OssLimits(retries=RetryPolicy(attempts=1))
 
 
 def serve(folder: Path, channel: Connection) -> None:
@@ -41,7 +42,7 @@ def killed(folder: Path) -> Iterator[OssStore]:
     process.start()
     try:
         credentials = StaticCredentials(AccessKey(KEY_ID, KEY_SECRET))
-        yield OssStore(here.recv(), REGION, NAME, credentials, IMPATIENT)
+        yield OssStore(here.recv(), REGION, NAME, credentials, ONE_ATTEMPT)
     finally:
         process.kill()
         process.join()
@@ -101,9 +102,10 @@ def test_a_kill_in_the_middle_of_writes_leaves_old_or_new_objects(tmp_path: Path
 def test_a_kill_in_the_middle_of_a_part_leaves_no_part(tmp_path: Path) -> None:
     with killed(tmp_path) as oss:
         upload = oss.start_upload("big")
-        address = oss._bucket.sign_url("PUT", "big", 60, params={"uploadId": upload.id, "partNumber": "1"})
-        connection = HTTPConnection(urlsplit(address).netloc, timeout=30)
-        connection.putrequest("PUT", address.removeprefix(oss._endpoint))
+        address = oss._multipart._api.sign_url("PUT", "big", 60, params={"uploadId": upload.id, "partNumber": "1"})
+        parts = urlsplit(address)
+        connection = HTTPConnection(parts.netloc, timeout=30)
+        connection.putrequest("PUT", f"{parts.path}?{parts.query}")
         connection.putheader("Content-Length", str(2 * PART))
         connection.endheaders(os.urandom(PART))
     with running(tmp_path) as bucket:

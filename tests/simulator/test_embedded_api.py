@@ -16,6 +16,7 @@ import pytest
 import yaml
 from kubernetes.client import ApiClient, CoreV1Api
 from kubernetes.watch import Watch
+from werkzeug import Request, Response
 
 from steps.adapters.kubernetes.access import client_configuration
 from steps.adapters.kubernetes.cluster import connect
@@ -32,9 +33,9 @@ from workflows.simulator.core.cluster.resources import (
 )
 from workflows.simulator.core.cluster.seed import CRDS
 from workflows.simulator.core.cluster.store import ClusterStore
-from workflows.simulator.http.api_bodies import BodyHandler
+from workflows.simulator.http import server
 from workflows.simulator.http.api_server import ApiServer
-from workflows.simulator.http.server import Handler, LoopbackServer, PortInUseError
+from workflows.simulator.http.server import App, LoopbackServer, PortInUseError, json_reply, target_of
 
 MAPS = "/api/v1/namespaces/{namespace}/configmaps"
 POD_PATH = "/api/v1/namespaces/{namespace}/pods/worker"
@@ -240,24 +241,24 @@ class TestHistory:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cut_off, was_cut_off = threading.Event(), []
-        end, close = BodyHandler._last_chunk, LoopbackServer.stop
+        end, close = server._Connection.end_chunks, LoopbackServer.stop
 
-        def end_late(handler: BodyHandler) -> None:
+        def end_late(connection: Any) -> None:
             was_cut_off.append(cut_off.wait(0.2))
-            end(handler)
+            end(connection)
 
-        def close_all(server: LoopbackServer) -> None:
+        def close_all(closing: LoopbackServer) -> None:
             cut_off.set()
-            close(server)
+            close(closing)
 
-        monkeypatch.setattr(BodyHandler, "_last_chunk", end_late)
+        monkeypatch.setattr(server._Connection, "end_chunks", end_late)
         monkeypatch.setattr(LoopbackServer, "stop", close_all)
-        server = ApiServer(ClusterStore())
-        server.start()
-        connection = HTTPConnection(urlsplit(server.url).netloc, timeout=30)
+        api = ApiServer(ClusterStore())
+        api.start()
+        connection = HTTPConnection(urlsplit(api.url).netloc, timeout=30)
         connection.request("GET", "/api/v1/configmaps?watch=1&timeoutSeconds=60")
         response = connection.getresponse()
-        server.stop()
+        api.stop()
         assert response.read() == b""
         assert was_cut_off == [False]
         connection.close()
@@ -268,40 +269,29 @@ def lines(text: Any) -> list[dict[str, Any]]:
     return [text] if isinstance(text, dict) else [json.loads(line) for line in text.splitlines()]
 
 
-class Echo(Handler):
-    """A pod that says what it got; `/stream` says its second half only after `go` is set."""
+def echo_app(go: threading.Event) -> App:
+    """A pod that returns what it received; `/stream` sends its second half only after `go` is set."""
 
-    go: threading.Event
-
-    def do_GET(self) -> None:  # noqa: N802  # http.server wants this name
-        if self.path == "/stream":
-            self._stream()
-            return
-        body = self.read_body().decode()
-        heard = {name.lower(): value for name, value in self.headers.items()}
-        self.send_json(
-            418, {"method": self.command, "path": self.path, "body": body, "headers": heard}, {"X-Pod": "yes"}
-        )
-
-    do_POST = do_GET  # noqa: N815  # http.server wants these names
-
-    def _stream(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
+    def halves() -> Iterator[bytes]:
         for part in (b"data: 1\n\n", b"data: 2\n\n"):
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
-            self.wfile.flush()
-            self.go.wait(60)
-        self.wfile.write(b"0\r\n\r\n")
+            yield part
+            go.wait(60)
+
+    def serve(request: Request) -> Response:
+        if request.path == "/stream":
+            return Response(halves(), content_type="text/event-stream")
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        seen = {"method": request.method, "path": target_of(request), "body": request.get_data(as_text=True)}
+        return json_reply({**seen, "headers": headers}, 418)
+
+    return serve
 
 
 @pytest.fixture
 def pod(tmp_path: Path) -> Iterator[tuple[Api, threading.Event]]:
     """The API in front of a pod that echoes, and the event that lets its stream go on."""
     go = threading.Event()
-    echo = LoopbackServer(type("BoundEcho", (Echo,), {"go": go}))
+    echo = LoopbackServer(echo_app(go))
     echo.start()
     asked = {("pods", "default", "worker", 8000), ("services", "default", "front", 80)}
 
@@ -359,7 +349,7 @@ class TestProxy:
             assert (answer.status, answer.reason) == (503, "ServiceUnavailable")
 
     def test_a_pod_that_hangs_up_is_unavailable(self, tmp_path: Path) -> None:
-        gone = LoopbackServer(Echo)
+        gone = LoopbackServer(echo_app(threading.Event()))
         port = gone.port
         gone.stop()
         store = ClusterStore()

@@ -60,7 +60,7 @@ def who(address: Address) -> str:
     ],
 )
 def test_a_name_leads_to_its_pod(served: ToyCluster, host: str, port: int, pod: str) -> None:
-    assert who(served.plane.network.dial("default")(host, port)) == pod
+    assert who(served.control_plane.network.dial("default")(host, port)) == pod
 
 
 def test_a_container_dials_as_its_own_namespace_sees_names(served: ToyCluster) -> None:
@@ -69,7 +69,7 @@ def test_a_container_dials_as_its_own_namespace_sees_names(served: ToyCluster) -
 
 
 def test_the_addresses_of_pods_and_services_lead_there_too(served: ToyCluster) -> None:
-    dial = served.plane.network.dial("elsewhere")
+    dial = served.control_plane.network.dial("elsewhere")
     assert who(dial(served.pods()["sglang-pd-decode-0"]["status"]["podIP"], 8000)) == "sglang-pd-decode-0"
     service = served.until(lambda: served.store.get(SERVICES, "sglang-pd", "default"))
     assert who(dial(service["spec"]["clusterIP"], 80)) == "sglang-pd-router-0"
@@ -87,18 +87,18 @@ def test_the_addresses_of_pods_and_services_lead_there_too(served: ToyCluster) -
 )
 def test_a_name_that_dns_does_not_know_is_an_error(served: ToyCluster, host: str) -> None:
     with pytest.raises(LookupError, match="no such host"):
-        served.plane.network.dial("default")(host, 8000)
+        served.control_plane.network.dial("default")(host, 8000)
 
 
 def test_a_port_on_which_nothing_listens_refuses(served: ToyCluster) -> None:
-    assert served.plane.network.dial("default")("sglang-pd-prefill-0.s-sglang-pd-prefill", 34000) == REFUSING
-    assert served.plane.network.dial("default")("sglang-pd", 81) == REFUSING
+    assert served.control_plane.network.dial("default")("sglang-pd-prefill-0.s-sglang-pd-prefill", 34000) == REFUSING
+    assert served.control_plane.network.dial("default")("sglang-pd", 81) == REFUSING
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(REFUSING, 1)
 
 
 def test_a_pod_and_a_service_can_be_reached_by_their_objects(served: ToyCluster) -> None:
-    network = served.plane.network
+    network = served.control_plane.network
     pod = network.pod_address("default", "sglang-pd-decode-0", 8000)
     service = network.service_address("default", "sglang-pd", 80)
     named = network.service_address("default", "sglang-pd", "http")
@@ -120,7 +120,7 @@ def test_endpoints_name_the_ready_pods_of_a_service(served: ToyCluster) -> None:
 
 
 def test_a_service_shown_on_this_machine_follows_its_pods(served: ToyCluster) -> None:
-    forward = Forward(lambda: served.plane.network.service_address("default", "sglang-pd", 80))
+    forward = Forward(lambda: served.control_plane.network.service_address("default", "sglang-pd", 80))
     try:
         assert who(forward.address) == "sglang-pd-router-0"
         old = served.pods()["sglang-pd-router-0"]["metadata"]["uid"]
@@ -136,7 +136,7 @@ def test_a_service_shown_on_this_machine_follows_its_pods(served: ToyCluster) ->
 
 
 def test_a_service_without_ready_pods_hangs_up(served: ToyCluster, tmp_path: Path) -> None:
-    forward = Forward(lambda: served.plane.network.service_address("default", "no-such", 80))
+    forward = Forward(lambda: served.control_plane.network.service_address("default", "no-such", 80))
     try:
         with socket.create_connection(forward.address, 30) as connection:
             assert connection.recv(1) == b""

@@ -73,7 +73,7 @@ def test_the_oldest_release_names_its_services_like_its_workloads(tmp_path: Path
         cluster.create(group())
         cluster.until(lambda: is_ready(cluster.pods().get("sglang-pd-router-0")))
         assert cluster.store.get(SERVICES, "sglang-pd-prefill", "default")
-        assert cluster.plane.network.dial("default")("sglang-pd-prefill-0.sglang-pd-prefill", 8000)
+        assert cluster.control_plane.network.dial("default")("sglang-pd-prefill-0.sglang-pd-prefill", 8000)
 
 
 def test_a_service_of_the_workloads_name_is_taken_for_the_governing_one(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_newer_release_makes_role_instance_sets_with_labels_and_variables_of_i
     assert labels["rbg.workloads.x-k8s.io/role-instance-index"] == "1"
     env = newer.runtime.of("sglang-pd-prefill-1")[0].container.env
     assert (env["RBG_GROUP_NAME"], env["RBG_ROLE_NAME"], env["RBG_ROLE_INDEX"]) == ("sglang-pd", "prefill", "1")
-    assert newer.plane.network.dial("default")("sglang-pd-prefill-1.s-sglang-pd-prefill", 8000)
+    assert newer.control_plane.network.dial("default")("sglang-pd-prefill-1.s-sglang-pd-prefill", 8000)
 
 
 def test_pods_are_made_anew_when_the_group_says_so(newer: ToyCluster) -> None:

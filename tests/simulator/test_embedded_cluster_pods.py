@@ -181,7 +181,7 @@ def test_a_container_that_ends_again_and_again_backs_off_and_keeps_its_last_word
     assert last["message"].endswith("the last line")
     assert container_status(cluster)["restartCount"] >= 1
     cluster.until(lambda: container_status(cluster)["restartCount"] >= 3)
-    assert cluster.plane.pod_log("default", "solo", "engine", True) == "engine starts\nthe last line\n"
+    assert cluster.control_plane.pod_log("default", "solo", "engine", True) == "engine starts\nthe last line\n"
 
 
 def test_a_container_that_ends_once_is_started_again_and_serves(cluster: ToyCluster) -> None:

@@ -52,7 +52,7 @@ def test_served_pods_serve_again_before_the_start_comes_back(tmp_path: Path) -> 
         assert all(is_ready(pod) for pod in after.values())
         assert {pod["status"]["podIP"] for pod in after.values()} == {pod["status"]["podIP"] for pod in before.values()}
         assert {pod["status"]["containerStatuses"][0]["restartCount"] for pod in after.values()} == {1}
-        dial = second.plane.network.dial("default")
+        dial = second.control_plane.network.dial("default")
         assert dial("sglang-pd-prefill-1.s-sglang-pd-prefill", 8000)
 
 

@@ -25,9 +25,9 @@ from workflows.simulator.core.cluster.resources import (
 )
 from workflows.simulator.core.cluster.seed import ERDMA_NAMESPACE, Secret, Seed
 from workflows.simulator.core.cluster.store import ClusterStore
+from workflows.simulator.core.hub.sample_model import write_model
 from workflows.simulator.http.cluster import EmbeddedCluster
 from workflows.simulator.http.hub import Hub
-from workflows.simulator.tiny_model import SMALL, write_tiny_model
 
 DEMO = release(f"store.bucket={buckets.NAME}", name="demo")
 KEY = Secret("slipway", "oss-credentials", {"akId": buckets.KEY_ID, "akSecret": buckets.KEY_SECRET})
@@ -45,7 +45,7 @@ class Outside:
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
     folder = tmp_path_factory.mktemp("outside")
     model = DEMO.service.model
-    write_tiny_model(folder / "hub" / model.id, SMALL)
+    write_model(folder / "hub" / model.id, 1_000_000, 3)
     hub = Hub(folder / "hub")
     hub.start()
     with buckets.running(folder / "bucket") as bucket:

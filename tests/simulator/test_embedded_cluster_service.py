@@ -72,14 +72,14 @@ def test_a_release_rolls_out_and_answers_on_this_machine(tmp_path: Path, operato
         demo, api = wanted(tmp_path), connect(cluster.kubeconfig)
         roll_out(demo, api)
         service = release_service_ref(demo)
-        endpoint = cluster.expose(service.namespace, service.name, demo.service.serving.port)
+        endpoint = cluster.expose(service.namespace, service.name, demo.service.serving.ports.http)
         question = {"model": demo.service.served_model_name, "messages": [{"role": "user", "content": "hello"}]}
         answer = requests.post(f"{endpoint}/v1/chat/completions", json=question, timeout=30)
         assert answer.status_code == 200
         assert answer.json()["choices"][0]["message"]["content"]
         pod = f"{demo.group}-prefill-0"
         assert api.pod_log("default", pod, api.select(POD, "default")[1]["spec"]["containers"][0]["name"])
-        proxied = f"{cluster.url}/api/v1/namespaces/default/pods/{pod}:{demo.service.serving.port}/proxy/health"
+        proxied = f"{cluster.url}/api/v1/namespaces/default/pods/{pod}:{demo.service.serving.ports.http}/proxy/health"
         assert requests.get(proxied, headers={"Authorization": "Bearer slipway-embedded"}, timeout=30).ok
         # Nothing is left to do.
         assert roll_out(demo, api).of("changed") == []

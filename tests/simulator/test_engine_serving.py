@@ -11,7 +11,8 @@ import requests
 
 from steps.adapters.sglang import metrics as exposition
 from steps.ports.sglang import Metrics
-from tests.support.pd_group import FAST, KV_BYTES_PER_TOKEN, PdGroup, eventually, pd_group, write_model
+from tests.support.pd_group import FAST, PdGroup, eventually, pd_group, write_model
+from workflows.simulator.core.hub.sample_model import KV_BYTES_PER_TOKEN
 from workflows.simulator.faults.engine_faults import EngineFaults, EngineTiming
 
 Start = Callable[..., PdGroup]
@@ -85,15 +86,12 @@ def test_counters_move_as_on_the_real_engine(start: Start) -> None:
     def delta(name: str, metric: str, **labels: str) -> float:
         return (metrics(pd, name).total(metric, **labels) or 0) - (before[name].total(metric, **labels) or 0)
 
-    for histogram in ("latency_ms", "total_mb", "speed_gb_s", "bootstrap_ms", "alloc_ms"):
-        assert before["prefill-0"].total(f"sglang:kv_transfer_{histogram}_count") is None
-        assert delta("prefill-0", f"sglang:kv_transfer_{histogram}_count") == 1
+    assert before["prefill-0"].total("sglang:kv_transfer_total_mb_count") is None
+    assert delta("prefill-0", "sglang:kv_transfer_total_mb_count") == 1
     assert delta("prefill-0", "sglang:prompt_tokens_total") == prompt
     assert delta("prefill-0", "sglang:generation_tokens_total") == 1
     assert delta("decode-0", "sglang:prompt_tokens_total") == prompt
     assert delta("decode-0", "sglang:generation_tokens_total") == made
-    assert delta("decode-0", "sglang:realtime_tokens_total", mode="decode") == made - 1
-    assert delta("decode-0", "sglang:per_stage_req_latency_seconds_count", stage="decode_transferred") == 1
     for failed in ("num_transfer_failed_reqs_total", "num_bootstrap_failed_reqs_total", "num_aborted_requests_total"):
         assert metrics(pd, "decode-0").total(f"sglang:{failed}") is None
 
@@ -104,7 +102,6 @@ def test_health_moves_no_kv_cache_and_counts_as_no_request(start: Start) -> None
     assert requests.get(pd.url("prefill-0") + "/health", timeout=30).status_code == 200
     assert total(pd, "prefill-0", "num_requests_total") == before == 1  # the warm-up
     assert total(pd, "prefill-0", "kv_transfer_total_mb_count") == 0
-    assert total(pd, "prefill-0", "per_stage_req_latency_seconds_count") > 3
 
 
 def test_the_same_prompt_gets_the_same_answer_and_another_model_another(start: Start, tmp_path: Path) -> None:
@@ -112,7 +109,7 @@ def test_the_same_prompt_gets_the_same_answer_and_another_model_another(start: S
     texts = {ask(pd).json()["choices"][0]["message"]["content"] for _ in range(3)}
     assert len(texts) == 1
     other = pd_group(tmp_path / "other")
-    write_model(other.model, fill=8)
+    write_model(other.model, seed=8)
     other.start_all()
     eventually(other.serves, "the router sees every worker")
     assert ask(other).json()["choices"][0]["message"]["content"] not in texts
@@ -129,40 +126,25 @@ def test_round_robin_takes_every_prefill_in_turn(start: Start) -> None:
 
 @pytest.mark.parametrize(
     ("more", "finish"),
-    [({"max_tokens": 3}, "length"), ({"max_tokens": 200}, "stop"), ({"max_tokens": 200, "stop": " "}, "stop")],
+    [({"max_tokens": 3}, "length"), ({"max_tokens": 200}, "stop")],
 )
 def test_limits_are_honoured_and_counted(start: Start, more: dict[str, Any], finish: str) -> None:
     pd = start(None, "serving.prefill.replicas=1")
-    found = ask(pd, chat_template_kwargs={"enable_thinking": False}, **more).json()
+    found = ask(pd, **more).json()
     choice, usage = found["choices"][0], found["usage"]
     assert choice["finish_reason"] == finish
     assert usage["completion_tokens"] <= more["max_tokens"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
-    if "stop" in more:
-        assert choice["matched_stop"] == " "
-        assert choice["message"]["content"] == "simulated"
-
-
-def test_thoughts_are_split_off_by_a_reasoning_parser_only(start: Start) -> None:
-    pd = start(None, 'serving.args=["--reasoning-parser","qwen3"]')
-    message = ask(pd).json()["choices"][0]["message"]
-    assert message["reasoning_content"].startswith("simulated thought")
-    assert message["content"].startswith("simulated answer")
-    short = ask(pd, max_tokens=2).json()["choices"][0]["message"]
-    assert (short["content"], bool(short["reasoning_content"])) == ("", True)
-    still = ask(pd, chat_template_kwargs={"enable_thinking": False}).json()["choices"][0]["message"]
-    assert still["reasoning_content"] is None
 
 
 def test_a_stream_holds_the_same_answer_as_one_body(start: Start) -> None:
-    pd = start(None, 'serving.args=["--reasoning-parser","qwen3"]')
+    pd = start()
     whole = ask(pd).json()
     text = ask(pd, stream=True, stream_options={"include_usage": True}).text
     events = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: {")]
     deltas = [event["choices"][0]["delta"] for event in events if event["choices"]]
     message = whole["choices"][0]["message"]
     assert "".join(delta.get("content") or "" for delta in deltas) == message["content"]
-    assert "".join(delta.get("reasoning_content") or "" for delta in deltas) == message["reasoning_content"]
     assert events[-1]["usage"] == whole["usage"]
     assert text.endswith("data: [DONE]\n\n")
 
@@ -204,12 +186,10 @@ def test_the_router_drops_a_dead_worker_and_takes_it_back(start: Start) -> None:
 
 def test_a_broken_pair_fails_while_the_other_one_serves(start: Start) -> None:
     pd = start(EngineFaults(broken_pairs=frozenset({("prefill-1", "decode-0")})))
-    url = pd.url("router-0")
     statuses = {ask(pd, f"question {number}").status_code for number in range(4)}
     assert statuses == {200}  # the router's retries hide it
     assert total(pd, "decode-0", "num_transfer_failed_reqs_total") > 0
     eventually(lambda: total(pd, "prefill-1", "num_transfer_failed_reqs_total") > 0, "prefill counts it, too")
-    assert requests.get(url + "/health_generate", timeout=30).status_code == 200
 
 
 def test_a_wrong_bootstrap_port_is_a_500_after_the_handshake_gave_up(start: Start) -> None:
@@ -224,7 +204,7 @@ def test_a_wrong_bootstrap_port_is_a_500_after_the_handshake_gave_up(start: Star
 
 def test_other_weights_on_decode_answer_200_with_garbage_and_no_failure_moves(start: Start) -> None:
     pd = start(EngineFaults(wrong_weights=frozenset({"decode-0"})), "serving.prefill.replicas=1")
-    reply = ask(pd, chat_template_kwargs={"enable_thinking": False})
+    reply = ask(pd)
     assert reply.status_code == 200
     content = reply.json()["choices"][0]["message"]["content"]
     assert content.startswith("simulated")

@@ -18,8 +18,8 @@ from steps.model import ModelFile
 from steps.ports.oss import AccessKey
 from tests.support.samples import ROOT, service
 from workflows.pipeline import tasks
+from workflows.simulator.core.hub.sample_model import write_model
 from workflows.simulator.http.bucket import Bucket
-from workflows.simulator.tiny_model import SMALL, write_tiny_model
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -35,12 +35,12 @@ RECAP = re.compile(r"^RECAP (\S+): ok=(\d+) changed=(\d+) failed=(\d+) +[\d.]+ s
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     """A state folder whose hub holds a model of one megabyte."""
-    write_tiny_model(tmp_path / "demo" / "hub" / DEMO.model.id, SMALL)
+    write_model(tmp_path / "demo" / "hub" / DEMO.model.id, 1_000_000, 3)
     return tmp_path
 
 
 def start(state: Path, *more: str) -> "subprocess.Popen[str]":
-    words = [sys.executable, "-m", "workflows", "run", "manifests/services/demo.yaml", f"--state={state}", *more]
+    words = [sys.executable, "-m", "workflows", "rehearse", "manifests/services/demo.yaml", f"--state={state}", *more]
     return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -53,14 +53,14 @@ def run(state: Path, *more: str) -> tuple[int, str]:
 def kill_in(state: Path, task: str) -> None:
     """`kill -9` of the run right after the start of a task. From outside, it could come after the end of the run."""
     program = (
-        "import os, signal, sys; from workflows import local; from workflows.__main__ import main\n"
-        "start = local._started\n"
+        "import os, signal, sys; from workflows import rehearsal; from workflows.__main__ import main\n"
+        "start = rehearsal._started\n"
         "def started(run, task, *more):\n"
         "    process = start(run, task, *more)\n"
         f"    if task.name == {task!r}: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return process\n"
-        "local._started = started\n"
-        f"sys.exit(main(['run', 'manifests/services/demo.yaml', '--state={state}']))\n"
+        "rehearsal._started = started\n"
+        f"sys.exit(main(['rehearse', 'manifests/services/demo.yaml', '--state={state}']))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False
@@ -156,7 +156,7 @@ def test_ctrl_c_ends_a_run_with_a_sentence_and_the_next_run_goes_on(state: Path)
                 break
         said = process.stdout.read()
     assert process.returncode == 75, said
-    assert "Stopped. Nothing is lost: run it again" in said
+    assert "Stopped. Nothing is lost: the next run goes on" in said
     assert "Traceback" not in said
 
 
@@ -167,13 +167,13 @@ def test_ctrl_c_in_the_middle_of_a_fork_is_heard(state: Path) -> None:
         "def once():\n"
         "    if not sent: sent.append(os.kill(os.getpid(), signal.SIGINT))\n"
         "os.register_at_fork(after_in_parent=once)\n"
-        f"sys.exit(main(['run', 'manifests/services/demo.yaml', '--state={state}']))\n"
+        f"sys.exit(main(['rehearse', 'manifests/services/demo.yaml', '--state={state}']))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False
     )
     assert done.returncode == 75, done.stdout
-    assert "Stopped. Nothing is lost: run it again" in done.stdout
+    assert "Stopped. Nothing is lost: the next run goes on" in done.stdout
     assert not done.stderr
 
 
@@ -195,8 +195,12 @@ def test_a_release_that_cannot_come_up_ends_the_run_and_leaves_nothing_behind(st
 @pytest.mark.parametrize(
     ("more", "code", "says"),
     [
-        (["--set=serving.prefill.replicas=many"], 10, "serving.prefill.replicas: found 'many', allowed is: "),
-        (["--set=model.expectedDigest=sha256:" + "0" * 64], 11, "resolve-model"),
+        (
+            ["--set=serving.prefill.replicas=many"],
+            10,
+            "(override of serving.prefill.replicas): found 'many', allowed is: ",
+        ),
+        (["--set=model.digest=sha256:" + "0" * 64], 11, "resolve-model"),
         (["--set=serving.tensorParallel=8", "--set=serving.prefill.replicas=9"], 11, "GPU01 Free GPUs: found "),
     ],
 )

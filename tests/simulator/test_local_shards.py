@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.samples import ROOT, service
-from workflows.simulator.tiny_model import SMALL, write_tiny_model
+from workflows.simulator.core.hub.sample_model import write_model
 
 DEMO = service(name="demo")
 RECAP = re.compile(r"^RECAP (\S+): ok=\d+ changed=(\d+) failed=(\d+) +[\d.]+ s$", re.MULTILINE)
@@ -18,9 +18,17 @@ RECAP = re.compile(r"^RECAP (\S+): ok=\d+ changed=(\d+) failed=(\d+) +[\d.]+ s$"
 @pytest.mark.timeout(240)
 def test_two_processes_share_the_transfer_and_the_task_behind_them_writes_the_manifest(tmp_path: Path) -> None:
     hub = tmp_path / "demo" / "hub" / DEMO.model.id
-    write_tiny_model(hub, SMALL)
-    sets = ("--set=transfer.mode=streamed", "--set=transfer.shards=2", "--set=transfer.partSizeMib=1")
-    words = [sys.executable, "-m", "workflows", "run", "manifests/services/demo.yaml", f"--state={tmp_path}", *sets]
+    write_model(hub, 1_000_000, 3)
+    sets = ("--set=transfer.mode=streamed", "--set=transfer.shards=2", "--set=transfer.partSize=1Mi")
+    words = [
+        sys.executable,
+        "-m",
+        "workflows",
+        "rehearse",
+        "manifests/services/demo.yaml",
+        f"--state={tmp_path}",
+        *sets,
+    ]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=220, check=False)
     assert done.returncode == 0, done.stdout
     recaps = {task: (int(changed), int(failed)) for task, changed, failed in RECAP.findall(done.stdout)}

@@ -84,7 +84,7 @@ def test_a_quiet_release_has_all_its_bytes_counted(pd: PdGroup) -> None:
         (Broken(pairs=frozenset({("prefill-1", "decode-0")})), "prefill-1 -> decode-0: no answer, found 500"),
         (Broken(wrong=frozenset({"decode-0"})), "decode works with other weights or broken KV cache"),
         (Broken(hung=frozenset({"prefill-1"})), "no answer, found no end of the request within 60 s"),
-        (Broken(silent=frozenset({"prefill-1"})), "no prefill worker handed over KV cache: found 0 transfers"),
+        (Broken(silent=frozenset({"prefill-1"})), "no prefill worker sent KV cache: found 0 transfers"),
     ],
 )
 def test_what_an_answer_shows_is_red_whatever_others_ask(pd: PdGroup, broken: Broken, says: str, rate: float) -> None:

@@ -15,6 +15,7 @@ from steps.smoke_test import SmokeTest
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.pd_cluster import LoopbackRoute, PdCluster
 from tests.support.pd_group import MODEL_PATH, PdGroup, eventually, pd_group
+from workflows.simulator.core.hub.sample_model import KV_BYTES_PER_TOKEN
 from workflows.simulator.faults.engine_faults import EngineFaults
 
 Start = Callable[..., PdGroup]
@@ -55,8 +56,8 @@ def test_a_whole_group_is_proved_on_every_pair(start: Start) -> None:
     assert outcome.outputs.requests == 2
     kept = report.of("ok")
     tokens = outcome.outputs.prompt_tokens
-    assert f"prefill-0 -> decode-0 moved {tokens * 256 / 2**20:.4f} MiB for {tokens} tokens" in kept
-    assert "a chat past the router is refused with 400 by every worker" in kept
+    assert f"prefill-0 -> decode-0 moved {tokens * KV_BYTES_PER_TOKEN / 2**20:.4f} MiB for {tokens} tokens" in kept
+    assert "every worker refuses a chat that bypasses the router with 400" in kept
     assert "KV cache goes over RDMA device erdma_0 on every worker" in kept
 
 
@@ -112,11 +113,11 @@ def test_tcp_as_wanted_is_no_fault(start: Start) -> None:
         ),
         (
             EngineFaults(tcp_fallback=frozenset({"prefill-0"})),
-            ["prefill-0: the transfer engine took TCP, expected RDMA device erdma_0"],
+            ["prefill-0: the transfer engine uses TCP, expected RDMA device erdma_0"],
         ),
         (
             EngineFaults(no_transfer=frozenset({"prefill-0", "prefill-1"})),
-            ["answered, but no prefill worker handed over KV cache: found 0 transfers, expected 1"],
+            ["answered, but no prefill worker sent KV cache: found 0 transfers, expected 1"],
         ),
     ],
 )

@@ -31,7 +31,6 @@ PATIENCE = 90.0
 LOOK = 0.05  # seconds between two looks at what controllers do in their own time
 
 APPLY = "application/apply-patch+yaml"
-JSON_PATCH = "application/json-patch+json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"

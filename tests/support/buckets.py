@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from steps.adapters.oss.client import OssLimits
 from steps.adapters.oss.credentials import Credentials, StaticCredentials
-from steps.adapters.oss.retries import Patience
 from steps.adapters.oss.store import OssStore
 from steps.ports.oss import AccessKey
 from workflows.simulator.http.bucket import Bucket
@@ -14,9 +15,9 @@ from workflows.simulator.http.bucket import Bucket
 KEY_ID, KEY_SECRET = "dummy-id", "dummy-secret"
 NAME = "models"
 REGION = "cn-hangzhou"
-# Retries as in life, but without the waiting. What is only waited for when something is wrong keeps its time: a machine
-# that is busy for seconds must not look like a bucket that is slow.
-HASTE = Patience(budget=60, first_pause=0.001, longest_pause=0.01)
+# Real retries, but with short pauses. Timeouts keep their time: a machine that is busy for seconds must not be taken
+# for a slow bucket.
+HASTY = OssLimits(retries=replace(OssLimits.retries, budget=60, first_pause=0.001, longest_pause=0.01))
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def running(folder: Path, **options: Any) -> Iterator[Bucket]:
         bucket.stop()
 
 
-def store(bucket: Bucket, credentials: Credentials | None = None, patience: Patience = HASTE) -> OssStore:
+def store(bucket: Bucket, credentials: Credentials | None = None, limits: OssLimits = HASTY) -> OssStore:
     return OssStore(
-        *(bucket.url, REGION, NAME, credentials or StaticCredentials(AccessKey(KEY_ID, KEY_SECRET))), patience=patience
+        *(bucket.url, REGION, NAME, credentials or StaticCredentials(AccessKey(KEY_ID, KEY_SECRET))), limits=limits
     )

@@ -30,12 +30,12 @@ from steps.sglang.flags import worker_args
 from tests.support.pd_group import MODEL_PATH, PdGroup
 from workflows.simulator.core.engine import loaded_model, server_info
 from workflows.simulator.core.engine.counters import Counters
-from workflows.simulator.core.engine.fake_model import Sampling, generate, render, tokens
+from workflows.simulator.core.engine.fake_model import generate, render, tokens
 from workflows.simulator.core.engine.flags import parse_worker
 from workflows.simulator.core.engine.kv_transfer import KvCache
 from workflows.simulator.core.engine.worker import Identity, Worker
 from workflows.simulator.faults.engine_faults import EngineFaults, EngineTiming
-from workflows.simulator.http.client import Caller
+from workflows.simulator.http.client import HttpCaller
 from workflows.simulator.http.engine import EngineContainer
 from workflows.simulator.runtime import Container
 
@@ -90,7 +90,7 @@ class BusyGroup:
 
     def __post_init__(self) -> None:
         self._random, self._order, self._turn = Random(self.seed), count(), count(self.seed)
-        caller = Caller(self.pd.dial)
+        caller = HttpCaller(self.pd.dial)
         model = loaded_model.load(self.pd.model, MODEL_PATH)
         for role in ("prefill", "decode"):
             for number in range(self.pd.release.replicas[role]):
@@ -143,7 +143,7 @@ class BusyGroup:
         return self._ask(prefill, decode, prompt, limit)
 
     def _ask(self, prefill: str, decode: str, prompt: str, limit: int) -> _Request:
-        request = _Request(prefill, decode, render([{"role": "user", "content": prompt}], thinking=False), limit)
+        request = _Request(prefill, decode, render([{"role": "user", "content": prompt}]), limit)
         self._after(self._lag(0.005), lambda: self._counters(decode).asked(*CHAT))
         self._after(self._lag(0.005), lambda: self._begin(request))
         return request
@@ -166,24 +166,25 @@ class BusyGroup:
         worker = self.workers[request.prefill]
         cache = KvCache(worker.weights, tokens(request.prompt), worker.kv_bytes_per_token)
         if request.prefill not in self.broken.silent:
-            self._counters(request.prefill).transferred(int(cache.size * self.broken.share), len(cache.prompt), 0.01)
+            self._counters(request.prefill).transferred(int(cache.size * self.broken.share))
         self._after(self._lag(0.01), lambda: self._prefill_ends(request))
 
     def _prefill_ends(self, request: _Request) -> None:
         request.prefill_ended = True
         prompt = len(tokens(request.prompt))
-        self._counters(request.prefill).finished(prompt, 1, seconds=0.1, stream=False)
+        self._counters(request.prefill).finished(prompt, 1, stream=False)
 
     def _decode_ends(self, request: _Request) -> None:
         if request.hung_up:
             return
         worker = self.workers[request.decode]
         intact = request.decode not in self.broken.wrong
-        made = generate(worker.weights, request.prompt, Sampling(request.limit, (), False, False), intact=intact)
+        made = generate(worker.weights, request.prompt, request.limit, intact=intact)
+        count = len(made.tokens)
         ended = self._counters(request.decode)
-        ended.finished(made.prompt_tokens, made.completion_tokens, seconds=0.1, stream=False)
-        name, text = worker.flags.served_model_name, "".join(made.content)
-        request.reply = ChatResponse(name, text, "", made.finish_reason, made.prompt_tokens, made.completion_tokens)
+        ended.finished(made.prompt_tokens, count, stream=False)
+        name = worker.flags.served_model_name
+        request.reply = ChatResponse(name, made.text, "", made.finish_reason, made.prompt_tokens, count)
 
     def _fail(self, request: _Request) -> None:
         for name in (request.decode, request.prefill):
@@ -204,7 +205,7 @@ class BusyGroup:
         if what and not request.prefill_ended:
             self._after(self._lag(0.5), lambda: self._counters(name).failed(what))
         prompt = len(tokens(request.prompt))
-        self._after(self._lag(0.05), lambda: self._counters(name).finished(prompt, 1, seconds=0.1, stream=True))
+        self._after(self._lag(0.05), lambda: self._counters(name).finished(prompt, 1, stream=True))
 
     # the port
 
@@ -229,7 +230,7 @@ class BusyGroup:
         return self._read[name]
 
     def routed_workers(self, router: Server) -> list[RoutedWorker]:
-        port = self.pd.release.service.serving.bootstrap_port
+        port = self.pd.release.service.serving.ports.bootstrap
         return [
             RoutedWorker(f"http://{name}:8000", role, True, port if role == "prefill" else None, MODEL_PATH)
             for name in self.workers

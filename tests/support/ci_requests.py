@@ -12,7 +12,7 @@ MINE = [{"name": "mine", "container": {"image": "registry.example.com/mine", "co
 
 
 def run_of_ci(template: Manifest, **spec: Any) -> Manifest:
-    """What `python -m workflows submit` sends, with more in its spec."""
+    """What `slipway submit` sends, with more in its spec."""
     wanted = prepare(template, ["image=registry.example.com/llm/sglang:0.5.24"], Why("r-1", "ci"))
     return {**wanted.manifest, "spec": {**wanted.manifest["spec"], **spec}}
 

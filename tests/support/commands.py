@@ -1,4 +1,4 @@
-"""Steps of a transfer as commands: each a process of its own, or, where nothing is killed, called in this one."""
+"""Steps of a transfer as commands: each in its own process, or, in tests without a kill, called in this one."""
 
 import io
 import logging
@@ -84,7 +84,7 @@ def call(found: Services, name: str, digest: str, *more: str, environment: Mappi
 
 @contextmanager
 def _kept() -> Iterator[None]:
-    """What a step sets for its whole process is as before."""
+    """Restores the settings of a step for its whole process."""
     signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     loggers = [logging.getLogger(), logging.getLogger("steps")]
     before = [(logger, logger.handlers[:], logger.level) for logger in loggers]
@@ -122,7 +122,7 @@ def settle(found: Services) -> None:
 
 
 def _peers(connections: Iterable[socket.socket]) -> list[object]:
-    """Who is connected; those who came first were accepted first."""
+    """The peers of connections; the oldest one was accepted first."""
     peers: list[object] = []
     for connection in list(connections):
         with suppress(OSError):  # it was closed meanwhile

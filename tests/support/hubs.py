@@ -10,28 +10,42 @@ from typing import Any
 
 import urllib3
 
-from steps.adapters.modelscope.retries import Patience
+from steps.adapters.modelscope.retries import HubLimits
 from steps.adapters.modelscope.source import ModelScopeSource
+from steps.adapters.throughput import MinimumThroughput
 from steps.model import Listing, ModelFile
 from steps.ports.modelscope import ModelSource
 from steps.transfer import hashing
+from workflows.simulator.core.hub.sample_model import write_model
 from workflows.simulator.http.hub import Hub
 from workflows.simulator.http.server import LOOPBACK
-from workflows.simulator.tiny_model import SMALL, write_tiny_model
 
 MODEL = "slipway/Qwen3-small"
 SHARD = "model-00001-of-00003.safetensors"
-# Retries as in life, but without the waiting. What is only waited for when something is wrong keeps its time: a machine
-# that is busy for seconds must not look like a hub that is slow.
-HASTY = Patience(budget=60.0, connect=30.0, silence=30.0, first_pause=0.001, longest_pause=0.01, internal_floor=64_000)
-# For bodies that drip: judged early, so a busy machine may cost a good connection, too.
-QUICK_TO_JUDGE = replace(HASTY, window=0.3)
+# Real retries, but with short pauses. Timeouts keep their time: a machine that is busy for seconds must not be taken
+# for a slow hub.
+HASTY = HubLimits(
+    retries=replace(HubLimits.retries, budget=60.0, first_pause=0.001, longest_pause=0.01),
+    connect=30.0,
+    silence=30.0,
+    internal_throughput=MinimumThroughput(64_000, window=10.0),
+)
+# For slow bodies: measured early, so a busy machine may cost a good connection, too.
+EARLY_MEASURED = replace(
+    HASTY,
+    throughput=replace(HASTY.throughput, window=0.3),
+    internal_throughput=replace(HASTY.internal_throughput, window=0.3),
+)
+
+
+def with_budget(limits: HubLimits, seconds: float) -> HubLimits:
+    return replace(limits, retries=replace(limits.retries, budget=seconds))
 
 
 @contextmanager
 def serving(folder: Path, **options: Any) -> Iterator[Hub]:
     """A hub with a model of about 1 MB."""
-    write_tiny_model(folder / MODEL, SMALL)
+    write_model(folder / MODEL, 1_000_000, 3)
     hub = Hub(folder, **options)
     hub.start()
     try:
@@ -41,12 +55,12 @@ def serving(folder: Path, **options: Any) -> Iterator[Hub]:
 
 
 def source_of(hub: Hub, **options: Any) -> ModelScopeSource:
-    defaults: dict[str, Any] = {"model_id": MODEL, "revision": "master", "patience": HASTY}
+    defaults: dict[str, Any] = {"model_id": MODEL, "revision": "master", "limits": HASTY}
     return ModelScopeSource(endpoint=hub.url, **defaults | options)
 
 
 def content(source: ModelSource, file: ModelFile, part: int = 1 << 20) -> bytes:
-    """A whole file, read in parts of `part` bytes, each with the CRC-64 of its bytes whatever happened on their way."""
+    """A whole file, read in parts of `part` bytes, each with the CRC-64 of its bytes after every fault."""
     buffer = bytearray(file.size)
     for start in range(0, file.size, part):
         piece = memoryview(buffer)[start : start + part]
@@ -64,14 +78,14 @@ def named(listing: Listing, path: str) -> ModelFile:
 
 @contextmanager
 def refusing() -> Iterator[str]:
-    """An address on which nobody listens, and which nobody else can get meanwhile."""
+    """An address without a server, reserved meanwhile."""
     with socket.socket() as taken:
         taken.bind((LOOPBACK, 0))
         yield f"http://{LOOPBACK}:{taken.getsockname()[1]}"
 
 
 def get(url: str, **headers: str) -> urllib3.BaseHTTPResponse:
-    """A plain request of nobody in particular; underscores in header names become dashes."""
+    """A plain request without credentials; underscores in header names become dashes."""
     with urllib3.PoolManager(retries=False) as pool:
         return pool.request(
             "GET", url, redirect=False, headers={name.replace("_", "-"): value for name, value in headers.items()}

@@ -23,7 +23,7 @@ from steps.report.run_end import RunEnd
 from steps.roll_back import RollBack
 from steps.roll_out_service import RollOutService
 from steps.transfer.manifest import ModelManifest
-from tests.support.argo_world import Attempt, nodes
+from tests.support.argo_cluster import Attempt, nodes
 from tests.support.fakes import FakeClock, RecordingReport, stored
 from tests.support.samples import service
 from tests.support.toy_cluster import PATIENCE, ToyRuntime
@@ -38,7 +38,7 @@ WOOD = ChatResponse("qwen3-32b", "Wood.", "", "stop", 4, 3)
 QUIET = 0.05  # seconds without a change after which time passes
 
 
-class WorldClock(FakeClock):
+class ClusterClock(FakeClock):
     """Time passes while no object changes: as long as controllers are at work, no deadline comes nearer."""
 
     def __init__(self, store: ClusterStore) -> None:
@@ -77,11 +77,11 @@ class LiveCluster:
     embedded: EmbeddedCluster
     port: Cluster
     bucket: Path
-    clock: WorldClock = field(init=False)
+    clock: ClusterClock = field(init=False)
     engine: Engine = field(default_factory=Engine)
 
     def __post_init__(self) -> None:
-        self.clock = WorldClock(self.embedded.store)
+        self.clock = ClusterClock(self.embedded.store)
 
     def store(self, release: Release) -> Release:
         """Put the files of a release into the bucket, so that its volume can be mounted."""

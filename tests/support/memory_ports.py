@@ -16,7 +16,7 @@ Hook = Callable[[str, str], None]  # operation, key or path; raises to break
 
 
 class Killed(BaseException):
-    """The process is gone: nothing that it does after this reaches anybody."""
+    """The process is gone: no later action of it has an effect."""
 
 
 class KillAt:
@@ -58,7 +58,7 @@ class MemorySource:
     bytes_read: int = 0
     listings: int = 0
     flips: Counter[str] = field(default_factory=Counter)  # path -> reads that still get one wrong bit
-    listed: Listing | None = None  # what the hub says, where it differs from what it sends
+    listed: Listing | None = None  # of the hub, where it differs from its files
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def listing(self) -> Listing:
@@ -100,7 +100,9 @@ class MemoryStore:
     open: dict[str, _Open] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
     bytes_received: int = 0
-    deceive: Callable[[str, bytes], bytes] = lambda key, body: body  # what the bucket keeps of what it is sent
+    deceive: Callable[[str, bytes], bytes] = lambda key, body: (
+        body
+    )  # bytes that the bucket keeps instead of the sent ones
     lock: threading.RLock = field(default_factory=threading.RLock)
     made: int = 0
 

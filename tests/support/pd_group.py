@@ -1,6 +1,6 @@
 """A prefill/decode group on loopback: containers of the embedded engine, and names by which they find each other."""
 
-import json
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,43 +13,19 @@ from steps.adapters.sglang import metrics
 from steps.release import Release
 from steps.sglang.flags import WorkerRole, router_args, worker_args
 from tests.support.samples import release
+from workflows.simulator.core.hub import sample_model
 from workflows.simulator.faults.engine_faults import EngineFaults, EngineTiming
 from workflows.simulator.http.engine import EngineContainer, SglangRuntime
 from workflows.simulator.runtime import Address, Container
 
-LAYERS, KV_HEADS, HEAD_DIM = 2, 2, 16
-KV_BYTES_PER_TOKEN = LAYERS * 2 * KV_HEADS * HEAD_DIM * 2
 FAST = EngineTiming(watch=0.02)
 MODEL_PATH = "/models/tiny"
 
 
-def write_model(folder: Path, *, fill: int = 7) -> Path:
-    """A few kilobytes in the shape of Qwen3; `fill` is what all its weights are made of."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "architectures": ["Qwen3ForCausalLM"],
-        "model_type": "qwen3",
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": 4,
-        "num_key_value_heads": KV_HEADS,
-        "head_dim": HEAD_DIM,
-        "hidden_size": 64,
-        "vocab_size": 512,
-        "max_position_embeddings": 4096,
-    }
-    shards = {f"model-0000{number}-of-00002.safetensors": f"model.layers.{number - 1}.weight" for number in (1, 2)}
-    for shard, tensor in shards.items():
-        header = json.dumps({tensor: {"dtype": "BF16", "shape": [16, 64], "data_offsets": [0, 2048]}}).encode()
-        (folder / shard).write_bytes(len(header).to_bytes(8, "little") + header + bytes([fill]) * 2048)
-    index = {"metadata": {"total_size": 4096}, "weight_map": {tensor: shard for shard, tensor in shards.items()}}
-    for name, content in {
-        "config.json": config,
-        "model.safetensors.index.json": index,
-        "tokenizer_config.json": {},
-        "tokenizer.json": {"model": {"vocab": {}}},
-    }.items():
-        (folder / name).write_text(json.dumps(content), encoding="utf-8")
-    return folder
+def write_model(folder: Path, *, seed: int = 0) -> Path:
+    """A few kilobytes, instead of the model that may be there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return sample_model.write_model(folder, 4096, 2, seed)
 
 
 @dataclass
@@ -63,7 +39,7 @@ class PdGroup:
 
     @property
     def port(self) -> int:
-        return self.release.service.serving.port
+        return self.release.service.serving.ports.http
 
     def pod(self, name: str) -> str:
         return f"{self.release.group}-{name}"

@@ -22,14 +22,19 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         "metadata.labels={team: llm}",
         "metadata.annotations={owner: someone}",
         "model.token={secret: hub, key: token}",
-        "notify={webhook: {secret: chat, key: url}}",
-        "transfer.scratch={size: 1Ti, storageClass: alicloud-disk-essd}",
-        "workflow.nodeSelector={pool: cpu}",
+        "notifications=[{secret: chat, key: url}]",
+        "transfer.scratch={size: 1Ti, storageClassName: alicloud-disk-essd}",
+        (
+            "workflow.pod={nodeSelector: {pool: cpu}, priorityClassName: steps, imagePullSecrets: [{name: registry}], "
+            "tolerations: [{key: cpu, operator: Exists}], affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuring"
+            "Execution: [{weight: 1, preference: {matchExpressions: [{key: zone, operator: Exists}]}}]}}, "
+            "topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway}]}"
+        ),
         "workflow.gpuNodes=allow",
         "workflow.labels={cost-center: '7'}",
         "workflow.annotations={note: nightly}",
     ),
-    "role credentials": ("store.credentials={kind: rrsa, role: slipway}", "transfer.mode=streamed"),
+    "role credentials": ("store.credentials={role: slipway}", "transfer.mode=streamed"),
 }
 
 

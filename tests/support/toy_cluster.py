@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from werkzeug import Request, Response
+
 from workflows.simulator.core.cluster.controllers.control_plane import ControlPlane
 from workflows.simulator.core.cluster.controllers.operator_style import V06, OperatorStyle
 from workflows.simulator.core.cluster.controllers.timing import FAST, ClusterTiming
@@ -19,7 +21,7 @@ from workflows.simulator.core.cluster.resources import (
 )
 from workflows.simulator.core.cluster.seed import Secret, Seed, plant
 from workflows.simulator.core.cluster.store import ClusterStore
-from workflows.simulator.http.server import Handler, LoopbackServer
+from workflows.simulator.http.server import LoopbackServer, json_reply
 from workflows.simulator.runtime import Address, Container, Dial, Exit
 
 PATIENCE = 30.0  # seconds; what is waited for takes far less, but machines are shared
@@ -40,17 +42,13 @@ class Toy:
         crashes = container.image == CRASHING_IMAGE
         self._exit = Exit(3, "Error") if crashes else None
         self.asked = 0
-        status = 503 if container.image == NEVER_READY_IMAGE else 200
-        toy = self
-
-        class Answer(Handler):
-            def do_GET(self) -> None:  # noqa: N802  # http.server wants this name
-                toy.asked += 1
-                self.send_json(status, {"pod": container.pod})
-
-        self._servers = {} if crashes else {port: LoopbackServer(Answer) for port in container.ports}
+        self._servers = {} if crashes else {port: LoopbackServer(self._serve) for port in container.ports}
         for server in self._servers.values():
             server.start()
+
+    def _serve(self, _request: Request) -> Response:
+        self.asked += 1
+        return json_reply({"pod": self.container.pod}, 503 if self.container.image == NEVER_READY_IMAGE else 200)
 
     def address(self, port: int) -> Address | None:
         server = self._servers.get(port)
@@ -105,14 +103,14 @@ class ToyCluster:
         self.runtime = ToyRuntime()
         seed = Seed(operator, gpu_nodes, ("slipway",), (Secret("default", "oss-key", ACCESS_KEY),))
         plant(self.store, seed)
-        self.plane = ControlPlane(self.store, self.runtime, self.buckets, folder / "pods", timing, operator)
+        self.control_plane = ControlPlane(self.store, self.runtime, self.buckets, folder / "pods", timing, operator)
 
     def __enter__(self) -> Self:
-        self.plane.start()
+        self.control_plane.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.plane.stop()
+        self.control_plane.stop()
         self.store.close()
 
     def kind(self, api_version: str, kind: str) -> Resource:
@@ -141,12 +139,12 @@ class ToyCluster:
 
     def until(self, holds: Callable[[], Any], what: str = "") -> Any:
         """Wait for changes until `holds` gives something true, and return that."""
-        bell = self.store.subscribe()
+        wake_up = self.store.subscribe()
         deadline = time.monotonic() + PATIENCE
         while not (found := holds()):
             left = deadline - time.monotonic()
             assert left > 0, f"not within {PATIENCE} s: {what or holds}"
-            bell.wait(min(left, 0.2))
+            wake_up.wait(min(left, 0.2))
         return found
 
     def volume(self, *, bucket: str = "toys", path: str = "/models/toy", name: str = "llm-model") -> None:

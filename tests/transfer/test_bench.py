@@ -1,4 +1,4 @@
-"""The benchmark runs, at a size at which its figures mean nothing."""
+"""The benchmark runs, at a size without meaning for its figures."""
 
 import json
 from pathlib import Path

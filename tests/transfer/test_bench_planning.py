@@ -1,4 +1,4 @@
-"""The benchmark of planning runs, at a size at which its figures mean nothing."""
+"""The benchmark of planning runs, at a size without meaning for its figures."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Transfers as processes, on a bad day: faults, kill -9 and ending keys at once; and on the best one, nothing to do."""
+"""Transfers as processes, on a bad day: faults, kill -9 and ending keys at once; and on a good one, no changes."""
 
 import random
 from collections.abc import Iterator, Mapping
@@ -82,7 +82,7 @@ def test_processes_killed_with_signal_9_leave_nothing_behind(tmp_path: Path, ste
         for step in steps:
             for _ in range(3):
                 moment = at_bucket if step == "upload-model" else at_hub
-                # Of 15 parts, so that some are left for each kill, whatever the threads beside it have moved.
+                # Of 15 parts, so that some are left for each kill, even if the other threads moved many.
                 kill_at(moment, chance.randint(1, 3), lambda: start(found, step, release.model_digest, mode))  # noqa: B023  # called at once
             settle(found)
             ended = wait(start(found, step, release.model_digest, mode))
@@ -157,7 +157,7 @@ def test_keys_that_end_during_a_transfer_are_replaced_and_no_secret_is_ever_logg
         )
         more = (
             "--verbose",
-            "--set=store.credentials={kind: rrsa, role: slipway}",
+            "--set=store.credentials={role: slipway}",
             "--set=model.token={secret: hub, key: token}",
             "--set=transfer.workers=1",  # no thread is still about to use its new key when the next one ends
         )

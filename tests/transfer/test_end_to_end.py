@@ -30,7 +30,7 @@ from workflows.simulator.http.hub import Hub
 
 KEY = AccessKey("dummy-id", "dummy-secret")
 BUCKET = "demo-models"
-OVERRIDES = ("transfer.partSizeMib=1", "transfer.workers=4")
+OVERRIDES = ("transfer.partSize=1Mi", "transfer.workers=4")
 # Wrong bytes end a run when they hit one file twice, and slow answers cost the patience of an adapter: both have their
 # own tests. The rest must never be noticed.
 KINDS = tuple(kind for kind in fault_kinds.KINDS if kind not in {fault_kinds.WRONG_BYTES, fault_kinds.SLOW})
@@ -80,7 +80,7 @@ class Services:
         return fetched, sent
 
     def assert_whole(self, release: Release) -> None:
-        """Compare what lies on the disk of the bucket with what lies on the disk of the hub."""
+        """Compare the disk of the bucket with the disk of the hub."""
         root = self.folder / "bucket" / "objects" / BUCKET / release.prefix
         stored = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
         stored.pop(".slipway/manifest.json")

@@ -4,9 +4,9 @@ from itertools import permutations
 import pytest
 
 from steps.transfer import hashing
-from steps.transfer.checkpoint import Checkpoint
 from steps.transfer.file_job import SAVE_PARTS, FileJob
-from steps.transfer.layout import Layout, Part
+from steps.transfer.layout import FilePart, Layout
+from steps.transfer.resume_point import ResumePoint
 from steps.transfer.schedule import Schedule
 from steps.transfer.sink import Corrupted, Move
 from tests.support.fakes import FakeClock
@@ -16,30 +16,30 @@ PART = 64
 
 
 class MemoryFile:
-    """A sink of one file that keeps what it is told."""
+    """A sink of one file that records its calls."""
 
     def __init__(self) -> None:
         self.body: dict[int, bytes] = {}
-        self.saved: list[Checkpoint] = []
-        self.finished: Checkpoint | None = None
+        self.saved: list[ResumePoint] = []
+        self.finished: ResumePoint | None = None
 
     def make_room(self) -> None:
         self.body.clear()
 
-    def resume(self) -> Checkpoint | None:
+    def resume(self) -> ResumePoint | None:
         return self.saved[-1] if self.saved else None
 
     def put(self, body: memoryview, crc64: int) -> None:
         self.body[1] = bytes(body)
 
-    def write(self, part: Part, body: memoryview, crc64: int) -> None:
+    def write(self, part: FilePart, body: memoryview, crc64: int) -> None:
         assert crc64 == hashing.crc(body)
         self.body[part.number] = bytes(body)
 
-    def save(self, checkpoint: Checkpoint) -> None:
+    def save(self, checkpoint: ResumePoint) -> None:
         self.saved.append(checkpoint)
 
-    def finish(self, checkpoint: Checkpoint) -> None:
+    def finish(self, checkpoint: ResumePoint) -> None:
         self.finished = checkpoint
 
     def discard(self) -> None:
@@ -56,7 +56,7 @@ def job(size: int, sink: MemoryFile, *, flips: int = 0, window: int = 100) -> Fi
     return FileJob(listing_of(source.files).files[0], Layout(size, PART), source, sink, FakeClock(), window)
 
 
-def move_one(found: FileJob, part: Part) -> bool:
+def move_one(found: FileJob, part: FilePart) -> bool:
     return found.move(part, memoryview(bytearray(PART)), lambda: None)
 
 
@@ -139,7 +139,7 @@ def test_a_part_that_is_held_up_lets_others_go_on_only_within_the_window() -> No
             moved += 1
         return moved
 
-    # The held-up part was hashed, so the others need no buffer for long; nothing but the window stops them.
+    # The held-up part was hashed, so the others need no buffer for long; only the window stops them.
     slow = held_up[0]
     assert slow is not None
     assert slow.part is not None

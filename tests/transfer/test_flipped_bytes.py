@@ -1,4 +1,4 @@
-"""One bit that flips on the way, wherever it does: caught, and either mended or said in a sentence."""
+"""One bit that flips anywhere on the way is found, and is either repaired or reported in a sentence."""
 
 import os
 from pathlib import Path
@@ -29,7 +29,7 @@ def stored(found: Services, path: str) -> bool:
 
 
 def at_the_hub(path: str) -> str:
-    """What is in the requests for the bytes of a file, and in none for its link."""
+    """A part of the requests for the bytes of a file, and of no request for its link."""
     return f"filename={path}" if path == LARGE else f"FilePath={path}"
 
 
@@ -40,7 +40,7 @@ def test_between_the_hub_and_us_once_the_file_is_fetched_again(found: Services, 
     ended = call(found, step, found.release().model_digest, *MODE[step])
     assert ended.code == Exit.DONE, ended.said
     assert f"{path} ({len(FILES[path])} bytes) has the SHA-256 " in ended.said
-    assert "it is fetched once more" in ended.said
+    assert "the file is fetched once more" in ended.said
     assert found.hub_faults.injected
     if step == "mirror-model":
         found.assert_whole(found.release())
@@ -93,7 +93,7 @@ def at_the_bucket(path: str) -> str:
 
 @PATHS
 def test_between_us_and_oss_once_it_is_sent_again(found: Services, path: str) -> None:
-    """OSS keeps and sums what it got, which is not what was sent."""
+    """OSS keeps and sums the received bytes, which differ from the sent ones."""
     found.bucket_faults.plan(at_the_bucket(path), WRONG_BYTES)
     ended = call(found, "mirror-model", found.release().model_digest)
     assert ended.code == Exit.DONE, ended.said

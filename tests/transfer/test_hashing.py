@@ -73,4 +73,4 @@ def test_the_crc_is_the_one_of_oss() -> None:
 def test_the_sum_of_a_whole_is_joined_from_the_sums_of_its_parts(length: int) -> None:
     head, tail = os.urandom(1000), os.urandom(length)
     assert hashing.joined(crc64.xz(head), crc64.xz(tail), length) == crc64.xz(head + tail)
-    assert hashing.joined(0, crc64.xz(tail), length) == crc64.xz(tail)  # nothing has the sum 0
+    assert hashing.joined(0, crc64.xz(tail), length) == crc64.xz(tail)  # no bytes have the sum 0

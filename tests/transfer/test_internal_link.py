@@ -12,7 +12,7 @@ from steps.mirror_model import MirrorModel
 from steps.reconcile.converge import converge
 from tests.support.commands import call
 from tests.support.fakes import FakeClock, RecordingReport
-from tests.support.hubs import QUICK_TO_JUDGE
+from tests.support.hubs import EARLY_MEASURED
 from tests.transfer.test_end_to_end import FILES, Services, services
 from workflows.simulator.http.hub import Hub, InternalLink
 
@@ -72,7 +72,7 @@ def test_a_link_that_crawls_gives_way_to_the_public_one(tmp_path: Path, caplog: 
     """With the seconds of a test instead of those of a pod; the rest is as the step has it."""
     with hub_whose(tmp_path, "crawls") as found:
         model = {"model_id": "slipway/Qwen3-demo", "revision": "master"}
-        source = ModelScopeSource(endpoint=found.hub.url, **model, region=REGION, patience=QUICK_TO_JUDGE)
+        source = ModelScopeSource(endpoint=found.hub.url, **model, region=REGION, limits=EARLY_MEASURED)
         converge(MirrorModel(found.release(), source, found.store(), FakeClock()), RecordingReport(), FakeClock())
         assert "public links from now on" in caplog.text
         assert 1 <= fetched(found, f"/internal/{REGION}/cdn") <= 8  # the threads that were at it

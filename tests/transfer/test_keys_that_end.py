@@ -46,7 +46,7 @@ class World:
         return self.issued[-1]
 
     def mirror(self, workers: int = 4) -> Ended:
-        sets = ("--set=store.credentials={kind: rrsa, role: slipway}", f"--set=transfer.workers={workers}")
+        sets = ("--set=store.credentials={role: slipway}", f"--set=transfer.workers={workers}")
         return call(self.found, "mirror-model", self.found.release().model_digest, *sets, environment=self.environment)
 
 
@@ -129,7 +129,7 @@ def test_keys_that_stay_refused_end_it_with_a_sentence_and_the_next_run_goes_on(
     ended = here.mirror()
     assert ended.code == Exit.BLOCKED, ended.said
     assert "OSS answers 403 SecurityTokenExpired" in ended.said
-    assert f"STS gave a new key of {ROLE}, and OSS refuses that one, too: check that nobody" in ended.said
+    assert f"OSS refuses the new key of {ROLE}, too: check that the role exists" in ended.said
     assert len(here.issued) < 20
     here.usable = True
     again = here.mirror()

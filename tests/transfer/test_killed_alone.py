@@ -23,7 +23,7 @@ from workflows.simulator.faults.request_faults import KINDS, RequestFaults
 WORKERS = 2
 IN_FLIGHT = (SAVE_PARTS + 2 * WORKERS) * MIB
 SIZES = {"model-a.safetensors": 44 * MIB + 5, "model-b.safetensors": 33 * MIB}
-SETS = (f"--set=transfer.workers={WORKERS}", "--set=transfer.partSizeMib=1")
+SETS = (f"--set=transfer.workers={WORKERS}", "--set=transfer.partSize=1Mi")
 
 
 class World:
@@ -64,7 +64,7 @@ class World:
         return sum(path in request and "partNumber=" in request for request in list(self.found.bucket.requests))
 
     def assert_published(self) -> None:
-        """Every SHA-256, no upload that is still open, no state, and nothing on any disk."""
+        """Every SHA-256, no open upload, no state, and an empty disk."""
         self.found.assert_whole(self.release)
         assert not list(self.store.scan(f"{self.release.prefix}/{STATE_FOLDER}/"))
         assert not [path for disk in self._disks.iterdir() for path in disk.rglob("*")]
@@ -77,7 +77,7 @@ class World:
         return self.found.store()
 
     def left(self, path: str) -> tuple[list[str], bool]:
-        """What a dead process has left of a file: uploads, and whether a state names them."""
+        """Leftovers of a dead process for a file: uploads, and whether a state names them."""
         uploads = [upload.id for upload in self.store.uploads(object_key(self.release, path))]
         return uploads, self.store.head(state_key(self.release, path)) is not None
 

@@ -75,7 +75,7 @@ class FileInfo:
 def as_sglang_reads(body: bytes) -> dict[str, FileInfo]:
     """SGLang 0.5.23, srt/utils/model_file_verifier.py:36-50 and 141-144: any other field of a file is a TypeError."""
     data = json.loads(body.decode())
-    assert "checksums" not in data  # it would be taken for an older form, and `files` would not be looked at
+    assert "checksums" not in data  # SGLang would take it for an older form, and ignore `files`
     return {path: FileInfo(**entry) for path, entry in data["files"].items()}
 
 

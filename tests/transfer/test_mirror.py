@@ -14,9 +14,9 @@ from steps.reconcile.report import Progress
 from steps.release import Release
 from steps.transfer import mover
 from steps.transfer.bucket import state_key
-from steps.transfer.checkpoint import CheckpointRecord
 from steps.transfer.layout import MIB
 from steps.transfer.plans import Moves
+from steps.transfer.resume_point import ResumeRecord
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.memory_ports import MemorySource, MemoryStore, content, listing_of, transfer_threads
 from tests.support.samples import service
@@ -28,7 +28,7 @@ SIZES = {
     "model-2.safetensors": 3 * MIB,
     "sub/model-3.safetensors": MIB,
 }
-DOCUMENT = service("transfer.mode=streamed", "transfer.partSizeMib=1", "transfer.workers=4")
+DOCUMENT = service("transfer.mode=streamed", "transfer.partSize=1Mi", "transfer.workers=4")
 
 
 def files() -> dict[str, bytes]:
@@ -131,7 +131,7 @@ def test_a_damaged_revision_is_never_copied_from() -> None:
     damaged = store.objects[f"{old.prefix}/model-2.safetensors"]
     damaged.body = bytes([damaged.body[0] ^ 1]) + damaged.body[1:]
     source.files["config.json"] = b"{}"
-    with pytest.raises(Blocked, match=r"model-2\.safetensors is not what its manifest says"):
+    with pytest.raises(Blocked, match=r"model-2\.safetensors differs from its manifest"):
         mirror(source, store)
     assert f"{release_of(source).prefix}/model-2.safetensors" not in store.objects
 
@@ -199,7 +199,7 @@ def test_a_copy_takes_the_place_of_an_object_that_its_upload_does_not_vouch_for(
     source.files["config.json"] = b"{}"
     release = release_of(source)
     same = next(file for file in listing_of(source.files).files if file.path == "model-2.safetensors")
-    state = CheckpointRecord(
+    state = ResumeRecord(
         path=same.path, sha256=same.sha256, size=same.size, part_size=MIB, parts=3, sha256_state="", crc64="1"
     )
     store.put(f"{release.prefix}/{same.path}", bytes(same.size), metadata={"sha256": same.sha256})
@@ -304,7 +304,7 @@ def test_no_answer_keeps_what_was_done_for_the_next_run(operation: str) -> None:
 
 
 class _SlowPrinter(RecordingReport):
-    """Does not get a change on paper before the run has been looked at for a while."""
+    """Reports a change only after some polls of the run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -322,7 +322,7 @@ class _SlowPrinter(RecordingReport):
 
 
 def test_a_transfer_does_not_end_before_its_last_change_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mover, "LOOK", 0.01)
+    monkeypatch.setattr(mover, "POLL", 0.01)
     monkeypatch.setattr(mover, "GRACE", 0.0)
     source, store, report = MemorySource(files()), MemoryStore(), _SlowPrinter()
     outcome = mirror(source, store, report=report)

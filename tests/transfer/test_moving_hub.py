@@ -1,4 +1,4 @@
-"""A revision that moves at the hub during a run: the run stays on the digest that it pinned, or stops and says so."""
+"""A revision that moves at the hub during a run: the run stays on its pinned digest, or stops with a sentence."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ def staged(found: Services, digest: str) -> Ended:
 
 
 def sharded(found: Services, digest: str) -> Ended:
-    """Both shards, whatever becomes of the other one; then the task behind them, if both were right."""
+    """Both shards, each independent of the other one; then the task behind them, if both succeeded."""
     shards = [call(found, "mirror-model", digest, ONE, SHARDS, f"--shard={number}") for number in range(2)]
     worst = max(shards, key=lambda ended: ended.code)
     return worst if worst.code else call(found, "mirror-model", digest, ONE, SHARDS, "--shard=all")
@@ -55,7 +55,7 @@ def move(found: Services, path: str) -> None:
 
 
 def assert_stored(found: Services, release: Release, files: dict[str, bytes]) -> None:
-    """The prefix holds these files, the manifest of this revision, and nothing else; no upload is open."""
+    """The prefix holds only these files and the manifest of this revision; no upload is open."""
     root = found.folder / "bucket" / "objects" / BUCKET / release.prefix
     stored = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
     manifest = stored.pop(".slipway/manifest.json").decode()
@@ -81,7 +81,7 @@ class Case:
     sentences: tuple[str, ...]
 
 
-_LINK = (f"{LARGE} is not at the hub any more as it was listed", "the revision moved during the run; start a new run")
+_LINK = (f"{LARGE} changed at the hub after it was listed", "the revision moved during the run; start a new run")
 _SUM = (
     f"{SMALL} ({len(FILES[SMALL])} bytes) has the SHA-256",
     "if the revision has moved since this run began, submit a new run",

@@ -104,7 +104,7 @@ def test_a_terminal_has_one_live_line_with_files_bytes_rate_and_time_left(found:
 
 
 def everything(terminal: int, shown: threading.Event) -> str:
-    """What is written to the other end until it is closed, which Linux tells as EIO."""
+    """The output at the other end until it is closed, which is EIO on Linux."""
     said = b""
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A process that dies at any moment: another one, on another host, goes on from what is stored."""
+"""A process that dies at any moment: another one, on another host, resumes from the stored bytes."""
 
 import itertools
 import json
@@ -19,9 +19,9 @@ from steps.ports.oss import ModelStore
 from steps.reconcile.converge import converge
 from steps.release import Release
 from steps.transfer import bucket, hashing
-from steps.transfer.checkpoint import CheckpointRecord
 from steps.transfer.file_job import SAVE_PARTS
 from steps.transfer.layout import MIB
+from steps.transfer.resume_point import ResumeRecord
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.memory_ports import (
     KillAt,
@@ -36,7 +36,7 @@ from tests.support.memory_ports import (
 from tests.support.samples import service
 
 WORKERS = 2
-DOCUMENT = service("transfer.mode=streamed", "transfer.partSizeMib=1", f"transfer.workers={WORKERS}")
+DOCUMENT = service("transfer.mode=streamed", "transfer.partSize=1Mi", f"transfer.workers={WORKERS}")
 FILES = {
     "config.json": content("config.json", 700),
     "model-1.safetensors": content("model-1.safetensors", 9 * MIB + 17),
@@ -59,7 +59,7 @@ def assert_whole(store: MemoryStore, files: dict[str, bytes], release: Release =
 
 
 def trusted_at(store: MemoryStore) -> Iterator[str]:
-    """Paths that a next run would take for whole: right metadata, and no state that says otherwise."""
+    """Whole paths for a next run: right metadata, and no state against them."""
     for file in listing_of(FILES).files:
         entry = store.objects.get(bucket.object_key(RELEASE, file.path))
         if entry and bucket.state_key(RELEASE, file.path) not in store.objects:
@@ -71,7 +71,7 @@ def trusted_at(store: MemoryStore) -> Iterator[str]:
 def test_killed_anywhere_the_next_process_goes_on_and_leaves_nothing_behind(kills: list[int]) -> None:
     store = MemoryStore()
     for operations in kills:
-        # Source and bucket die together, as they do for a process; each run has nothing but the bucket to go on with.
+        # Source and bucket die together, as for a process; each run resumes from the bucket alone.
         hook = KillAt(operations)
         store.hook = hook
         with suppress(Killed):
@@ -108,7 +108,7 @@ def test_a_killed_transfer_goes_on_inside_a_file_and_moves_at_most_what_was_in_f
 
 def test_no_answer_saves_how_far_every_file_is() -> None:
     # One worker sends the parts in order, so it is known which of them had been stored.
-    alone = Release(service("transfer.partSizeMib=1", "transfer.workers=1"), RELEASE.model_digest)
+    alone = Release(service("transfer.partSize=1Mi", "transfer.workers=1"), RELEASE.model_digest)
     store, reads = MemoryStore(), []
 
     def give_up(operation: str, key: str) -> None:
@@ -146,7 +146,7 @@ def unfinished() -> tuple[MemoryStore, str]:
 
     store.hook = die
     # One worker sends the parts in order, so that a checkpoint has been saved by then.
-    alone = Release(service("transfer.partSizeMib=1", "transfer.workers=1"), RELEASE.model_digest)
+    alone = Release(service("transfer.partSize=1Mi", "transfer.workers=1"), RELEASE.model_digest)
     with pytest.raises(Killed):
         mirror(MemorySource(FILES), store, alone)
     store.hook = nothing
@@ -189,7 +189,7 @@ def test_a_part_that_somebody_replaced_is_noticed_before_the_file_is_made_whole(
 def test_an_object_that_its_own_upload_does_not_vouch_for_is_moved_again() -> None:
     store = MemoryStore()
     small = next(file for file in listing_of(FILES).files if file.path == "config.json")
-    state = CheckpointRecord(
+    state = ResumeRecord(
         path=small.path, sha256=small.sha256, size=small.size, part_size=MIB, parts=1, sha256_state="", crc64="1"
     )
     store.put(bucket.object_key(RELEASE, small.path), bytes(small.size), metadata={"sha256": small.sha256})
@@ -210,7 +210,7 @@ def test_a_state_that_lies_never_makes_a_wrong_file_whole(field: str) -> None:
 
 def test_another_part_size_in_the_document_starts_the_file_over() -> None:
     store, _ = unfinished()
-    other = service("transfer.mode=streamed", "transfer.partSizeMib=2", "transfer.workers=2")
+    other = service("transfer.mode=streamed", "transfer.partSize=2Mi", "transfer.workers=2")
     release = Release(other, RELEASE.model_digest)
     mirror(MemorySource(FILES), store, release)
     assert_whole(store, FILES)
@@ -218,7 +218,7 @@ def test_another_part_size_in_the_document_starts_the_file_over() -> None:
 
 def test_parts_so_large_that_the_file_is_one_leave_no_state() -> None:
     store, _ = unfinished()
-    other = service("transfer.mode=streamed", "transfer.partSizeMib=64", "transfer.workers=2")
+    other = service("transfer.mode=streamed", "transfer.partSize=64Mi", "transfer.workers=2")
     mirror(MemorySource(FILES), store, Release(other, RELEASE.model_digest))
     assert_whole(store, FILES)
 
@@ -321,7 +321,7 @@ def test_a_thread_that_hangs_in_a_request_does_not_hold_up_the_end() -> None:
 
 
 class _Hurried(FakeClock):
-    """Seconds pass with every look, so that no test waits for the grace of real threads."""
+    """Seconds pass with every call, so that no test waits for the grace of real threads."""
 
     def now(self) -> float:
         self.seconds += 1.0

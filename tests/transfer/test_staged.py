@@ -26,7 +26,7 @@ from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.memory_ports import KillAt, Killed, MemorySource, MemoryStore, content, listing_of, nothing
 from tests.support.samples import service
 
-DOCUMENT = service("transfer.partSizeMib=1", "transfer.workers=2")
+DOCUMENT = service("transfer.partSize=1Mi", "transfer.workers=2")
 SIZES = {
     "config.json": 700,
     "empty.txt": 0,
@@ -263,7 +263,7 @@ def test_a_checkpoint_whose_draft_is_damaged_starts_the_file_over(tmp_path: Path
     with pytest.raises(TransientError):
         download(source, store, tmp_path)
     folder, file = Scratch(folder_of(source, tmp_path)), listing_of(big).files[0]
-    assert folder.checkpoint(file).exists()
+    assert folder.resume_record(file).exists()
     os.truncate(folder.draft(file), MIB)
     source.hook = nothing
     download(source, store, tmp_path)

@@ -39,7 +39,7 @@ def flip(found: Services, path: str) -> None:
 
 
 def replace(found: Services) -> None:
-    """Somebody wrote other bytes of the same length, so OSS tells their CRC-64."""
+    """Another client wrote other bytes of the same length, so OSS reports their CRC-64."""
     found.store().put(f"{prefix(found)}/config.json", b"x" * len(FILES["config.json"]))
 
 

@@ -1,4 +1,4 @@
-"""verify-model reads a stored revision again, changes nothing, and says what is not as its manifest says."""
+"""verify-model reads a stored revision again without changes, and reports differences from its manifest."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.memory_ports import MemorySource, MemoryStore, content, listing_of
 from tests.support.samples import service
 
-DOCUMENT = service("transfer.mode=streamed", "transfer.partSizeMib=1", "transfer.workers=3")
+DOCUMENT = service("transfer.mode=streamed", "transfer.partSize=1Mi", "transfer.workers=3")
 FILES = {
     "config.json": content("config.json", 700),
     "empty.txt": b"",

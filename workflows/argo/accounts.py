@@ -178,7 +178,7 @@ def _namespace(scope: Scope, service: ModelService) -> str:
 
 def _account(service: ModelService, step: str) -> Manifest:
     found = _object("v1", "ServiceAccount", account(step), service.workflow.namespace)
-    if Secret.STORE in CATALOGUE[step].secrets and service.store.credentials.kind == "rrsa":
+    if Secret.STORE in CATALOGUE[step].secrets and service.store.credentials.role:
         found["metadata"]["annotations"] = {RAM_ROLE: service.store.credentials.role}
     return found
 

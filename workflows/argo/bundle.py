@@ -1,7 +1,11 @@
-"""Generated files: Argo manifests of one service, and the committed ones, which must not drift from their sources."""
+"""Generated files: Argo manifests of one service, and the committed ones, which must not drift from their sources.
+
+`python -m workflows.argo.bundle` writes the committed files again; with `--check` it fails if one has drifted.
+"""
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +14,9 @@ import yaml
 
 from steps.catalogue import CATALOGUE
 from steps.document.schema import ModelService, json_schema, load
-from steps.errors import Blocked, DocumentError
+from steps.errors import Blocked, DocumentError, Exit
 from steps.reconcile.plain_text import plain_text
+from workflows import packages
 from workflows.argo.accounts import RAM_INJECTION, accounts, installation
 from workflows.argo.install import KUSTOMIZATION, kustomization, own, permissions_page, policy, shared
 from workflows.argo.versions import VERSIONS, argo_version, for_version
@@ -25,7 +30,7 @@ SCHEMA = Path("manifests/schema/model-service.schema.json")
 PYPROJECT = Path("pyproject.toml")
 # The layer of the import contract that holds the modules of the steps.
 STEP_LAYER = re.compile(r"(?<=; written by `make render`\.\n  )\".*\"")
-# Below the folder of `render -o`: the shared objects, and one folder for each service.
+# Below the folder of `slipway render -o`: one that services share, and one for each service.
 SHARED_FOLDER = Path("install")
 SERVICE_FOLDER = Path("service")
 POLICY_FOLDER = Path("policy")
@@ -43,7 +48,7 @@ def render(service_path: Path, argo: str) -> dict[Path, str]:
     if service.workflow.schedule:
         manifests["cron-workflow.yaml"] = cron_workflow(service, service.workflow.schedule)
     manifests["event-binding.yaml"] = event_binding(service)
-    head = f"# Rendered from {service_path.name} by `python -m workflows render`; change that, not this.\n"
+    head = f"# Rendered from {service_path.name} by `slipway render`; change that, not this.\n"
     return {Path(name): head + _as_yaml(for_version(manifest, version)) for name, manifest in manifests.items()}
 
 
@@ -69,13 +74,13 @@ def commands(service: ModelService, folder: Path) -> Iterator[str]:
     for name in dict.fromkeys((runs, serving)):
         if name != "default":
             yield f"kubectl create namespace {name}   # unless it exists; it is in no folder, so no delete removes it"
-    if service.store.credentials.kind == "rrsa":
+    if service.store.credentials.role:
         yield f"kubectl label namespace {runs} {RAM_INJECTION}=on"
     yield f"kubectl apply -k {folder / SHARED_FOLDER}   # once for all services of namespace {runs}"
     own_folder = folder / SERVICE_FOLDER / service.name
     yield f"kubectl apply -k {own_folder}"
     yield f"kubectl apply -k {own_folder / POLICY_FOLDER}   # Kubernetes 1.30 and later"
-    yield f"python -m workflows submit {service.name} -n {runs}"
+    yield f"slipway submit {service.name} -n {runs}"
 
 
 def write_bundle(service_path: Path, argo: str, folder: Path) -> list[str]:
@@ -84,22 +89,9 @@ def write_bundle(service_path: Path, argo: str, folder: Path) -> list[str]:
     Raises DocumentError as `render` does, and Blocked if it would replace the folder of another installation.
     """
     service, files = load(service_path), bundle(service_path, argo)
-    _check_layout(folder)
     _check_installation(folder / SHARED_FOLDER, service)
     written = [str(folder / path) for path in write(files, folder)]
     return [*written, "Next:", *(f"  {command}" for command in commands(service, folder))]
-
-
-def _check_layout(folder: Path) -> None:
-    """Refuses a folder that lists Namespaces: `kubectl delete -k` of it deletes them, and so does pruning later."""
-    found = _read(folder / "namespaces.yaml")
-    if found is not None and "`python -m workflows render`" in found:
-        raise Blocked(
-            f"{folder} was rendered by an older Slipway and lists Namespaces: `kubectl delete -k {folder}` would "
-            "delete them with everything inside, and so would a GitOps tool with pruning when the file disappears",
-            "protect the Namespaces from pruning if such a tool reads this folder (manifests/install/README.md), then "
-            "empty the folder and render again",
-        )
 
 
 def _check_installation(folder: Path, service: ModelService) -> None:
@@ -108,7 +100,7 @@ def _check_installation(folder: Path, service: ModelService) -> None:
     if found != wanted:
         raise Blocked(
             f"{folder} holds the accounts of {found}, but this document needs those of {wanted}",
-            "render with another --out; services with different RAM roles also need a workflow.namespace each",
+            "render with another -o; services with different RAM roles also need a workflow.namespace each",
         )
 
 
@@ -196,3 +188,18 @@ _Dumper.add_representer(str, _text)
 
 def _as_yaml(manifest: dict[str, Any]) -> str:
     return yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
+
+
+def main(arguments: list[str]) -> int:
+    """For those who change Slipway itself: the root is the checkout of this file."""
+    if arguments not in ([], ["--check"]):
+        sys.stderr.write("usage: python -m workflows.argo.bundle [--check]\n")
+        return Exit.USAGE
+    drifted = drift(packages.FOLDER) if arguments else []
+    sys.stderr.writelines(f"{sentence}\n" for sentence in drifted)
+    sys.stdout.writelines(f"{path}\n" for path in (() if arguments else write_all(packages.FOLDER)))
+    return Exit.BUG if drifted else Exit.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from steps.catalogue import CATALOGUE, Secret
 from steps.document.schema import ModelService, SecretKey
-from steps.kinds import ACCESS_KEY_ID, ACCESS_KEY_SECRET, HUB_TOKEN, SESSION_TOKEN, WEBHOOK_URL
+from steps.kinds import ACCESS_KEY_ID, ACCESS_KEY_SECRET, HUB_TOKEN, NOTIFICATION, SESSION_TOKEN
 
 # Longer than the step's own deadline, so that the step ends itself with a reason before the kubelet ends its pod
 # without one. The kubelet counts from the moment it accepts the pod, so the pull of the image is in it.
@@ -34,11 +34,14 @@ def secret_variables(step: str, service: ModelService) -> tuple[SecretVariable, 
 def _secret_variables(secrets: frozenset[Secret], service: ModelService) -> Iterator[SecretVariable]:
     if Secret.HUB in secrets and service.model.token:
         yield SecretVariable(HUB_TOKEN, service.model.token)
-    if Secret.STORE in secrets and service.store.credentials.kind == "secret":
+    if Secret.STORE in secrets and service.store.credentials.secret:
         yield from _access_key(service.store.credentials.secret)
-    if Secret.WEBHOOK in secrets and service.notify:
+    if Secret.NOTIFICATIONS in secrets:
         # Optional: without its Secret the pod would not start and hold the run open. The step reports the absence.
-        yield SecretVariable(WEBHOOK_URL, service.notify.webhook, optional=True)
+        yield from (
+            SecretVariable(NOTIFICATION.format(index=index), target, optional=True)
+            for index, target in enumerate(service.notifications)
+        )
 
 
 def _access_key(secret: str) -> tuple[SecretVariable, ...]:

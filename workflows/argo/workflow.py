@@ -67,8 +67,7 @@ def workflow_template(service: ModelService, document: str) -> Manifest:
         pod_gc=m.PodGC(strategy="OnWorkflowSuccess"),
         ttl_strategy=m.TTLStrategy(seconds_after_success=3 * DAY, seconds_after_failure=7 * DAY),
         pod_metadata=_pod_metadata(service),
-        node_selector=service.workflow.node_selector or None,
-        affinity=_away_from_gpus(service),
+        **_pod_fields(service),
         security_context=m.PodSecurityContext(
             run_as_non_root=True,
             run_as_user=USER,
@@ -78,7 +77,7 @@ def workflow_template(service: ModelService, document: str) -> Manifest:
             fs_group_change_policy="OnRootMismatch",
             seccomp_profile=m.SeccompProfile(type="RuntimeDefault"),
         ),
-        pod_spec_patch=json.dumps({"terminationGracePeriodSeconds": GRACE_SECONDS}),
+        pod_spec_patch=_pod_spec_patch(service),
     ) as workflow:
         for task in _one_for_each_step((*tasks, *pipeline.EXIT)):
             add_template(task, service, used)
@@ -192,19 +191,45 @@ def _run_deadline(service: ModelService) -> int:
     return 2 * sum(deadline_seconds(task.step, service) for task in pipeline.tasks(service))
 
 
-def _away_from_gpus(service: ModelService) -> m.Affinity:
-    """A step that sits on a node with GPUs takes CPU, memory and network from a worker that waits for them there."""
-    no_gpu = m.NodeSelectorTerm(
-        match_expressions=[
-            m.NodeSelectorRequirement(key=GPU_NAME_LABEL, operator="DoesNotExist"),
-            m.NodeSelectorRequirement(key=GPU_PRESENT_LABEL, operator="NotIn", values=["true"]),
-        ]
-    )
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+_PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+
+
+def _pod_fields(service: ModelService) -> dict[str, Any]:
+    """Fields of `workflow.pod` that a WorkflowSpec has; the others are in the patch."""
+    pod = service.workflow.pod.spec
+    return {
+        "node_selector": pod.get("nodeSelector"),
+        "tolerations": [m.Toleration.model_validate(one) for one in pod.get("tolerations", ())] or None,
+        "image_pull_secrets": [m.LocalObjectReference.model_validate(one) for one in pod.get("imagePullSecrets", ())]
+        or None,
+        "pod_priority_class_name": pod.get("priorityClassName"),
+        "affinity": m.Affinity.model_validate(_away_from_gpus(service, pod.get("affinity", {}))),
+    }
+
+
+def _pod_spec_patch(service: ModelService) -> str:
+    # A WorkflowSpec has no field for the spread.
+    spread = {name: value for name, value in service.workflow.pod.spec.items() if name == "topologySpreadConstraints"}
+    return json.dumps({"terminationGracePeriodSeconds": GRACE_SECONDS, **spread})
+
+
+def _away_from_gpus(service: ModelService, affinity: Manifest) -> Manifest:
+    """A step on a node with GPUs takes CPU, memory and network from a worker that waits for them there.
+
+    Terms of a node selector are alternatives, so each of the document's gets the expressions, too.
+    """
+    no_gpu = [
+        {"key": GPU_NAME_LABEL, "operator": "DoesNotExist"},
+        {"key": GPU_PRESENT_LABEL, "operator": "NotIn", "values": ["true"]},
+    ]
+    nodes = affinity.get("nodeAffinity", {})
     if service.workflow.gpu_nodes == "never":
-        required = m.NodeSelector(node_selector_terms=[no_gpu])
-        return m.Affinity(node_affinity=m.NodeAffinity(required_during_scheduling_ignored_during_execution=required))
-    preferred = m.PreferredSchedulingTerm(weight=100, preference=no_gpu)
-    return m.Affinity(node_affinity=m.NodeAffinity(preferred_during_scheduling_ignored_during_execution=[preferred]))
+        terms = nodes.get(_REQUIRED, {}).get("nodeSelectorTerms", [{}])
+        alone = [{**term, "matchExpressions": [*term.get("matchExpressions", ()), *no_gpu]} for term in terms]
+        return {**affinity, "nodeAffinity": {**nodes, _REQUIRED: {"nodeSelectorTerms": alone}}}
+    preferred = {"weight": 100, "preference": {"matchExpressions": no_gpu}}
+    return {**affinity, "nodeAffinity": {**nodes, _PREFERRED: [*nodes.get(_PREFERRED, ()), preferred]}}
 
 
 def _one_for_each_step(tasks: tuple[pipeline.Task, ...]) -> list[pipeline.Task]:

@@ -1,5 +1,6 @@
-"""`python -m workflows submit | status`: start a run on a cluster, follow it, and list what ran before."""
+"""`slipway submit` and `slipway runs`: start a run on a cluster, follow it, list runs and show one."""
 
+import json
 import os
 import secrets
 import signal
@@ -9,10 +10,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from steps.document.overrides import DOCUMENT, OVERRIDES
-from steps.document.schema import ModelService, Workflow, load, parse
+from steps.document.schema import WORKFLOW_NAMESPACE, ModelService, load, parse
 from steps.errors import Blocked, DeadlineExceeded, DocumentError, Exit, Interrupted
 from steps.kinds import Manifest
 from steps.reconcile.clock import Clock, SystemClock
@@ -21,30 +22,30 @@ from steps.reconcile.report import StreamReport, stdout_report
 from steps.report.argo_nodes import read_run
 from steps.report.run import NO_EXIT_HANDLER, Run
 from workflows.runs.argo_server import ArgoServer
-from workflows.runs.clients import ArgoServerDoor, Door, EventDoor, KubernetesDoor
+from workflows.runs.clients import ArgoServerClient, Client, EventClient, KubernetesClient
 from workflows.runs.follow import FollowRun, with_gone_holders
 from workflows.runs.submission import Submission, Why, difference, document_of, prepare
-from workflows.runs.tables import in_force, markdown, recap, runs_table
+from workflows.runs.tables import as_data, in_force, markdown, recap, runs_table
 
-ENVIRONMENT = os.environ  # noqa: TID251  # where the cluster is and who asks is said there, as for kubectl and argo
+ENVIRONMENT = os.environ  # noqa: TID251  # addresses and tokens, as for kubectl and argo
 TOKEN = "ARGO_TOKEN"  # noqa: S105  # a name, not a secret
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where runs are, and by which door."""
+    """Where runs are, and by which client."""
 
     namespace: str = ""  # empty: that of the document, else the default of documents
-    argo_server: str | None = None  # address; None: as the environment says; empty: the Kubernetes API
+    argo_server: str | None = None  # address; None: of the environment; empty: the Kubernetes API
     event: bool = False  # start by the event binding
 
 
 @dataclass(frozen=True)
 class Start:
-    """What `submit` was told."""
+    """The arguments of `submit`."""
 
-    target: str  # a document, or the name of a WorkflowTemplate
-    overrides: tuple[str, ...] = ()
+    target: str  # name of a WorkflowTemplate, or a document
+    parameters: tuple[str, ...] = ()  # name=value
     run_id: str = ""
     trigger: str = "manual"
     reason: str = ""
@@ -58,44 +59,63 @@ class Start:
 
 
 def submit(start: Start, place: Place, clock: Clock | None = None) -> int:
-    """Start a run and follow it. 0 if it succeeded; raises DocumentError and StepError, whose codes say the rest."""
+    """Start a run and follow it. 0 if it succeeded; raises DocumentError and StepError with the other exit codes."""
     clock, place = clock or SystemClock(), _resolved(place)
     report = stdout_report(clock, diff=False, progress_file=None)
     document = load(Path(start.target)) if _is_document(start.target) else None
     name = document.name if document else start.target
     namespace = _namespace(place, document)
-    door = _door(place)
-    template = _template(door, namespace, name)
+    client = _client(place)
+    template = _template(client, namespace, name)
     if document:
         _refuse_another_document(document, template)
-    submission = prepare(template, start.overrides, start.why)
-    new = door.start(submission)
+    submission = prepare(template, start.parameters, start.why)
+    new = client.start(submission)
     report.note(_started(submission, new=new))
     if not start.wait:
-        report.note(f"Follow it: {_follow_command(submission.name, place, namespace)}")
+        report.note(f"Next: {_runs_command(submission.name, place, namespace)} --follow")
         return Exit.DONE
     minutes = start.minutes if start.minutes is not None else _longest(template)
-    return _follow(door, submission.name, namespace, Watch(place, minutes, start.recap), report, clock)
+    return _follow(client, submission.name, namespace, Watch(place, minutes, start.recap), report, clock)
 
 
-def status(target: str, place: Place, *, follow: bool = False, last: int = 10, clock: Clock | None = None) -> int:
+@dataclass(frozen=True)
+class Query:
+    """The arguments of `runs`."""
+
+    target: str = ""  # name of a run or of a service, or a document; empty: all services
+    follow: bool = False
+    last: int = 10  # runs in the list
+    as_json: bool = False
+
+
+def runs(query: Query, place: Place, clock: Clock | None = None) -> int:
     """Print one run with its tasks, or the last runs of a service, or of all services."""
     clock, place = clock or SystemClock(), _resolved(place)
     report = stdout_report(clock, diff=False, progress_file=None)
-    document = load(Path(target)) if _is_document(target) else None
+    document = load(Path(query.target)) if _is_document(query.target) else None
     namespace = _namespace(place, document)
-    door = _door(place)
-    found = door.run(namespace, target) if target and not document else None
-    if found and follow:
-        return _follow(door, target, namespace, Watch(place, _ONE_DAY), report, clock)
+    client = _client(place)
+    found = client.run(namespace, query.target) if query.target and not document else None
+    if found and query.follow:
+        return _follow(client, query.target, namespace, Watch(place, _ONE_DAY), report, clock)
     if found:
-        run = with_gone_holders(read_run(found), partial(_exists, door, namespace))
-        _print(report, recap(run, clock.time()))
+        run = with_gone_holders(read_run(found), partial(_exists, client, namespace))
+        return _show(run, place, query, report, clock)
+    service = document.name if document else query.target
+    if query.follow:
+        raise Blocked(f"there is no run {service} in namespace {namespace}", "name a run; slipway runs lists them")
+    return _list(client, namespace, replace(query, target=service), place, report, clock)
+
+
+def _show(run: Run, place: Place, query: Query, report: StreamReport, clock: Clock) -> int:
+    if query.as_json:
+        report.note(_json(as_data(run)))
         return Exit.DONE
-    service = document.name if document else target
-    if follow:
-        raise Blocked(f"there is no run {service} in namespace {namespace}", "name a run; status lists them")
-    return _list(door, namespace, service, report, clock, last)
+    _print(report, recap(run, clock.time()))
+    again = run.service if run.ended else f"{run.name} --follow"
+    report.note(f"Next: {_runs_command(again, place, run.namespace)}")
+    return Exit.DONE
 
 
 @dataclass(frozen=True)
@@ -107,32 +127,48 @@ class Watch:
     recap: Path | None = None
 
 
+@dataclass
+class _Latest:
+    """The last observed state of a run, for its recap however following ends."""
+
+    run: Run | None = None
+
+    def keep(self, run: Run) -> None:
+        self.run = run
+
+
 _ONE_DAY = 24 * 60.0  # minutes
 
 
-def _follow(door: Door, name: str, namespace: str, watch: Watch, report: StreamReport, clock: Clock) -> int:
-    again = _follow_command(name, watch.place, namespace)
+def _follow(client: Client, name: str, namespace: str, watch: Watch, report: StreamReport, clock: Clock) -> int:
+    again = f"{_runs_command(name, watch.place, namespace)} --follow"
+    latest = _Latest()
     following = FollowRun(
-        name, partial(door.run, namespace, name), watch.minutes * 60, clock, partial(_exists, door, namespace)
+        name,
+        partial(client.run, namespace, name),
+        watch.minutes * 60,
+        clock,
+        partial(_exists, client, namespace),
+        latest.keep,
     )
     try:
-        with _interruptible():
-            converge(following, report, clock)
+        try:
+            with _interruptible():
+                converge(following, report, clock)
+        finally:
+            _print_recap(latest.run, watch.recap, report, clock)
     except DeadlineExceeded as error:
         raise DeadlineExceeded(
             f"gave up following after {watch.minutes:g} minutes; the run goes on. {error.reason}", f"follow it: {again}"
         ) from error
     except Interrupted:
-        report.note(
-            f"\nStopped following; run {name} goes on. Follow it: {again}\nEnd it: argo stop -n {namespace} {name}"
-        )
+        report.note(f"\nStopped following; run {name} goes on. End it: argo stop -n {namespace} {name}\nNext: {again}")
         return Exit.NO_ANSWER
-    finally:
-        _tell(following.last, watch.recap, report, clock)
+    report.note(f"Next: {_runs_command(latest.run.service if latest.run else name, watch.place, namespace)}")
     return Exit.DONE
 
 
-def _tell(run: Run | None, path: Path | None, report: StreamReport, clock: Clock) -> None:
+def _print_recap(run: Run | None, path: Path | None, report: StreamReport, clock: Clock) -> None:
     if run is None:
         return
     _print(report, ["", *recap(run, clock.time())])
@@ -141,33 +177,42 @@ def _tell(run: Run | None, path: Path | None, report: StreamReport, clock: Clock
         path.write_text(markdown(run, clock.time()), encoding="utf-8")
 
 
-def _list(door: Door, namespace: str, service: str, report: StreamReport, clock: Clock, last: int) -> int:
-    found = list(map(read_run, door.runs(namespace)))
+def _list(client: Client, namespace: str, query: Query, place: Place, report: StreamReport, clock: Clock) -> int:
+    service = query.target
+    found = list(map(read_run, client.runs(namespace)))
     exists = {run.name for run in found}.__contains__
-    runs = [with_gone_holders(run, exists) for run in found if service in ("", run.service)]
-    if not runs:
+    listed = [with_gone_holders(run, exists) for run in found if service in ("", run.service)]
+    if not listed:
         of = f" of {service}" if service else ""
         raise Blocked(
-            f"there is no run{of} in namespace {namespace}, and none is called so",
-            "runs are deleted some days after their end; check --namespace, or start one: python -m workflows submit",
+            f"there is no run{of} in namespace {namespace}, and no run of that name",
+            f"check --namespace (Argo deletes old runs), or start a run: slipway submit {service or 'NAME'}",
         )
-    runs.sort(key=lambda run: (run.created.timestamp() if run.created else 0.0, run.name), reverse=True)
-    _print(report, [*runs_table(runs[:last], clock.time()), *in_force(runs)])
-    _print(report, _deleted(door, namespace, service))
+    listed.sort(key=lambda run: (run.created.timestamp() if run.created else 0.0, run.name), reverse=True)
+    if query.as_json:
+        report.note(_json(list(map(as_data, listed[: query.last]))))
+        return Exit.DONE
+    _print(report, [*runs_table(listed[: query.last], clock.time()), *in_force(listed)])
+    _print(report, _deleted(client, namespace, service))
+    report.note(f"Next: {_runs_command(listed[0].name, place, namespace)}")
     return Exit.DONE
 
 
-def _deleted(door: Door, namespace: str, service: str) -> list[str]:
-    """A run that was deleted while it changed the service is in no list of runs, only in the Lease."""
-    template = door.template(namespace, service) if service else None
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=2)
+
+
+def _deleted(client: Client, namespace: str, service: str) -> list[str]:
+    """A run that was deleted while it changed the service is in the Lease alone, not in the list of runs."""
+    template = client.template(namespace, service) if service else None
     if template is None:
         return []
-    run = door.gone_writer(parse(document_of(template), "the document of the template"))
+    run = client.gone_writer(parse(document_of(template), "the document of the template"))
     return [f"run {run} was deleted while it changed {service}: {NO_EXIT_HANDLER}"] if run else []
 
 
-def _exists(door: Door, namespace: str, run: str) -> bool:
-    return door.run(namespace, run) is not None
+def _exists(client: Client, namespace: str, run: str) -> bool:
+    return client.run(namespace, run) is not None
 
 
 def _is_document(target: str) -> bool:
@@ -175,22 +220,22 @@ def _is_document(target: str) -> bool:
 
 
 def _namespace(place: Place, document: ModelService | None) -> str:
-    return place.namespace or (document.workflow if document else Workflow()).namespace
+    return place.namespace or (document.workflow.namespace if document else WORKFLOW_NAMESPACE)
 
 
-def _door(place: Place) -> Door:
+def _client(place: Place) -> Client:
     if not place.argo_server:
         if place.event:
-            raise Blocked("events are received by Argo Server, and none is named", "add --argo-server ADDRESS")
-        return KubernetesDoor.of(_kubeconfig())
+            raise Blocked("events need an Argo Server, and no address is given", "add --argo-server ADDRESS")
+        return KubernetesClient.of(_kubeconfig())
     server = ArgoServer(
         place.argo_server, ENVIRONMENT.get(TOKEN, ""), verify=ENVIRONMENT.get("ARGO_INSECURE_SKIP_VERIFY") != "true"
     )
-    return EventDoor(server) if place.event else ArgoServerDoor(server)
+    return EventClient(server) if place.event else ArgoServerClient(server)
 
 
 def _resolved(place: Place) -> Place:
-    """With the address of Argo Server as a URL, from what Argo's own command line reads.
+    """With the address of Argo Server as a URL, from the variables of Argo's own command line.
 
     https://argo-workflows.readthedocs.io/en/latest/cli/argo/, and
     https://github.com/argoproj/argo-workflows/blob/v3.5.15/cmd/argo/commands/client/conn.go
@@ -203,36 +248,36 @@ def _resolved(place: Place) -> Place:
 
 
 def _kubeconfig() -> Path | None:
-    """None means: this is a pod, use its service account."""
+    """None in a pod, which has a service account."""
     if "KUBECONFIG" in ENVIRONMENT:
         return Path(ENVIRONMENT["KUBECONFIG"])
     return None if "KUBERNETES_SERVICE_HOST" in ENVIRONMENT else Path.home() / ".kube" / "config"
 
 
-def _template(door: Door, namespace: str, name: str) -> Manifest:
-    found = door.template(namespace, name)
+def _template(client: Client, namespace: str, name: str) -> Manifest:
+    found = client.template(namespace, name)
     if found is None:
         raise Blocked(
             f"there is no WorkflowTemplate {name} in namespace {namespace}",
-            "check --namespace (kubectl get workflowtemplates -A), or render and apply it: python -m workflows render",
+            "check --namespace (kubectl get workflowtemplates -A), or render and apply it: slipway render",
         )
     return found
 
 
 def _refuse_another_document(document: ModelService, template: Manifest) -> None:
-    """What runs is the document of the template, so a file that says something else must not seem to run."""
+    """A run takes the document of the template, so a file with another content must not seem to run."""
     there = parse(document_of(template), "the document of the template")
     differing = difference(document, there)
     if differing:
         raise DocumentError(
             f"the WorkflowTemplate {document.name} on the cluster holds another document than this file; they differ "
-            f"in {', '.join(differing)}. Next: render and apply the file (python -m workflows render, kubectl apply), "
-            f"or name the template instead of the file to run what is there: submit {document.name}"
+            f"in {', '.join(differing)}. Next: render and apply the file (slipway render, kubectl apply), "
+            f"or run the document of the cluster: slipway submit {document.name}"
         )
 
 
 def _longest(template: Manifest) -> float:
-    """Minutes that the template lets a run take, once more for the queue in front of it."""
+    """Twice the deadline of a run, in minutes: the run may wait in a queue before it starts."""
     seconds = (template.get("spec") or {}).get("activeDeadlineSeconds")
     return 2 * float(seconds) / 60 if seconds else _ONE_DAY
 
@@ -241,7 +286,7 @@ def _started(submission: Submission, *, new: bool) -> str:
     overrides = ", ".join(f"{name}={value}" for name, value in submission.overrides.items() if value)
     beside = f" with {overrides}" if overrides else ""
     if not new:
-        return f"run {submission.name} is there already; nothing was started"
+        return f"run {submission.name} exists already; no run was started"
     sticky = [one.parameter for one in OVERRIDES if one.sticky]
     stays = any(submission.overrides.get(name, DOCUMENT) not in ("", DOCUMENT) for name in sticky)
     later = "\nLater runs inherit it once it is promoted, until the document changes or NAME=document resets it"
@@ -249,9 +294,9 @@ def _started(submission: Submission, *, new: bool) -> str:
     return f"{started}{beside}{later if stays else ''}"
 
 
-def _follow_command(name: str, place: Place, namespace: str) -> str:
+def _runs_command(name: str, place: Place, namespace: str) -> str:
     server = f" --argo-server {place.argo_server}" if place.argo_server else ""
-    return f"python -m workflows status {name} --namespace {namespace}{server} --follow"
+    return f"slipway runs {name} -n {namespace}{server}"
 
 
 def _print(report: StreamReport, lines: list[str]) -> None:

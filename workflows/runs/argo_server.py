@@ -9,19 +9,19 @@ from http import HTTPStatus
 from typing import Any
 
 import requests
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from steps.errors import Blocked, StepError, TransientError
 from steps.kinds import FIELD_MANAGER, Manifest
+from steps.reconcile.retry_policy import RetryPolicy
 
 TIMEOUT = (5.0, 30.0)  # seconds to connect, and between two reads
-ATTEMPTS = 6
+RETRIES = RetryPolicy(attempts=6, longest_pause=4.0)
 PAGE = 100  # runs in one answer
 
 
 class ArgoServer:
     def __init__(self, url: str, token: str, *, verify: bool = True) -> None:
-        """`token` may begin with `Bearer ` or `Basic `, as the Argo command line wants it in ARGO_TOKEN."""
+        """`token` may begin with `Bearer ` or `Basic `, as in the ARGO_TOKEN of Argo's command line."""
         self._url = url.rstrip("/")
         self._session = requests.Session()
         self._session.headers["User-Agent"] = FIELD_MANAGER
@@ -32,24 +32,24 @@ class ArgoServer:
             self._session.headers["Authorization"] = f"{scheme}{token.strip()}"
 
     def get(self, path: str) -> Manifest | None:
-        """None if there is no such object."""
-        return self._ask("GET", path, absent=(HTTPStatus.NOT_FOUND,))
+        """None if the object does not exist."""
+        return self._request("GET", path, absent=(HTTPStatus.NOT_FOUND,))
 
     def list(self, path: str) -> list[Manifest]:
         items: list[Manifest] = []
         more: str | None = None
         while more != "":
             query = {"listOptions.limit": str(PAGE), **({"listOptions.continue": more} if more else {})}
-            page = self._ask("GET", path, query=query) or {}
+            page = self._request("GET", path, query=query) or {}
             items += page.get("items") or ()
             more = (page.get("metadata") or {}).get("continue", "")
         return items
 
     def create(self, path: str, content: Mapping[str, Any]) -> bool:
-        """False if an object of that name is there already, also from an attempt whose answer was lost."""
-        return self._ask("POST", path, content, absent=(HTTPStatus.CONFLICT,)) is not None
+        """False if an object of that name exists, also from an attempt without an answer."""
+        return self._request("POST", path, content, absent=(HTTPStatus.CONFLICT,)) is not None
 
-    def _ask(
+    def _request(
         self,
         method: str,
         path: str,
@@ -58,13 +58,7 @@ class ArgoServer:
         query: Mapping[str, str] | None = None,
         absent: tuple[HTTPStatus, ...] = (),
     ) -> Manifest | None:
-        retrying = Retrying(
-            retry=retry_if_exception_type(TransientError),
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_random_exponential(multiplier=0.2, max=4),
-            reraise=True,
-        )
-        answer = retrying(self._once, method, path, content, query)
+        answer = RETRIES.run(lambda: self._once(method, path, content, query))
         found = _json(answer)
         if answer.ok and found is not None:
             return found
@@ -104,7 +98,7 @@ _AGAIN = (
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 )
-# How an expression of `workflows.argo.events` refuses a payload; Argo Server answers it with 500.
+# The error of an expression of `workflows.argo.events` that refuses a payload; Argo Server answers it with 500.
 _REFUSED_PAYLOAD = re.compile(r"invalid operation: int\((.*?)\)(?: \(\d+:\d+\)|\]?$)", re.DOTALL)
 
 
@@ -117,25 +111,25 @@ def _json(answer: requests.Response) -> dict[str, Any] | None:
 
 
 def _exists_already(found: Mapping[str, Any] | None, absent: tuple[HTTPStatus, ...]) -> bool:
-    """What a failed event answers is 500 with the words of every binding that failed."""
+    """The answer to a failed event is 500 with the errors of all bindings that failed."""
     return HTTPStatus.CONFLICT in absent and "already exists" in str((found or {}).get("message", ""))
 
 
-def _no_answer(method: str, path: str, what: str) -> TransientError:
-    return TransientError(f"no answer from Argo Server to {method} {path}: {what}", "run it again")
+def _no_answer(method: str, path: str, reason: str) -> TransientError:
+    return TransientError(f"no answer from Argo Server to {method} {path}: {reason}", "run it again")
 
 
 def _refusal(method: str, path: str, answer: requests.Response, found: Mapping[str, Any] | None) -> StepError:
     status = answer.status_code
-    words = str((found or {}).get("message") or answer.text[:300] or "no words").strip()
-    sentence = _REFUSED_PAYLOAD.search(words)
+    message = str((found or {}).get("message") or answer.text[:300] or "no message").strip()
+    sentence = _REFUSED_PAYLOAD.search(message)
     if sentence:
         return Blocked(f"the event binding refuses the payload: {sentence[1]}", "correct the payload and send it again")
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return _no_answer(method, path, f"HTTP {status}: {words}")
+        return _no_answer(method, path, f"HTTP {status}: {message}")
     hint = {
         401: "put a valid token into ARGO_TOKEN (kubectl create token slipway-ci-SERVICE -n NAMESPACE --duration=1h)",
         403: "grant it to the account of the token (docs/permissions.md, account slipway-ci-SERVICE)",
         404: "check --argo-server and --namespace",
-    }.get(status, "read its words; the template may be of another Argo")
-    return Blocked(f"Argo Server refuses {method} {path}: HTTP {status}: {words}", hint)
+    }.get(status, "read the message; the template may be for another version of Argo")
+    return Blocked(f"Argo Server refuses {method} {path}: HTTP {status}: {message}", hint)

@@ -1,4 +1,4 @@
-"""The ways to the runs of a cluster: the Kubernetes API, Argo Server's submit API, and its events."""
+"""Clients for the runs of a cluster: the Kubernetes API, the submit API of Argo Server, and its events."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +14,13 @@ from workflows.runs.argo_server import ArgoServer
 from workflows.runs.submission import DOCUMENT, Submission
 
 
-class Door(Protocol):
-    """Every method raises Blocked when the other side refuses and TransientError when it does not answer."""
+class Client(Protocol):
+    """Every method raises Blocked for a refusal and TransientError without an answer."""
 
     def template(self, namespace: str, name: str) -> Manifest | None: ...
 
     def start(self, submission: Submission) -> bool:
-        """False if a run of this name is there already."""
+        """False if a run of this name exists."""
         ...
 
     def run(self, namespace: str, name: str) -> Manifest | None: ...
@@ -28,18 +28,18 @@ class Door(Protocol):
     def runs(self, namespace: str) -> list[Manifest]: ...
 
     def gone_writer(self, service: ModelService) -> str:
-        """The run that was deleted while it changed the service; empty if there is none, and if that is not known."""
+        """The run that was deleted while it changed the service; empty if there is none or the Lease cannot be read."""
         ...
 
 
-class KubernetesDoor:
-    """A kubeconfig is enough: the run is a Workflow object, and Argo's controller finds it."""
+class KubernetesClient:
+    """Needs a kubeconfig only: the run is a Workflow object, and Argo's controller finds it."""
 
     def __init__(self, cluster: KubernetesCluster) -> None:
         self._cluster = cluster
 
     @classmethod
-    def of(cls, kubeconfig: Path | None) -> "KubernetesDoor":
+    def of(cls, kubeconfig: Path | None) -> "KubernetesClient":
         return cls(connect(kubeconfig))
 
     def template(self, namespace: str, name: str) -> Manifest | None:
@@ -57,13 +57,13 @@ class KubernetesDoor:
     def gone_writer(self, service: ModelService) -> str:
         try:
             lease = self._cluster.get(Ref(LEASE, writer_lease_name(service), service.namespace))
-        except StepError:  # who may see runs need not see Leases
+        except StepError:  # the permission to read runs does not include Leases
             return ""
         return lease_holder.gone(self._cluster, lease, service.workflow.namespace)
 
 
-class ArgoServerDoor:
-    """Argo Server starts the run with the rights of the bearer of the token."""
+class ArgoServerClient:
+    """Argo Server starts the run with the permissions of the token."""
 
     def __init__(self, server: ArgoServer) -> None:
         self._server = server
@@ -91,12 +91,12 @@ class ArgoServerDoor:
     def runs(self, namespace: str) -> list[Manifest]:
         return self._server.list(f"/api/v1/workflows/{namespace}")
 
-    def gone_writer(self, service: ModelService) -> str:  # noqa: ARG002  # Argo Server knows no Lease
+    def gone_writer(self, service: ModelService) -> str:  # noqa: ARG002  # Argo Server serves no Leases
         return ""
 
     def _start(self, submission: Submission, path: str, content: Mapping[str, Any]) -> bool:
-        """Whether the run is there says more than the answer: Argo Server sends a name and a prefix for one, and of a
-        name that is taken Kubernetes then says `could not be completed at this time, please try again`, as HTTP 500.
+        """Read the run after an error: Argo Server sends a name and a prefix for one, and Kubernetes then answers for a
+        name that is taken `could not be completed at this time, please try again`, as HTTP 500.
         https://github.com/kubernetes/kubernetes/blob/v1.20.2/staging/src/k8s.io/apiserver/pkg/registry/rest/create.go
         """
         try:
@@ -107,10 +107,10 @@ class ArgoServerDoor:
             return False
 
 
-class EventDoor(ArgoServerDoor):
+class EventClient(ArgoServerClient):
     """The event binding of the service starts the run, or refuses the payload.
 
-    Argo's answer is the same whether a binding matched or not, so whoever starts a run has to look for it.
+    Argo's answer does not depend on a match of a binding, so the caller has to poll for the run.
     """
 
     def start(self, submission: Submission) -> bool:

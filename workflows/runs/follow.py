@@ -1,7 +1,7 @@
-"""Following a run is a step that only looks: the engine waits, and the plan says for what."""
+"""Following a run is a step that only reads: the loop waits, and the plan names the reason."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from steps.errors import TransientError
 from steps.kinds import Manifest
@@ -12,95 +12,84 @@ from steps.reconcile.report import Report
 from steps.report.argo_nodes import read_run
 from steps.report.run import SUSPENDED, Run, TaskResult
 
-PATIENCE = 300.0  # seconds without an answer after which following ends; the run goes on without us
-APPEARS_WITHIN = 60.0  # seconds; a run that was asked for by an event may come late, or never
+NO_ANSWER_SECONDS = 300.0  # seconds without an answer after which following ends; the run goes on without us
+APPEARS_WITHIN = 60.0  # seconds; a run that an event requests may appear late, or never
 
 
 RunExists = Callable[[str], bool]  # by the name of a run
 
 
 def with_gone_holders(run: Run, exists: RunExists) -> Run:
-    """Argo writes down who held a lock when the run was last refused, and that run may be deleted since."""
+    """Argo records the holder of a lock when it last refused the run; that holder may be deleted since."""
     if run.ended or not run.queued_behind:
         return run
     return replace(run, queued_behind=tuple(replace(one, gone=not exists(one.holder)) for one in run.queued_behind))
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The last look at a run."""
-
+class RunObservation:
     run: Run | None
-    silent: str = ""  # why there was no answer this time; the run is the one of the look before
+    since: float  # seconds on the clock: of the last answer, or of the start of following
+    unanswered: str = ""  # why there was no answer this time; the run is the one observed before
 
 
 @dataclass(frozen=True)
 class FollowRun:
-    """Wait until a run has ended. Done means Succeeded; a run that ended otherwise is a fault."""
+    """Wait for the end of a run. Done means Succeeded; any other end is a fault."""
 
     name: str
-    look: Callable[[], Manifest | None]
+    read: Callable[[], Manifest | None]
     deadline: float  # seconds
     clock: Clock
     exists: RunExists = lambda _: True
-    _answers: list[tuple[float, Run | None]] = field(default_factory=list, init=False, compare=False, repr=False)
+    latest: Callable[[Run], None] = lambda _: None  # called with each state of the run
 
-    @property
-    def last(self) -> Run | None:
-        """The run as it was last seen."""
-        return self._answers[-1][1] if self._answers else None
-
-    def observe(self, _past: Past[Seen]) -> Seen:
-        """Raises TransientError only after some minutes of silence: an API server may restart during a long run."""
-        if not self._answers:
-            self._answers.append((self.clock.now(), None))
-        since, before = self._answers[-1]
+    def observe(self, past: Past[RunObservation]) -> RunObservation:
+        """Raises TransientError only after minutes without an answer: an API server may restart during a long run."""
+        before = past.facts or RunObservation(None, self.clock.now())
         try:
-            found = self.look()
+            found = self.read()
         except TransientError as error:
-            if self.clock.now() - since >= PATIENCE:
+            if self.clock.now() - before.since >= NO_ANSWER_SECONDS:
                 raise
-            return Seen(before, error.reason)
+            return replace(before, unanswered=error.reason)
         if found is None:
-            return self._without_run(since, before)
+            late = self.clock.now() - before.since >= APPEARS_WITHIN
+            return RunObservation(None, before.since, "deleted" if before.run else "never" if late else "")
         run = with_gone_holders(read_run(found), self.exists)
-        self._answers[:] = [(self.clock.now(), run)]
-        return Seen(run)
+        self.latest(run)
+        return RunObservation(run, self.clock.now())
 
-    def plan(self, seen: Seen) -> Plan:
-        return plan(self.name, seen)
+    def plan(self, observed: RunObservation) -> Plan:
+        return plan(self.name, observed)
 
     def apply(self, changes: tuple[Change, ...], report: Report) -> None:
-        """There is nothing that this step changes."""
+        """Never called: this step has no changes."""
 
-    def outputs(self, seen: Seen) -> Run | None:
-        return seen.run
-
-    def _without_run(self, since: float, before: Run | None) -> Seen:
-        late = self.clock.now() - since >= APPEARS_WITHIN
-        return Seen(None, "deleted" if before else "never" if late else "")
+    def outputs(self, observed: RunObservation) -> Run | None:
+        return observed.run
 
 
-def plan(name: str, seen: Seen) -> Plan:
-    run = seen.run
+def plan(name: str, observed: RunObservation) -> Plan:
+    run = observed.run
     if run is None:
-        return _nowhere(name, seen.silent)
+        return _absent(name, observed.unanswered)
     if run.failed:
         return Plan(failed=(failure(run),))
     if run.ended:
         return Plan(ok=(f"run {name} {run.phase}" + (f": {run.result}" if run.result else ""),))
-    return Plan(waiting=tuple(_silence(seen)) or (where(run),))
+    return Plan(waiting=tuple(_unanswered(observed)) or (where(run),))
 
 
 def where(run: Run) -> str:
-    """What the run is doing now, in one line."""
+    """The current state of the run in one line."""
     asked = f", {run.shutdown} was asked for" if run.shutdown else ""
     if run.phase == SUSPENDED:
         return f"Suspended{asked}, it goes on with: argo resume -n {run.namespace} {run.name}; {_done(run)}"
     if run.queued_behind:
         return f"{run.phase}{asked}, queued for {' and '.join(map(str, run.queued_behind))}"
     if run.phase == "Pending":
-        return f"Pending{f': {run.message}' if run.message else ', no controller of Argo has come to it yet'}"
+        return f"Pending{f': {run.message}' if run.message else ', no controller of Argo has reconciled it yet'}"
     return f"{run.shutdown} was asked for; {_done(run)}" if run.shutdown else _done(run)
 
 
@@ -112,7 +101,7 @@ def _done(run: Run) -> str:
 
 
 def failure(run: Run) -> str:
-    """Why a run failed: what its failed tasks said, else what Argo says."""
+    """Why a run failed: the messages of its failed tasks, else the message of Argo."""
     causes = "; ".join(f"{task.name}: {task.message or task.phase}" for task in run.failures)
     why = "; ".join(filter(None, (run.left_behind, causes or run.message)))
     return f"run {run.name} {run.phase}: {why or 'Argo gives no reason'}"
@@ -124,7 +113,7 @@ def _at_work(task: TaskResult) -> str:
     return f"{task.name} {task.phase}{progress}{attempt}" + (f" ({task.message})" if task.message else "")
 
 
-def _nowhere(name: str, why: str) -> Plan:
+def _absent(name: str, why: str) -> Plan:
     if why == "deleted":
         return Plan(failed=(f"run {name} was deleted while it was followed",))
     if why == "never":
@@ -133,8 +122,8 @@ def _nowhere(name: str, why: str) -> Plan:
             "dispatches events later. Next: kubectl describe workfloweventbindings"
         )
         return Plan(failed=(fault,))
-    return Plan(waiting=(why or f"run {name} is not there yet",))
+    return Plan(waiting=(why or f"run {name} does not exist yet",))
 
 
-def _silence(seen: Seen) -> list[str]:
-    return [f"{seen.silent}; looking again"] if seen.silent else []
+def _unanswered(observed: RunObservation) -> list[str]:
+    return [f"{observed.unanswered}; polling again"] if observed.unanswered else []

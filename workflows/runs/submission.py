@@ -1,11 +1,11 @@
-"""What a run is started with: every parameter of the template, each checked before anything is created."""
+"""The parameters of a new run: all of the template, each checked before anything is created."""
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from steps.document.overrides import DOCUMENT as DOCUMENT_SAYS
+from steps.document.overrides import DOCUMENT as AS_IN_DOCUMENT
 from steps.document.overrides import OVERRIDES, Override
 from steps.document.schema import ModelService, parse
 from steps.errors import DocumentError
@@ -24,7 +24,7 @@ RUN_ID_PATTERN = r"^([a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?)?$"  # with the name of 
 
 @dataclass(frozen=True)
 class Submission:
-    """One run that is wanted. Its name is chosen here, so that asking twice starts one run."""
+    """One run to start. Its name is chosen here, so that two submissions with one ID start one run."""
 
     name: str
     namespace: str
@@ -41,7 +41,7 @@ class Submission:
 
     @property
     def manifest(self) -> Manifest:
-        """Only what `templateReferencing: Strict` lets a submitter set: newer lines refuse a lock there.
+        """Only fields that `templateReferencing: Strict` admits from a submitter: newer Argo refuses a lock there.
 
         https://github.com/argoproj/argo-workflows/blob/v4.1.2/workflow/util/merge.go (allowedUserOverrideFields)
         """
@@ -60,7 +60,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class Why:
-    """Who wants a run."""
+    """Who starts a run, and why."""
 
     run_id: str
     trigger: str = "manual"
@@ -68,9 +68,9 @@ class Why:
 
 
 def prepare(template: Manifest, requested: Iterable[str], why: Why) -> Submission:
-    """A run of this WorkflowTemplate with `requested` overrides (`name=value`).
+    """A run of this WorkflowTemplate with the `requested` parameters (`name=value`).
 
-    Raises DocumentError for every mistake that the first step would find, and for names that nobody may override.
+    Raises DocumentError for every error that the first step would find, and for names that are no parameter.
     """
     name = template["metadata"]["name"]
     origin = f"WorkflowTemplate/{template['metadata']['namespace']}/{name}"
@@ -96,8 +96,8 @@ def prepare(template: Manifest, requested: Iterable[str], why: Why) -> Submissio
 
 
 def _lock(template: Manifest) -> Manifest:
-    """The lock in the form of Argo 3.5, which a run has to hold itself: a controller that starts again looks for it in
-    the spec of the Workflow alone, and gives the lock of a running run to the next one in the queue.
+    """The lock in the form of Argo 3.5, which a run has to carry itself: a controller that restarts reads it from the
+    spec of the Workflow alone, and gives the lock of a running run to the next one in the queue.
 
     https://github.com/argoproj/argo-workflows/blob/v3.5.15/workflow/sync/sync_manager.go (getWorkflowSyncLevelByName)
     """
@@ -106,9 +106,9 @@ def _lock(template: Manifest) -> Manifest:
 
 
 def cleaned(reason: str) -> str:
-    """A reason without the characters that a template of Argo could take for its own, cut to its length.
+    """A reason without the characters that Argo could evaluate, cut to its length.
 
-    It is told to people only, so it never keeps a run from starting.
+    It is a text for people, so it never prevents the start of a run.
     """
     return "".join(
         character if re.fullmatch(REASON_CHARACTER, character) else OUTSIDE_REASON
@@ -123,7 +123,7 @@ def document_of(template: Manifest) -> str:
         name = template["metadata"]["name"]
         raise DocumentError(
             f"WorkflowTemplate/{template['metadata']['namespace']}/{name} has no parameter {DOCUMENT!r} with a "
-            "document in it, so Slipway did not render it. Next: python -m workflows render, then kubectl apply"
+            "document in it, so Slipway did not render it. Next: slipway render, then kubectl apply"
         )
     return found
 
@@ -155,29 +155,28 @@ def _declared(template: Manifest) -> dict[str, dict[str, Any]]:
 
 def _overrides(requested: Iterable[str], declared: Mapping[str, Any]) -> dict[str, str]:
     known = {override.parameter: override for override in OVERRIDES if override.parameter in declared}
-    by_field = {override.field: override for override in known.values()}
-    found, mistakes = {}, []
+    found, errors = {}, []
     for text in requested:
         name, equals, value = text.partition("=")
-        override = known.get(name) or by_field.get(name)
+        override = known.get(name)
         if not equals:
-            mistakes.append(f"{text!r}: expected name=value")
+            errors.append(f"{text!r}: expected name=value")
         elif override is None:
-            mistakes.append(_unknown(name, known.values()))
+            errors.append(_unknown(name, known.values()))
         elif not re.fullmatch(override.pattern, value):
-            mistakes.append(f"{override.parameter}: found {value!r}, allowed is: {_allowed(override)}")
+            errors.append(f"{override.parameter}: found {value!r}, allowed is: {_allowed(override)}")
         else:
             found[override.parameter] = value
-    if mistakes:
-        raise DocumentError("cannot start a run:\n" + "\n".join(f"  {mistake}" for mistake in mistakes))
+    if errors:
+        raise DocumentError("cannot start a run:\n" + "\n".join(f"  {error}" for error in errors))
     return found
 
 
 def _unknown(name: str, known: Iterable[Override]) -> str:
     allowed = ", ".join(f"{override.parameter} ({override.field})" for override in known)
     return (
-        f"{name}: no parameter that a run may override; allowed are: {allowed}. "
-        "Anything else is a change of the document: render and apply it"
+        f"{name}: no parameter of a run; allowed are: {allowed}. "
+        "Any other change is a change of the document: render and apply it"
     )
 
 
@@ -187,6 +186,6 @@ def _allowed(override: Override) -> str:
 
 
 def _on_document(overrides: Mapping[str, str]) -> list[str]:
-    """What is inherited is known to the first task alone, so `document` and the empty value change nothing here."""
-    given = {override: overrides.get(override.parameter, DOCUMENT_SAYS) for override in OVERRIDES}
-    return [f"{override.field}={value}" for override, value in given.items() if value != DOCUMENT_SAYS]
+    """Only the first task reads inherited values, so `document` and the empty value change no field here."""
+    given = {override: overrides.get(override.parameter, AS_IN_DOCUMENT) for override in OVERRIDES}
+    return [f"{override.field}={value}" for override, value in given.items() if value != AS_IN_DOCUMENT]

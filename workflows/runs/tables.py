@@ -1,10 +1,13 @@
-"""Runs and their tasks as lines for people: on a terminal, in the log of a CI job, and as Markdown."""
+"""Runs and their tasks as text lines, as Markdown and as JSON."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 from steps.document.overrides import DOCUMENT
-from steps.report.run import SUCCEEDED, Run, TaskResult
+from steps.report.recap import UNKNOWN, rows, run_duration
+from steps.report.run import SUCCEEDED, Run
 from workflows.runs.follow import failure, where
 
 COLUMNS = ("RUN", "TRIGGER", "PHASE", "STARTED", "DURATION", "PROGRESS", "RELEASE", "MESSAGE")
@@ -16,10 +19,10 @@ def runs_table(runs: Iterable[Run], now: float) -> list[str]:
 
 
 def recap(run: Run, now: float) -> list[str]:
-    """Every task of a run, and how it ended or what it is doing."""
-    rows = [(f"  {task.name}", task.phase, _took(task), _words(task)) for task in run.tasks]
-    unread = [f"  what its tasks did is not known: {run.unread}"] if run.unread else []
-    return [headline(run, now), *_overrides(run), *unread, *_aligned(rows)]
+    """A run and every task of it."""
+    table = [(f"  {row.task}", row.phase, row.took, row.text) for row in rows(run)]
+    unread = [f"  the results of its tasks are not known: {run.unread}"] if run.unread else []
+    return [headline(run, now), *_overrides(run), *unread, *_aligned(table)]
 
 
 def in_force(runs: Iterable[Run]) -> list[str]:
@@ -37,20 +40,42 @@ def _overrides(run: Run) -> list[str]:
 
 def markdown(run: Run, now: float) -> str:
     """The recap for the summary of a CI job."""
-    rows = [f"| {task.name} | {task.phase} | {_took(task)} | {_cell(_words(task))} |" for task in run.tasks]
-    table = ["| task | phase | took | what |", "|---|---|---|---|", *rows]
-    return "\n".join([f"### {_cell(headline(run, now))}", "", *(table if rows else ()), ""])
+    lines = [f"| {row.task} | {row.phase} | {row.took} | {_cell(row.text)} |" for row in rows(run)]
+    table = ["| task | phase | duration | result |", "|---|---|---|---|", *lines]
+    return "\n".join([f"### {_cell(headline(run, now))}", "", *(table if lines else ()), ""])
+
+
+def as_data(run: Run) -> dict[str, Any]:
+    """A run for JSON; times as ISO 8601, empty texts for unknown values."""
+    return {
+        "name": run.name,
+        "namespace": run.namespace,
+        "service": run.service,
+        "trigger": run.trigger,
+        "phase": run.phase,
+        "message": _message(run),
+        "progress": run.progress,
+        "release": run.release,
+        "created": _iso(run.created),
+        "started": _iso(run.started),
+        "finished": _iso(run.finished),
+        "overrides": [asdict(one) for one in run.overrides],
+        "tasks": [
+            {name: getattr(task, name) for name in ("name", "phase", "seconds", "message", "recap")}
+            for task in run.tasks
+        ],
+    }
 
 
 def headline(run: Run, now: float) -> str:
-    words = failure(run) if run.failed else f"run {run.name} {run.phase if run.ended else _at_work(run)}"
+    text = failure(run) if run.failed else f"run {run.name} {run.phase if run.ended else _state(run)}"
     result = f": {run.result}" if run.result and not run.failed else ""
-    return f"{words}{result}" + (f", {_duration(run, now)}" if run.started else "")
+    return f"{text}{result}" + (f", {run_duration(run, now)}" if run.started else "")
 
 
-def _at_work(run: Run) -> str:
-    doing = where(run)
-    return doing if doing.startswith(run.phase) else f"{run.phase}, {doing}"
+def _state(run: Run) -> str:
+    state = where(run)
+    return state if state.startswith(run.phase) else f"{run.phase}, {state}"
 
 
 def _row(run: Run, now: float) -> tuple[str, ...]:
@@ -59,10 +84,10 @@ def _row(run: Run, now: float) -> tuple[str, ...]:
         run.name,
         run.trigger,
         run.phase,
-        started.astimezone(UTC).strftime("%Y-%m-%d %H:%MZ") if started else "-",
-        _duration(run, now) if run.started else "-",
-        run.progress or "-",
-        run.release or "-",
+        started.astimezone(UTC).strftime("%Y-%m-%d %H:%MZ") if started else UNKNOWN,
+        run_duration(run, now),
+        run.progress or UNKNOWN,
+        run.release or UNKNOWN,
         _message(run),
     )
 
@@ -73,33 +98,17 @@ def _message(run: Run) -> str:
     return run.result or run.message if run.ended else where(run)
 
 
-def _duration(run: Run, now: float) -> str:
-    end = run.finished or datetime.fromtimestamp(now, UTC)
-    return _time((end - run.started).total_seconds()) if run.started else "-"
-
-
-def _took(task: TaskResult) -> str:
-    return _time(task.seconds) if task.seconds is not None else "-"
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(max(0, int(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
-
-
-def _words(task: TaskResult) -> str:
-    attempts = f"{len(task.recaps)} attempts" if len(task.recaps) > 1 else ""
-    return "; ".join(word for word in (attempts, task.message or task.recap) if word)
+def _iso(moment: datetime | None) -> str:
+    return moment.isoformat() if moment else ""
 
 
 def _cell(text: str) -> str:
-    """What a task says must not end a cell, and is no markup."""
+    """The text of a task must not end a cell, and is no markup."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    if not rows:
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    if not table:
         return []
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

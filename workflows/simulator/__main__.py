@@ -13,16 +13,16 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
-from steps.document.schema import ModelService, SecretCredentials, load
+from steps.document.schema import ModelService, load
 from steps.ports.oss import AccessKey
 from workflows.simulator.core.cluster.seed import Secret, Seed
+from workflows.simulator.core.hub.sample_model import write_model
 from workflows.simulator.http.bucket import Bucket
 from workflows.simulator.http.cluster import EmbeddedCluster
 from workflows.simulator.http.engine import SglangRuntime
 from workflows.simulator.http.hub import Hub
 from workflows.simulator.http.server import LOOPBACK, PortInUseError
 from workflows.simulator.launch import Addresses
-from workflows.simulator.tiny_model import write_tiny_model
 
 # Not a secret: the key of a bucket that exists on this machine only, for as long as a run.
 ACCESS_KEY = AccessKey("slipway-local-id", "slipway-local-secret")
@@ -56,7 +56,7 @@ def serve(service: ModelService, state: Path, port: int, host: str = LOOPBACK) -
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: ended.set())
     threading.Thread(target=_wait_for_end_of_input, args=(ended,), daemon=True).start()
-    write_tiny_model(state / "hub" / service.model.id)
+    write_model(state / "hub" / service.model.id)
     hub = Hub(state / "hub", host=host)
     bucket = Bucket(
         state / "bucket",
@@ -67,7 +67,7 @@ def serve(service: ModelService, state: Path, port: int, host: str = LOOPBACK) -
         region=service.store.region,
     )
     cluster = EmbeddedCluster(state / "cluster", SglangRuntime(), state / "bucket", host=host, seed=_seed(service))
-    endpoint = cluster.expose(service.namespace, service.serving.service_name, service.serving.port, port)
+    endpoint = cluster.expose(service.namespace, service.endpoint.service, service.endpoint.port, port)
     for server in (hub, bucket, cluster):
         server.start()
     addresses = Addresses(hub.url, bucket.url, str(cluster.kubeconfig), endpoint, ACCESS_KEY.id, ACCESS_KEY.secret)
@@ -79,10 +79,10 @@ def serve(service: ModelService, state: Path, port: int, host: str = LOOPBACK) -
 
 
 def _seed(service: ModelService) -> Seed:
-    """What the document expects to find in a cluster: its namespaces, and the access key in its Secret."""
+    """The objects that the document expects in a cluster: its namespaces, and the access key in its Secret."""
     namespace, credentials = service.workflow.namespace, service.store.credentials
     data = {"akId": ACCESS_KEY.id, "akSecret": ACCESS_KEY.secret}
-    secrets = (Secret(namespace, credentials.secret, data),) if isinstance(credentials, SecretCredentials) else ()
+    secrets = (Secret(namespace, credentials.secret, data),) if credentials.secret else ()
     return Seed(namespaces=tuple({namespace, service.namespace} - {"default"}), secrets=secrets)
 
 

@@ -18,7 +18,7 @@ LOCK_SECONDS = 20.0  # steps and services of a killed run may need a moment to e
 
 
 class RehearsalError(Exception):
-    """The embedded services cannot start; the message says why and what to do."""
+    """The embedded services cannot start; the message has the reason and the next step."""
 
 
 @dataclass(frozen=True)
@@ -92,5 +92,5 @@ def _wait_for_addresses(process: subprocess.Popen[str]) -> Addresses:
     if line:
         return Addresses(**json.loads(line))
     process.kill()
-    said = process.stderr.read().strip().splitlines()
-    raise RehearsalError(said[-1] if said else f"the embedded services did not start within {STARTUP_SECONDS:.0f} s")
+    lines = process.stderr.read().strip().splitlines()
+    raise RehearsalError(lines[-1] if lines else f"the embedded services did not start within {STARTUP_SECONDS:.0f} s")

@@ -32,7 +32,7 @@ class Running(Protocol):
     """A started container."""
 
     def address(self, port: int) -> Address | None:
-        """Where a container port really listens, or None while nothing listens on it."""
+        """The real address of a container port, or None while it is closed."""
         ...
 
     def exited(self) -> Exit | None: ...

@@ -1,4 +1,4 @@
-"""How to reach the API server: from a kubeconfig, or from the service account of this pod."""
+"""Access to the API server: from a kubeconfig, or from the service account of this pod."""
 
 import os
 from dataclasses import dataclass, field
@@ -13,16 +13,16 @@ from steps.errors import Blocked
 
 @dataclass(frozen=True)
 class ApiAccess:
-    """What a plain HTTP client needs to call the API server, for example through the proxy of a pod."""
+    """Settings of a plain HTTP client for the API server, for example for the proxy of a pod."""
 
     url: str  # without a slash at its end
-    verify: bool | str  # file of CA certificates; True: the system's; False: the kubeconfig says not to verify
+    verify: bool | str  # file of CA certificates; True: the system's; False: the kubeconfig turns verification off
     cert: tuple[str, str] | None  # files of client certificate and key
     _configuration: Configuration = field(repr=False, compare=False)
 
     @property
     def headers(self) -> dict[str, str]:
-        """Ask again for each request: the token of a service account is replaced about once an hour."""
+        """Read them for each request: the token of a service account is replaced about once an hour."""
         token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         return {"Authorization": token} if token else {}
 
@@ -40,12 +40,12 @@ def api_access(kubeconfig: Path | None) -> ApiAccess:
 
 
 def client_configuration(kubeconfig: Path | None) -> Configuration:
-    """Configuration of the official client; None means: this is a pod, use its service account.
+    """Configuration of the official client; None means the service account of this pod.
 
     Raises Blocked for an absent or unusable kubeconfig.
     """
     configuration = Configuration()
-    configuration.retries = False  # the adapter retries, and says so; urllib3 would do it without pause
+    configuration.retries = False  # the adapter retries; urllib3 would do it without pause
     if kubeconfig is None:
         _load_service_account(configuration)
     else:
@@ -73,8 +73,8 @@ def _load_kubeconfig(kubeconfig: Path, configuration: Configuration) -> None:
     try:
         load_kube_config(config_file=str(kubeconfig), client_configuration=configuration, persist_config=False)
     except (ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        # The loader of the client trusts the shape of the file: a wrong one shows as any of these.
-        what = " ".join(str(error).split()) or type(error).__name__
+        # The loader of the client does not check the shape of the file: a wrong one raises any of these.
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise Blocked(
-            f"the kubeconfig {kubeconfig} is unusable: {what}", "try it with `kubectl --kubeconfig FILE version`"
+            f"the kubeconfig {kubeconfig} is unusable: {reason}", "check it with `kubectl --kubeconfig FILE version`"
         ) from error

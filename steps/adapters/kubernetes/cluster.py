@@ -1,4 +1,4 @@
-"""The Kubernetes API, through the official client: server-side apply, previews by dry run, and honest absences."""
+"""The Kubernetes API through the official client: server-side apply, previews by dry run, and certain absences."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -7,13 +7,12 @@ from typing import Any, TypeVar
 
 from kubernetes.client import ApiClient, ApiException
 from kubernetes.dynamic import DynamicClient, Resource
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random_exponential
 from urllib3.exceptions import HTTPError
 
 from steps.adapters.kubernetes.access import client_configuration
 from steps.adapters.kubernetes.discovery import Discovery
 from steps.adapters.kubernetes.errors import (
-    Attempt,
+    ApiRequest,
     exists_already,
     is_absent,
     is_conflict,
@@ -26,13 +25,13 @@ from steps.adapters.kubernetes.errors import (
 from steps.errors import Blocked, TransientError
 from steps.kinds import FIELD_MANAGER, Kind, Manifest, Ref
 from steps.ports.kubernetes import Permission
+from steps.reconcile.retry_policy import RetryPolicy
 
 REQUEST_TIMEOUT = (5.0, 30.0)  # seconds to connect, and between two reads
-ATTEMPTS = 8  # about 8 seconds in all: a restart of the API server is not the end of a step
-RETRY_BUDGET = 20.0  # seconds after which no new attempt starts; Argo retries the step for minutes
-PAGE = 500  # objects in one answer, as kubectl asks
+RETRIES = RetryPolicy(attempts=8, budget=20.0, longest_pause=4.0)  # about 8 seconds: a restart of the API server
+PAGE = 500  # objects in one answer, as in kubectl
 REVIEWS = "/apis/authorization.k8s.io/v1"
-# What the authenticator adds to a token of a service account; roles may be bound to these groups.
+# Groups that the authenticator adds to a token of a service account; roles may be bound to them.
 # https://kubernetes.io/docs/reference/access-authn-authz/rbac/#referring-to-subjects
 ACCOUNT = "system:serviceaccount:"
 ACCOUNT_GROUPS = ("system:serviceaccounts", "system:authenticated")
@@ -41,7 +40,7 @@ T = TypeVar("T")
 
 
 def connect(kubeconfig: Path | None) -> "KubernetesCluster":
-    """None means: this is a pod, use its service account. Sends nothing yet.
+    """None means the service account of this pod. Sends no request.
 
     Raises Blocked for an absent or unusable kubeconfig.
     """
@@ -51,16 +50,16 @@ def connect(kubeconfig: Path | None) -> "KubernetesCluster":
 
 
 class KubernetesCluster:
-    """Implements `steps.ports.Cluster` and `steps.ports.Locks`."""
+    """Implements `Cluster` and `Locks` of `steps.ports.kubernetes`."""
 
     def __init__(self, client: DynamicClient) -> None:
         self._client = client
 
     def get(self, ref: Ref) -> Manifest | None:
         resource = self._resource(ref.kind)
-        attempt = _attempt("get", resource, ref)
+        request = _request("get", resource, ref)
         call = partial(self._client.get, resource, name=ref.name, namespace=ref.namespace or None)
-        return self._object(attempt, call, absent=partial(is_absent, attempt))
+        return self._object(request, call, absent=partial(is_absent, request))
 
     def select(
         self,
@@ -70,13 +69,13 @@ class KubernetesCluster:
         part: Callable[[Manifest], Manifest] | None = None,
     ) -> list[Manifest]:
         resource = self._resource(kind)
-        attempt = Attempt("list", _plural(resource), namespace)
+        request = ApiRequest("list", _plural(resource), namespace)
         selector = ",".join(f"{key}={value}" for key, value in (labels or {}).items()) or None
         call = partial(self._client.get, resource, namespace=namespace or None, label_selector=selector, limit=PAGE)
         items: list[Manifest] = []
         more: str | None = None
         while more != "":
-            page = self._object(attempt, partial(call, _continue=more)) or {}
+            page = self._object(request, partial(call, _continue=more)) or {}
             items += map(part, page["items"]) if part else page["items"]
             more = page["metadata"].get("continue", "")
         # Items of built-in kinds arrive without apiVersion and kind.
@@ -90,18 +89,18 @@ class KubernetesCluster:
         self._apply(wanted)
 
     def create(self, wanted: Manifest) -> bool:
-        """A plain POST, for who may create and not patch. False if there is an object of this name already.
+        """A plain POST, for accounts that may create and not patch. False if an object of this name exists.
 
-        Also after a lost answer, so names must be unique enough that such an object can only be the same one.
+        Also false after a lost answer, so names must be unique enough that such an object can only be the same one.
         """
         ref = Ref.of(wanted)
         resource = self._resource(ref.kind)
         call = partial(self._client.create, resource, body=wanted, namespace=ref.namespace or None)
-        return self._object(_attempt("create", resource, ref), call, absent=exists_already) is not None
+        return self._object(_request("create", resource, ref), call, absent=exists_already) is not None
 
     def delete(self, ref: Ref, uid: str) -> None:
         resource = self._resource(ref.kind)
-        attempt = _attempt("delete", resource, ref)
+        request = _request("delete", resource, ref)
         options = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
@@ -110,10 +109,10 @@ class KubernetesCluster:
         }
 
         def gone(error: ApiException) -> bool:
-            return is_absent(attempt, error) or (is_conflict(error) and not self._lives(ref, uid))
+            return is_absent(request, error) or (is_conflict(error) and not self._lives(ref, uid))
 
         call = partial(self._client.delete, resource, name=ref.name, namespace=ref.namespace or None, body=options)
-        self._object(attempt, call, absent=gone)
+        self._object(request, call, absent=gone)
 
     def swap(self, wanted: Manifest) -> bool:
         ref = Ref.of(wanted)
@@ -121,9 +120,9 @@ class KubernetesCluster:
         known = "resourceVersion" in wanted["metadata"]
         write = self._client.replace if known else self._client.create
         call = partial(write, resource, body=wanted, namespace=ref.namespace or None, field_manager=FIELD_MANAGER)
-        attempt = _attempt("update" if known else "create", resource, ref)
-        # Deleted meanwhile, or written by somebody else: either way it is not the version that was read.
-        return self._object(attempt, call, absent=lambda e: is_conflict(e) or is_absent(attempt, e)) is not None
+        request = _request("update" if known else "create", resource, ref)
+        # Deleted, or written by another client: it is not the version that was read.
+        return self._object(request, call, absent=lambda e: is_conflict(e) or is_absent(request, e)) is not None
 
     def serves(self, kind: Kind) -> bool:
         return self._served(kind) is not None
@@ -145,11 +144,11 @@ class KubernetesCluster:
         review = {"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec}
         plural = f"{kind.lower()}s"
         call = partial(self._client.request, "post", f"{REVIEWS}/{plural}", body=review)
-        answer = self._object(Attempt("create", f"{plural}.authorization.k8s.io"), call) or {}
+        answer = self._object(ApiRequest("create", f"{plural}.authorization.k8s.io"), call) or {}
         return bool(answer["status"]["allowed"])
 
     def pod_log(self, namespace: str, pod: str, container: str, *, previous: bool = False, lines: int = 20) -> str:
-        attempt = Attempt("get", "pods/log", namespace, pod)
+        request = ApiRequest("get", "pods/log", namespace, pod)
 
         def read() -> bytes:
             answer = self._client.request(
@@ -161,7 +160,7 @@ class KubernetesCluster:
             )
             return bytes(answer.data)
 
-        found = self._ask(attempt, read, absent=partial(is_no_log, attempt))
+        found = self._ask(request, read, absent=partial(is_no_log, request))
         return (found or b"").decode(errors="replace")
 
     def _apply(self, wanted: Manifest, **options: str) -> Manifest:
@@ -176,10 +175,8 @@ class KubernetesCluster:
             force_conflicts="true",
             **options,
         )
-        pinned = (
-            "resourceVersion" in wanted["metadata"]
-        )  # what is newer than that version stays so, however often asked
-        found = self._object(_attempt("patch", resource, ref), call, absent=is_conflict if pinned else None)
+        pinned = "resourceVersion" in wanted["metadata"]  # a newer version stays newer, so no retry helps
+        found = self._object(_request("patch", resource, ref), call, absent=is_conflict if pinned else None)
         if found is None:
             raise TransientError(f"{ref} was written by another client since it was read", "run it again")
         return found
@@ -193,59 +190,53 @@ class KubernetesCluster:
         if resource is None:
             raise Blocked(
                 f"the cluster does not serve {kind.kind} of {kind.api_version}",
-                "install the CRD and controller that bring this version, "
-                f'see what is there with `kubectl api-resources --api-group="{kind.group}"`',
+                "install the CRD and controller of this version, "
+                f'list the served ones with `kubectl api-resources --api-group="{kind.group}"`',
             )
         return resource
 
     def _served(self, kind: Kind) -> Resource | None:
-        attempt = Attempt("get", f"the kinds of {kind.api_version}")
+        request = ApiRequest("get", f"the kinds of {kind.api_version}")
         call = partial(
             self._client.resources.get,
             api_version=kind.api_version,
             kind=kind.kind,
             _request_timeout=REQUEST_TIMEOUT,
         )
-        return self._ask(attempt, call, absent=is_not_served)
+        return self._ask(request, call, absent=is_not_served)
 
-    def _object(self, attempt: Attempt, call: Callable[..., Any], absent: "Absent | None" = None) -> Manifest | None:
-        """Ask for a JSON object."""
+    def _object(self, request: ApiRequest, call: Callable[..., Any], absent: "Absent | None" = None) -> Manifest | None:
+        """Request a JSON object."""
 
         def read() -> Manifest:
             found = call(serializer=lambda _, plain: plain, _request_timeout=REQUEST_TIMEOUT)
             if not isinstance(found, dict):
-                raise no_json(attempt, found)
+                raise no_json(request, found)
             return found
 
-        return self._ask(attempt, read, absent)
+        return self._ask(request, read, absent)
 
-    def _ask(self, attempt: Attempt, call: Callable[[], T], absent: "Absent | None" = None) -> T | None:
-        """Call, again for seconds while there is no answer. None if `absent` says that the refusal means so."""
-        retrying = Retrying(
-            retry=retry_if_exception_type(TransientError),
-            stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(RETRY_BUDGET),
-            wait=wait_random_exponential(multiplier=0.2, max=4),
-            reraise=True,
-        )
-        return retrying(_once, attempt, call, absent)
+    def _ask(self, request: ApiRequest, call: Callable[[], T], absent: "Absent | None" = None) -> T | None:
+        """Call, and retry for seconds without an answer. None for a refusal that `absent` accepts."""
+        return RETRIES.run(lambda: _once(request, call, absent))
 
 
 Absent = Callable[[ApiException], bool]
 
 
-def _once(attempt: Attempt, call: Callable[[], T], absent: Absent | None) -> T | None:
+def _once(request: ApiRequest, call: Callable[[], T], absent: Absent | None) -> T | None:
     try:
         return call()
     except ApiException as error:
         if absent and absent(error):
             return None
-        raise refusal(attempt, error) from error
+        raise refusal(request, error) from error
     except (HTTPError, OSError) as error:
-        raise no_answer(attempt, str(error)) from error
+        raise no_answer(request, str(error)) from error
 
 
-def _attempt(verb: str, resource: Resource, ref: Ref) -> Attempt:
-    return Attempt(verb, _plural(resource), ref.namespace, ref.name)
+def _request(verb: str, resource: Resource, ref: Ref) -> ApiRequest:
+    return ApiRequest(verb, _plural(resource), ref.namespace, ref.name)
 
 
 def _groups(user: str) -> list[str]:

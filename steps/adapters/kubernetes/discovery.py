@@ -1,14 +1,14 @@
-"""Which resource serves a kind, asked for the one group and version that is needed.
+"""Discovery of the resource of a kind, in its one group and version.
 
-The client's own discoverers read `/version` and every group, and keep what they found in a file in the temporary folder
-that is named by host alone: another server on the same address would inherit it.
+The client's own discoverers read `/version` and every group, and cache the result in a temporary file that is named by
+host alone: another server on the same address would inherit it.
 """
 
 from typing import Any
 
 from kubernetes.dynamic import DynamicClient, Resource
 
-from steps.adapters.kubernetes.errors import Attempt, no_json
+from steps.adapters.kubernetes.errors import ApiRequest, no_json
 
 
 class Discovery:
@@ -19,10 +19,9 @@ class Discovery:
         self._served: dict[str, dict[str, Resource]] = {}
 
     def get(self, api_version: str, kind: str, **request: Any) -> Resource | None:
-        """None if the kind is not in the list of what is served; raises NotFoundError if there is no such list,
-        and TransientError for an answer that is no JSON.
+        """None if the group version does not serve the kind. An absent kind is queried each time: a CRD may arrive.
 
-        What was not served is asked again each time: a CRD may be installed meanwhile.
+        Raises NotFoundError for an absent group version, TransientError for an answer without JSON.
         """
         known = self._served.get(api_version, {})
         if kind not in known:
@@ -35,7 +34,7 @@ class Discovery:
         path = f"/{prefix}/{api_version}"
         found = self._client.request("get", path, serializer=lambda _, plain: plain, **request)
         if not isinstance(found, dict):
-            raise no_json(Attempt("get", path), found)
+            raise no_json(ApiRequest("get", path), found)
         return {
             entry["kind"]: Resource(
                 prefix=prefix,

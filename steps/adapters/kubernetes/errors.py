@@ -1,4 +1,4 @@
-"""What an unwelcome answer of the API server means for a step.
+"""Errors of the API server, as errors of a step.
 
 Reasons: https://github.com/kubernetes/apimachinery/blob/master/pkg/apis/meta/v1/types.go (StatusReason)
 """
@@ -15,11 +15,11 @@ from steps.errors import Blocked, StepError, TransientError
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """What was asked, in the words of RBAC."""
+class ApiRequest:
+    """A request in the words of RBAC."""
 
     verb: str
-    resource: str  # `plural.group`, or a path for what is no resource
+    resource: str  # `plural.group`, or a path
     namespace: str = ""
     name: str = ""
 
@@ -30,7 +30,7 @@ class Attempt:
 
 
 def body_of(error: ApiException) -> dict[str, Any]:
-    """The `Status` object of a refusal, or nothing if a proxy or a plain-text handler answered."""
+    """The `Status` object of a refusal; empty if a proxy or a plain-text handler answered."""
     try:
         found = json.loads(error.body or "")
     except ValueError:
@@ -38,21 +38,21 @@ def body_of(error: ApiException) -> dict[str, Any]:
     return found if isinstance(found, dict) and found.get("kind") == "Status" else {}
 
 
-def is_absent(attempt: Attempt, error: ApiException) -> bool:
-    """True only if the API server says that this very object does not exist."""
+def is_absent(request: ApiRequest, error: ApiException) -> bool:
+    """Whether the API server reports that exactly this object does not exist."""
     body = body_of(error)
     details = body.get("details") or {}
-    plural = attempt.resource.partition(".")[0].partition("/")[0]
-    return body.get("reason") == "NotFound" and (details.get("kind"), details.get("name")) == (plural, attempt.name)
+    plural = request.resource.partition(".")[0].partition("/")[0]
+    return body.get("reason") == "NotFound" and (details.get("kind"), details.get("name")) == (plural, request.name)
 
 
-def is_no_log(attempt: Attempt, error: ApiException) -> bool:
+def is_no_log(request: ApiRequest, error: ApiException) -> bool:
     """The pod is gone, its container has not started, or there was no container before this one."""
-    return is_absent(attempt, error) or error.status == HTTPStatus.BAD_REQUEST
+    return is_absent(request, error) or error.status == HTTPStatus.BAD_REQUEST
 
 
 def is_not_served(error: ApiException) -> bool:
-    """For the list of kinds of one group and version; the API server answers in plain text if there is none."""
+    """For the kinds of one group and version; the API server answers in plain text for an absent one."""
     return bool(error.status == HTTPStatus.NOT_FOUND)
 
 
@@ -64,100 +64,102 @@ def exists_already(error: ApiException) -> bool:
     return bool(body_of(error).get("reason") == "AlreadyExists")
 
 
-def refusal(attempt: Attempt, error: ApiException) -> StepError:
-    """The error of the step for an answer that is no success. Total: every status has its meaning."""
+def refusal(request: ApiRequest, error: ApiException) -> StepError:
+    """The error of the step for each status that is no success."""
     status = int(error.status or 0)
-    words = str(body_of(error).get("message") or error.reason or "no words").strip()
+    message = str(body_of(error).get("message") or error.reason or "no message").strip()
     if status in _MEANING:
-        return _MEANING[status](attempt, words)
-    if words.startswith(_UNTYPED):
-        return _invalid(attempt, words)
+        return _MEANING[status](request, message)
+    if message.startswith(_UNTYPED):
+        return _invalid(request, message)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return no_answer(attempt, f"HTTP {status}: {words}")
+        return no_answer(request, f"HTTP {status}: {message}")
     return Blocked(
-        f"the API server refuses to {attempt}: HTTP {status}: {words}", "read its words; the object may be wrong"
+        f"the API server refuses to {request}: HTTP {status}: {message}", "read its message; the object may be wrong"
     )
 
 
-def no_answer(attempt: Attempt, what: str) -> TransientError:
-    return TransientError(f"no answer from the API server when asked to {attempt}: {what}", "run it again")
+def no_answer(request: ApiRequest, reason: str) -> TransientError:
+    return TransientError(f"no answer from the API server when asked to {request}: {reason}", "run it again")
 
 
-def no_json(attempt: Attempt, found: object) -> TransientError:
-    return no_answer(attempt, f"something that is not JSON came back: {str(found)[:200]!r}")
+def no_json(request: ApiRequest, found: object) -> TransientError:
+    return no_answer(request, f"the answer is not JSON: {str(found)[:200]!r}")
 
 
-def _untrusted(_attempt: Attempt, words: str) -> Blocked:
+def _untrusted(_request: ApiRequest, message: str) -> Blocked:
     return Blocked(
-        f"cannot speak TLS with the API server: {' '.join(words.split())}",
+        f"no TLS connection to the API server: {' '.join(message.split())}",
         "check certificate-authority and server in the kubeconfig",
     )
 
 
-def _unknown_caller(attempt: Attempt, words: str) -> Blocked:
+def _unknown_caller(request: ApiRequest, message: str) -> Blocked:
     return Blocked(
-        f"the API server does not accept our credentials to {attempt}: HTTP 401: {words}",
+        f"the API server does not accept our credentials to {request}: HTTP 401: {message}",
         "renew the token or certificate of the kubeconfig, or of the service account",
     )
 
 
-# An apply of what does not exist yet needs `create` beside `patch`. If that is what is missing, a newer server says it
-# (as 1.33 does); an older one gives no reason, or the authorizer's complaint about roles that it could not read.
+# An apply of an absent object needs `create` beside `patch`. Without `create`, a newer server (as 1.33) reports it; an
+# older one gives no reason, or the authorizer's error about unreadable roles.
 # https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/create.go, withAuthorization
 _NO_REASON = re.compile(r"is forbidden:\s*(RBAC: .*)?$")
 _MAY_NOT_CREATE = " cannot create resource "
 
 
-def _not_allowed(attempt: Attempt, words: str) -> Blocked:
-    if attempt.verb == "patch" and _NO_REASON.search(words):
-        return _no_right(replace(attempt, verb="create"), f"{words} it does not exist yet, so it would be created")
-    if attempt.verb == "patch" and _MAY_NOT_CREATE in words:
-        return _no_right(replace(attempt, verb="create"), words)
-    if " cannot " in words:
-        return _no_right(attempt, words)
-    # Not a matter of rights: a quota, an admission policy, or a namespace that is being deleted.
-    return Blocked(f"the cluster refuses to {attempt}: {words}", "its words say which rule; make room or ask its owner")
-
-
-def _no_right(attempt: Attempt, words: str) -> Blocked:
+def _not_allowed(request: ApiRequest, message: str) -> Blocked:
+    if request.verb == "patch" and _NO_REASON.search(message):
+        return _no_right(replace(request, verb="create"), f"{message} it does not exist yet, so it would be created")
+    if request.verb == "patch" and _MAY_NOT_CREATE in message:
+        return _no_right(replace(request, verb="create"), message)
+    if " cannot " in message:
+        return _no_right(request, message)
+    # Not a missing permission: a quota, an admission policy, or a namespace in deletion.
     return Blocked(
-        f"not allowed to {attempt}: {words}",
-        f"grant `{attempt.verb}` on `{attempt.resource}` to the account that runs the steps (docs/permissions.md)",
+        f"the cluster refuses to {request}: {message}", "the message names the rule; make room or ask its owner"
     )
 
 
-def _missing(attempt: Attempt, words: str) -> Blocked:
-    if words.startswith("namespaces "):
+def _no_right(request: ApiRequest, message: str) -> Blocked:
+    return Blocked(
+        f"not allowed to {request}: {message}",
+        f"grant `{request.verb}` on `{request.resource}` to the account that runs the steps (docs/permissions.md)",
+    )
+
+
+def _missing(request: ApiRequest, message: str) -> Blocked:
+    if message.startswith("namespaces "):
         return Blocked(
-            f"cannot {attempt}: the namespace {attempt.namespace} does not exist",
-            f"create it, or correct metadata.namespace in the document (kubectl create namespace {attempt.namespace})",
+            f"cannot {request}: the namespace {request.namespace} does not exist",
+            f"create it, or correct metadata.namespace in the document (kubectl create namespace {request.namespace})",
         )
     return Blocked(
-        f"cannot {attempt}: not found: {words}", "check that the kind is served (kubectl api-resources) and try again"
+        f"cannot {request}: not found: {message}", "check that the kind is served (kubectl api-resources) and try again"
     )
 
 
-def _invalid(attempt: Attempt, words: str) -> Blocked:
+def _invalid(request: ApiRequest, message: str) -> Blocked:
     return Blocked(
-        f"the API server finds the object invalid and does not {attempt}: {words}",
-        "if a field is immutable, an object of this name was made otherwise: look at it, delete it if nothing uses it",
+        f"the API server finds the object invalid and does not {request}: {message}",
+        "if a field is immutable, another object of this name exists: check it, and delete it if it is not in use",
     )
 
 
-def _contradicted(attempt: Attempt, words: str) -> TransientError:
-    return TransientError(f"somebody else changed it at the same time, cannot {attempt}: {words}", "run it again")
+def _contradicted(request: ApiRequest, message: str) -> TransientError:
+    return TransientError(f"another client changed it at the same time, cannot {request}: {message}", "run it again")
 
 
-def _too_busy(attempt: Attempt, words: str) -> TransientError:
-    return no_answer(attempt, f"it is too busy (HTTP 429): {words}")
+def _too_busy(request: ApiRequest, message: str) -> TransientError:
+    return no_answer(request, f"it is too busy (HTTP 429): {message}")
 
 
-def _expired(attempt: Attempt, words: str) -> TransientError:
-    return no_answer(attempt, f"its answer expired while being read (HTTP 410): {words}")
+def _expired(request: ApiRequest, message: str) -> TransientError:
+    return no_answer(request, f"its answer expired while being read (HTTP 410): {message}")
 
 
-# What server-side apply says of a field that the kind does not have, or of a wrong type: with status 500, though no
-# retry will help. staging/src/k8s.io/apimachinery/pkg/util/managedfields/internal/structuredmerge.go
+# The message of server-side apply for an unknown field or a wrong type: with status 500, although no retry helps.
+# staging/src/k8s.io/apimachinery/pkg/util/managedfields/internal/structuredmerge.go
 _UNTYPED = "failed to create typed patch object"
 
 _MEANING = {

@@ -1,11 +1,11 @@
-"""Signed links to the bytes of LFS files: where the hub redirects to, kept in memory only, for as long as they work."""
+"""Signed links to the bytes of LFS files, from the redirects of the hub. They stay in memory only."""
 
 import re
 import threading
 from dataclasses import dataclass, field
 from urllib.parse import urljoin, urlsplit
 
-from steps.adapters.modelscope.failures import Doubtful
+from steps.adapters.modelscope.errors import UnusableAnswer
 from steps.errors import Blocked
 from steps.model import ModelFile
 
@@ -15,13 +15,13 @@ _LFS_OBJECT = re.compile(r"/lfs-objects/([0-9a-f]{2})/([0-9a-f]{2})/([0-9a-f]{60
 
 @dataclass
 class Link:
-    url: str = field(repr=False)  # a credential, as long as it lasts
-    region: str  # that was named when it was asked for; empty for a public link
+    url: str = field(repr=False)  # a credential until it expires
+    region: str  # of the request; empty for a public link
     worked: bool = False
 
 
 def checked(location: str | None, base: str, file: ModelFile, region: str) -> Link:
-    """The link of a redirect. Raises Blocked if it leads to other bytes than were listed."""
+    """The link of a redirect. Raises Blocked if it leads to other bytes than the listed ones."""
     try:
         url = urljoin(base, location or "")
         parts = urlsplit(url)
@@ -29,7 +29,7 @@ def checked(location: str | None, base: str, file: ModelFile, region: str) -> Li
     except ValueError:
         usable = False
     if not usable:
-        raise Doubtful("the hub redirected to an address that is none")
+        raise UnusableAnswer("the hub redirected to an address that is not valid")
     match = _LFS_OBJECT.search(parts.path)
     if match and "".join(match.groups()) != file.sha256:
         raise moved_on(file, f"its link leads to the SHA-256 {''.join(match.groups())}")
@@ -38,9 +38,9 @@ def checked(location: str | None, base: str, file: ModelFile, region: str) -> Li
 
 def moved_on(file: ModelFile, found: str) -> Blocked:
     return Blocked(
-        f"{file.path} is not at the hub any more as it was listed: {found}, "
+        f"{file.path} changed at the hub after it was listed: {found}, "
         f"expected {file.size} bytes with the SHA-256 {file.sha256}",
-        "the revision moved during the run; start a new run, which pins the new one and moves only what changed",
+        "the revision moved during the run; start a new run, which pins the new one and moves only the changed files",
     )
 
 
@@ -58,12 +58,12 @@ class Links:
 
     def keep(self, file: ModelFile, link: Link) -> None:
         with self._lock:
-            # A thread may have asked for an internal link before another one gave up the region.
+            # The request for an internal link may be older than the decision for public links.
             if not (link.region and self._only_public):
                 self._links[file.path] = link
 
     def drop(self, file: ModelFile, link: Link) -> None:
-        """Forget this very link; another thread may have got a new one already."""
+        """Forget this link, unless another thread has replaced it."""
         with self._lock:
             if self._links.get(file.path) is link:
                 del self._links[file.path]

@@ -1,7 +1,7 @@
-"""What the hub lists, checked before anything trusts it. Pure.
+"""The listing of the hub, checked before use. Pure.
 
-Fields as in `_legacy_api.py` of the package modelscope-hub. The listing has no pages: at 3000 entries it
-ends without a word, so one that long proves nothing.
+Fields as in `_legacy_api.py` of the package modelscope-hub. The listing has no pages: it ends at 3000 entries without a
+mark, so a listing of that length may be cut.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from steps.adapters.modelscope.failures import Doubtful
+from steps.adapters.modelscope.errors import UnusableAnswer
 from steps.errors import Blocked
 from steps.model import Listing, ModelFile, UnsafePathError
 
@@ -25,18 +25,18 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 class _ProblemError(ValueError):
-    """What is wrong with one entry."""
+    """An error of one entry."""
 
 
 def listing_of(body: bytes, content_type: str, model: str) -> Listing:
     """The files of an answer to `repo/files`.
 
-    Raises Blocked for a listing that must not be used, Doubtful for an answer that is none.
+    Raises Blocked for a listing with errors, UnusableAnswer for an answer without a listing.
     """
-    entries = _entries(_understood(body, content_type, model), model)
+    entries = _entries(_parsed(body, content_type, model), model)
     if len(entries) >= LISTING_LIMIT:
         raise Blocked(
-            f"{model}: the hub listed {len(entries)} entries, and it stops at {LISTING_LIMIT} without a word",
+            f"{model}: the hub listed {len(entries)} entries, and it stops at {LISTING_LIMIT}",
             "the model cannot be pinned by this listing; ask its owner for a repository with fewer files",
         )
     files, problems = _files(entries)
@@ -45,7 +45,7 @@ def listing_of(body: bytes, content_type: str, model: str) -> Listing:
         more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise Blocked(
             f"{model}: the listing of the hub cannot be trusted: {'; '.join(problems[:SHOWN])}{more}",
-            "nothing was moved; look at the files of the model at the hub, and tell its owner",
+            "no file was moved; check the files of the model at the hub, and report the error to its owner",
         )
     return Listing.of(files)
 
@@ -68,10 +68,10 @@ def decoded(body: bytes) -> Any:
         return None
 
 
-def _understood(body: bytes, content_type: str, model: str) -> Mapping[str, Any]:
+def _parsed(body: bytes, content_type: str, model: str) -> Mapping[str, Any]:
     answer = decoded(body)
     if not isinstance(answer, dict):
-        raise Doubtful(
+        raise UnusableAnswer(
             f"expected a listing in JSON, found {content_type or 'no content type'} with {len(body)} bytes; "
             "is model.endpoint a ModelScope hub?"
         )
@@ -79,13 +79,13 @@ def _understood(body: bytes, content_type: str, model: str) -> Mapping[str, Any]
     if error and error[0] in NOT_FOUND_CODES:
         raise absent(model, error[1])
     if error:
-        raise Doubtful(f"the hub answered with status 200 and the error {error[1]}")
+        raise UnusableAnswer(f"the hub answered with status 200 and the error {error[1]}")
     return answer
 
 
-def absent(model: str, said: str) -> Blocked:
+def absent(model: str, message: str) -> Blocked:
     return Blocked(
-        f"{model} is not at the hub, which says: {said or 'not found'}",
+        f"{model} is not at the hub, which answers: {message or 'not found'}",
         "check model.id and model.revision in the document; names are case-sensitive",
     )
 
@@ -96,7 +96,7 @@ def _entries(answer: Mapping[str, Any], model: str) -> list[Any]:
     if entries is None and isinstance(data, dict) and "Files" in data:
         return []
     if not isinstance(entries, list):
-        raise Doubtful(f"the answer of the hub for {model} has no list of files")
+        raise UnusableAnswer(f"the answer of the hub for {model} has no list of files")
     return entries
 
 
@@ -113,7 +113,7 @@ def _files(entries: Iterable[Any]) -> tuple[list[ModelFile], list[str]]:
 
 
 def _file(entry: Any) -> ModelFile | None:
-    """None for a folder: its files are listed themselves."""
+    """None for a folder: the listing contains its files."""
     if not isinstance(entry, dict) or not isinstance(entry.get("Path"), str):
         raise _ProblemError(f"an entry has no Path: {str(entry)[:80]!r}")
     path, kind, size, sha256 = entry["Path"], entry.get("Type"), entry.get("Size"), entry.get("Sha256")

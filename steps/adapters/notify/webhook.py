@@ -1,50 +1,38 @@
-"""A webhook that takes one JSON message: how a run ended. Its address is a secret."""
+"""A webhook that takes the result of a run as one JSON message. Its address is a secret."""
 
-import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
 import requests
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 from urllib3.exceptions import LocationValueError
 
 from steps.adapters import quiet_logs
 from steps.errors import Blocked, TransientError
-
-log = logging.getLogger(__name__)
+from steps.reconcile.retry_policy import RetryPolicy
 
 TIMEOUT = 10.0  # seconds, for the connection and for each wait for a byte
-ATTEMPTS = 4
-LONGEST_PAUSE = 5.0  # seconds
+RETRIES = RetryPolicy(attempts=4, first_pause=0.5, longest_pause=5.0)
 
-_NEXT = "check the Secret of notify.webhook and that the webhook is up; nothing else depends on it"
+_NEXT = "check the Secret of notifications and that the webhook is up; no other task depends on it"
 
 
 class WebhookNotifier:
-    """Implements `steps.ports.Notifier`. `first_pause` and `timeout` are seconds."""
+    """Implements `steps.ports.notify.Notifier`."""
 
-    def __init__(self, url: str, *, timeout: float = TIMEOUT, first_pause: float = 0.5) -> None:
+    def __init__(self, url: str, *, retries: RetryPolicy = RETRIES) -> None:
         quiet_logs.keep_secret(url)
         self._url = url
-        self._timeout = timeout
-        self._first_pause = first_pause
+        self._retries = retries
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Raises Blocked if the webhook refuses the message, TransientError if it does not answer."""
-        attempts = Retrying(
-            retry=retry_if_exception_type(TransientError),
-            wait=wait_random_exponential(multiplier=self._first_pause, max=LONGEST_PAUSE),
-            stop=stop_after_attempt(ATTEMPTS),
-            before_sleep=lambda state: log.info("the webhook did not answer, attempt %d", state.attempt_number),
-            reraise=True,
-        )
-        attempts(self._post, dict(message))
+        self._retries.run(lambda: self._post(dict(message)))
 
     def _post(self, message: dict[str, Any]) -> None:
         # `from None`: the exceptions of requests hold the address.
         try:
-            reply = requests.post(self._url, json=message, timeout=self._timeout, allow_redirects=False)
+            reply = requests.post(self._url, json=message, timeout=TIMEOUT, allow_redirects=False)
         except (requests.ConnectionError, requests.Timeout) as error:
             raise TransientError(f"the webhook did not answer ({type(error).__name__})", _NEXT) from None
         except (requests.RequestException, LocationValueError) as error:

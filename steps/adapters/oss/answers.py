@@ -1,30 +1,18 @@
-"""What is read from the answers of OSS."""
+"""Answers of OSS: their content, checked."""
 
-import time
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 from xml.etree import ElementTree as ET
 
 from steps.adapters.oss.errors import ChecksumError, ShortAnswerError, WrongSliceError
-from steps.ports.oss import StoredObject, StoredPart
+from steps.adapters.throughput import MinimumThroughput, Throughput
+from steps.ports.oss import Metadata, StoredObject, StoredPart
 
 METADATA = "x-oss-meta-"
 PARTIAL_CONTENT = 206
 
 
-class Speed(Protocol):
-    @property
-    def window(self) -> float: ...  # seconds over which the speed is judged
-
-    @property
-    def floor(self) -> int: ...  # bytes a second
-
-    @property
-    def chunk(self) -> int: ...  # bytes between two looks at the clock
-
-
-def metadata_headers(metadata: Mapping[str, str]) -> dict[str, str]:
-    return {METADATA + name: value for name, value in metadata.items()}
+def metadata_headers(metadata: Metadata | None) -> dict[str, str]:
+    return {METADATA + name: value for name, value in (metadata or {}).items()}
 
 
 def stored_object(key: str, answer: Any) -> StoredObject:
@@ -53,7 +41,7 @@ def _stored_part(part: ET.Element) -> StoredPart:
 
 
 def check_range(answer: Any, start: int, size: int) -> None:
-    """Raises WrongSliceError unless the answer holds exactly the bytes that were asked for."""
+    """Raises WrongSliceError unless the answer holds exactly the requested bytes."""
     expected = f"bytes {start}-{start + size - 1}/"
     whole = answer.status != PARTIAL_CONTENT and start == 0
     if answer.content_length != size or not (whole or (answer.content_range or "").startswith(expected)):
@@ -61,35 +49,24 @@ def check_range(answer: Any, start: int, size: int) -> None:
         raise WrongSliceError(f"{found}, expected {expected}")
 
 
-def fill(raw: Any, buffer: memoryview, speed: Speed) -> None:
-    """Read the body into `buffer`, unless it comes too slowly.
-
-    Raises ShortAnswerError.
-    """
-    done, since, before = 0, time.monotonic(), 0
+def fill(raw: Any, buffer: memoryview, minimum: MinimumThroughput, piece: int) -> None:
+    """Read the body into `buffer`. Raises ShortAnswerError for one that ends early or comes too slowly."""
+    done, throughput = 0, Throughput(minimum)
     while done < len(buffer):
-        count = raw.readinto(buffer[done : done + speed.chunk])
+        count = raw.readinto(buffer[done : done + piece])
         if not count:
             raise ShortAnswerError(f"the answer ended after {done} of {len(buffer)} bytes")
         done += count
-        elapsed = time.monotonic() - since
-        if elapsed > speed.window:
-            rate = (done - before) / elapsed
-            if rate < speed.floor and done < len(buffer):
-                raise ShortAnswerError(f"{rate:.0f} bytes a second, expected {speed.floor} at least")
-            since, before = time.monotonic(), done
+        rate = throughput.add(count)
+        if rate is not None and done < len(buffer):
+            raise ShortAnswerError(f"{rate:.0f} bytes a second, expected at least {minimum.bytes_per_second}")
 
 
-def written(wanted: StoredObject, answer: Any) -> StoredObject:
-    """From the answer to a write, whose CRC-64 was compared."""
-    return StoredObject(wanted.key, wanted.size, answer.etag, wanted.crc64, wanted.metadata)
-
-
-def compare(found: int | None, expected: int, request_id: str) -> None:
+def compare(found: int | None, expected: int | None, request_id: str) -> None:
     if found != expected:
         raise ChecksumError(found, expected, request_id)
 
 
 def sendable(body: bytes | memoryview) -> bytes | memoryview:
-    """Requests sends a memoryview as it is, in one call; an empty one it would send in chunks."""
+    """Requests sends a memoryview in one call, but an empty one in chunks."""
     return body if len(body) else b""

@@ -1,4 +1,4 @@
-"""Who Slipway is at OSS: an access key from a Secret, or a RAM role of the pod's service account (RRSA).
+"""Credentials for OSS: an access key from a Secret, or a RAM role of the pod's service account (RRSA).
 
 RRSA: the pod has a token of its service account; STS gives a temporary key for it, with one request that needs no
 signature. https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-assumerolewithoidc
@@ -17,10 +17,10 @@ from typing import Any
 import requests
 from oss2.credentials import Credentials as Key
 from oss2.credentials import CredentialsProvider
-from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
 from steps.errors import Blocked, TransientError
 from steps.ports.oss import AccessKey
+from steps.reconcile.retry_policy import RetryPolicy
 
 log = logging.getLogger(__name__)
 
@@ -32,24 +32,25 @@ TOKEN_FILE = "ALIBABA_CLOUD_OIDC_TOKEN_FILE"  # noqa: S105  # a name, not a secr
 STS_ENDPOINT = "SLIPWAY_STS_ENDPOINT"  # set by local runs and tests, and outside Alibaba Cloud's VPCs
 
 LIFETIME = 3600  # seconds of a temporary key
-AHEAD = 900.0  # seconds before its end at which it is replaced
+AHEAD = 900.0  # seconds between the replacement of a key and its end
+RETRIES = RetryPolicy(budget=60.0, longest_pause=10.0)  # for one key
 TIMEOUTS = (5, 30)  # seconds to connect, and between two bytes of an answer
 SERVER_ERROR = 500
 
 
 class Credentials(CredentialsProvider):  # type: ignore[misc]  # oss2 has no types
-    """What oss2 asks for a key before each request; safe to use from several threads."""
+    """The source of oss2's key, read before each request; safe to use from several threads."""
 
     def get_credentials(self) -> Key:
         raise NotImplementedError
 
     def renew(self) -> bool:
-        """OSS refused the key that this thread got last: get another one. False if there is none to be had."""
+        """Replace the last key of this thread, which OSS refused. False if there is no other one."""
         raise NotImplementedError
 
     @property
     def advice(self) -> str:
-        """What to do if OSS refuses the key for good; empty if its own code says it best."""
+        """The next step after a final refusal of the key; empty where the hint of the error code is better."""
         return ""
 
 
@@ -65,7 +66,7 @@ class StaticCredentials(Credentials):
 
 
 @dataclass(frozen=True)
-class Role:
+class RamRole:
     arn: str
     provider_arn: str
     token_file: Path
@@ -79,7 +80,7 @@ class _Temporary:
 
 
 class _Used(threading.local):
-    """The key that one thread got last, and so signed its last request with."""
+    """The key of the last request of one thread."""
 
     key: Key | None = None
 
@@ -88,12 +89,11 @@ class RoleCredentials(Credentials):
     """Temporary keys of a role, each replaced before its end, so that no transfer is too long for them."""
 
     def __init__(
-        self, role: Role, *, clock: Callable[[], float] = time.time, budget: float = 60.0, first_pause: float = 0.2
+        self, role: RamRole, *, clock: Callable[[], float] = time.time, retries: RetryPolicy = RETRIES
     ) -> None:
         self.role = role
         self._clock = clock
-        self._budget = budget  # seconds for all attempts to get one key
-        self._first_pause = first_pause  # seconds
+        self._retries = retries
         self._lock = threading.Lock()
         self._current: _Temporary | None = None
         self._used = _Used()
@@ -106,7 +106,7 @@ class RoleCredentials(Credentials):
         return current.key
 
     def renew(self) -> bool:
-        """Replaces the refused key once, however many threads were refused with it, and however new it is."""
+        """Replace the refused key once for all threads, even a new one."""
         with self._lock:
             if self._current is None or self._current.key is self._used.key:
                 self._current = self._fetch()
@@ -115,9 +115,8 @@ class RoleCredentials(Credentials):
     @property
     def advice(self) -> str:
         return (
-            f"STS gave a new key of {self.role.arn}, and OSS refuses that one, too: check that nobody deleted the role "
-            f"or revoked its sessions, that {self.role.endpoint} and the bucket belong to the same cloud, and the "
-            "clock of this node"
+            f"OSS refuses the new key of {self.role.arn}, too: check that the role exists and its sessions are not "
+            f"revoked, that {self.role.endpoint} and the bucket belong to the same cloud, and the clock of this node"
         )
 
     def _replace(self) -> _Temporary:
@@ -130,20 +129,14 @@ class RoleCredentials(Credentials):
             except TransientError as error:
                 if current is None or current.until <= now:
                     raise
-                log.warning("%s; the key at hand is good for %.0f s more", error, current.until - now)
+                log.warning("%s; the current key is valid for %.0f s more", error, current.until - now)
             self._current = current
             return current
 
     def _fetch(self) -> _Temporary:
-        attempts = Retrying(
-            retry=retry_if_exception_type(TransientError),
-            wait=wait_random_exponential(multiplier=self._first_pause, max=10),
-            stop=stop_before_delay(self._budget),
-            reraise=True,
-        )
-        return attempts(self._ask)
+        return self._retries.run(self._request)
 
-    def _ask(self) -> _Temporary:
+    def _request(self) -> _Temporary:
         now = self._clock()
         body = {
             "RoleArn": self.role.arn,
@@ -165,17 +158,17 @@ class RoleCredentials(Credentials):
             ) from error
         if answer.status_code >= SERVER_ERROR or content.get("Code") == "Throttling.User":
             raise TransientError(
-                f"cannot assume {self.role.arn}: {self.role.endpoint} answers {_said(answer, content)}",
-                "run it again; if it stays so, look at the status of STS",
+                f"cannot assume {self.role.arn}: {self.role.endpoint} answers {_described(answer, content)}",
+                "run it again; if the error stays, check the status of STS",
             )
         if not answer.ok:
             raise Blocked(
-                f"cannot assume {self.role.arn}: {self.role.endpoint} answers {_said(answer, content)}", _HINT
+                f"cannot assume {self.role.arn}: {self.role.endpoint} answers {_described(answer, content)}", _HINT
             )
         return _temporary(content, self.role)
 
     def _token(self) -> str:
-        """The token is replaced in its file all the time, so it is read each time."""
+        """Read the file again each time, because Kubernetes replaces the token."""
         try:
             return self.role.token_file.read_text(encoding="utf-8").strip()
         except OSError as error:
@@ -183,19 +176,19 @@ class RoleCredentials(Credentials):
 
 
 def static_credentials(key: AccessKey) -> StaticCredentials:
-    """A key as it stands; one of STS cannot be replaced when it ends."""
+    """Credentials of a fixed key; a temporary one is not replaced at its end."""
     return StaticCredentials(key)
 
 
 def role_credentials(region: str, environment: Mapping[str, str], name: str) -> RoleCredentials:
-    """Keys for the role that the pod's environment names. Raises Blocked if it is not the role `name`.
+    """Credentials of the role in the pod's environment. Raises Blocked unless it is the role `name`.
 
-    Services of one workflow namespace share their accounts, so a later install of another document may have changed it.
+    Services of one workflow namespace share their accounts, so a later install of another document may change it.
     """
     absent = [name for name in (ROLE_ARN, PROVIDER_ARN, TOKEN_FILE) if not environment.get(name, "").strip()]
     if absent:
         raise Blocked(
-            f"the document asks for credentials of kind rrsa, but the environment lacks {', '.join(absent)}", _SETUP
+            f"the document has credentials of kind rrsa, but the environment lacks {', '.join(absent)}", _SETUP
         )
     if environment[ROLE_ARN].rpartition("/")[2].casefold() != name.casefold():
         raise Blocked(
@@ -205,7 +198,7 @@ def role_credentials(region: str, environment: Mapping[str, str], name: str) -> 
         )
     endpoint = environment.get(STS_ENDPOINT, "").strip() or f"https://sts-vpc.{region}.aliyuncs.com"
     return RoleCredentials(
-        Role(environment[ROLE_ARN], environment[PROVIDER_ARN], Path(environment[TOKEN_FILE]), endpoint)
+        RamRole(environment[ROLE_ARN], environment[PROVIDER_ARN], Path(environment[TOKEN_FILE]), endpoint)
     )
 
 
@@ -237,12 +230,12 @@ def _json(answer: requests.Response) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _said(answer: requests.Response, content: dict[str, Any]) -> str:
-    said = f"{answer.status_code} {content.get('Code', 'without a code')}: {content.get('Message', 'no message')}"
-    return f"{said} (request {content.get('RequestId', 'without id')})"
+def _described(answer: requests.Response, content: dict[str, Any]) -> str:
+    error = f"{answer.status_code} {content.get('Code', 'without a code')}: {content.get('Message', 'no message')}"
+    return f"{error} (request {content.get('RequestId', 'without id')})"
 
 
-def _temporary(content: dict[str, Any], role: Role) -> _Temporary:
+def _temporary(content: dict[str, Any], role: RamRole) -> _Temporary:
     try:
         found = content["Credentials"]
         key = Key(found["AccessKeyId"], found["AccessKeySecret"], found["SecurityToken"])

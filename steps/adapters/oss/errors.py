@@ -1,6 +1,6 @@
-"""What an error of OSS means: try again, try again with other credentials, or stop and say what to do.
+"""Errors of OSS: the remedy of each, and its explanation for the person on call.
 
-Codes: https://www.alibabacloud.com/help/en/oss/support/error-codes. A bucket is written `oss://bucket/key`.
+Codes: https://www.alibabacloud.com/help/en/oss/support/error-codes. Objects are written `oss://bucket/key`.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSErr
 
 class Remedy(Enum):
     RETRY = "retry"  # within the budget
-    RENEW = "renew"  # ask for new credentials, then once more
+    RENEW = "renew"  # get new credentials, then once more
     ONCE = "once"  # once more
     CHECKSUM = "checksum"  # a few times more
     NONE = "none"
@@ -29,26 +29,27 @@ class Remedy(Enum):
 class ChecksumError(Exception):
     """OSS computed another CRC-64 than this side, so bytes changed on the way."""
 
-    def __init__(self, found: int | None, expected: int, request_id: str) -> None:
+    def __init__(self, found: int | None, expected: int | None, request_id: str) -> None:
         super().__init__(f"OSS computed CRC-64 {found}, expected {expected}")
-        self.found = found
-        self.expected = expected
         self.request_id = request_id
 
 
 class ShortAnswerError(Exception):
-    """OSS sent less than it had announced, or too slowly to be of use."""
+    """OSS sent less than it had announced, or too slowly."""
 
 
 class WrongSliceError(Exception):
-    """OSS announced another slice of the object than was asked for."""
+    """OSS announced another slice of the object than the requested one."""
+
+
+FAILURES = (OssError, ChecksumError, ShortAnswerError, WrongSliceError, *NETWORK_ERRORS)
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is being done, for messages."""
+class Operation:
+    """A request in the words of messages and policies."""
 
-    doing: str  # "upload part 3 of"
+    description: str  # "upload part 3 of"
     action: str  # of RAM, "oss:PutObject"
     bucket: str
     key: str = ""
@@ -56,7 +57,7 @@ class Task:
     endpoint: str = ""
 
     def __str__(self) -> str:
-        return f"{self.doing} oss://{self.bucket}/{self.key}"
+        return f"{self.description} oss://{self.bucket}/{self.key}"
 
     @property
     def resource(self) -> str:
@@ -65,7 +66,7 @@ class Task:
 
 
 def remedy(error: BaseException) -> Remedy:
-    """Which remedy helps against an error; NONE for anything that neither time nor new credentials mend."""
+    """The remedy of an error; NONE where neither time nor new credentials help."""
     if isinstance(error, ChecksumError):
         return Remedy.CHECKSUM
     if isinstance(error, RequestError):
@@ -83,12 +84,12 @@ def _answered(error: OssError) -> Remedy:
     if error.code in STALE_KEY_CODES:
         return Remedy.RENEW
     if error.code == "RequestTimeTooSkewed":
-        return Remedy.ONCE  # a request that waited for long was signed long ago
+        return Remedy.ONCE  # a request that waited for long has an old signature
     return Remedy.NONE
 
 
-def delay_asked(error: BaseException | None) -> float:
-    """Seconds that OSS asks to wait; 0 if it does not say.
+def requested_delay(error: BaseException) -> float:
+    """Seconds that OSS asks to wait; 0 without a request.
 
     https://www.alibabacloud.com/help/en/oss/support/0055-00000003 (x-oss-qos-delay-time, in milliseconds)
     """
@@ -99,79 +100,83 @@ def delay_asked(error: BaseException | None) -> float:
     return float(seconds) if seconds.isdigit() else 0.0
 
 
-def explain(error: Exception, task: Task, advice: str = "") -> StepError:
-    """The error of a step: what failed, what OSS said, and what to do; `advice` says that better where it is given."""
+def explain(error: Exception, operation: Operation, advice: str = "") -> StepError:
+    """The error of a step: what failed, the answer, and the next step. `advice` replaces the hint of the code."""
     if isinstance(error, ChecksumError):
         return Blocked(
-            f"cannot {task}: {error}, again and again (request {error.request_id or 'without id'})",
+            f"cannot {operation}: {error}, again and again (request {error.request_id or 'without id'})",
             "suspect the memory or the network of this node; run it on another one",
         )
     if isinstance(error, WrongSliceError):
-        return Blocked(f"cannot {task}: OSS has {error}", "somebody wrote over the object; run it again")
+        return Blocked(f"cannot {operation}: OSS has {error}", "another client overwrote the object; run it again")
     if isinstance(error, RequestError):
-        return explain(error.exception, task, advice)
+        return explain(error.exception, operation, advice)
     if isinstance(error, requests.exceptions.SSLError):
         return Blocked(
-            f"cannot {task}: the certificate of {task.endpoint} is not trusted: {_cause(error)}",
+            f"cannot {operation}: the certificate of {operation.endpoint} is not trusted: {_cause(error)}",
             "check store.endpoint in the document, and the certificates of the image",
         )
     if isinstance(error, OssError):
-        return _explain_answer(error, task, advice)
+        return _explain_answer(error, operation, advice)
     return TransientError(
-        f"cannot {task}: {task.endpoint} does not answer: {_cause(error)}",
+        f"cannot {operation}: {operation.endpoint} does not answer: {_cause(error)}",
         "check store.region and store.endpoint in the document and the network between here and OSS, then run it again",
     )
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost cause, which says more than what was wrapped around it."""
+    """The innermost cause, which is more precise than its wrappers."""
     cause = error
     while cause.__context__ is not None or cause.__cause__ is not None:
         cause = cause.__cause__ or cause.__context__ or cause
     return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
 
 
-def _explain_answer(error: OssError, task: Task, advice: str) -> StepError:
+def _explain_answer(error: OssError, operation: Operation, advice: str) -> StepError:
     number = f" {error.ec}" if error.ec else ""
-    said = f"{error.status} {error.code or 'without a code'}{number}: {error.message or 'no message'}"
-    reason = f"cannot {task}: OSS answers {said} (request {error.request_id or 'without id'})"
+    answer = f"{error.status} {error.code or 'without a code'}{number}: {error.message or 'no message'}"
+    reason = f"cannot {operation}: OSS answers {answer} (request {error.request_id or 'without id'})"
     if remedy(error) is Remedy.RETRY:
-        return TransientError(reason, "it was tried for minutes; look at the status of OSS, then run it again")
-    return Blocked(reason, advice or _hint(error, task))
+        return TransientError(reason, "attempts of several minutes failed; check the status of OSS, then run it again")
+    return Blocked(reason, advice or _hint(error, operation))
 
 
-def _hint(error: OssError, task: Task) -> str:
+def _hint(error: OssError, operation: Operation) -> str:
     endpoint = error.details.get("Endpoint", "")
     if endpoint:
         return f"the bucket is at {endpoint}: set store.region, or store.endpoint, in the document"
     if error.code == "AccessDenied":
-        return f"allow {task.action} on {task.resource} in the RAM policy of the key or role, or in the bucket policy"
+        return (
+            f"allow {operation.action} on {operation.resource} in the RAM policy of the key or role, "
+            "or in the bucket policy"
+        )
     if error.code == "InvalidArgument" and "region" in error.message:
-        return f"the bucket is not in {task.region}: set store.region in the document to the bucket's region"
-    return _HINTS.get(error.code, "look the code up in the error codes of OSS, and check what the document asks for")
+        return f"the bucket is not in {operation.region}: set store.region in the document to the bucket's region"
+    return _HINTS.get(error.code, "read the code in the list of error codes of OSS, and check the document")
 
 
 _HINTS = {
-    "NoSuchBucket": "check store.bucket and store.region in the document; Slipway does not make buckets",
+    "NoSuchBucket": "check store.bucket and store.region in the document; Slipway creates no buckets",
     "InvalidAccessKeyId": "the access key does not exist or is disabled: check the Secret named in the document",
     "SignatureDoesNotMatch": "the secret of the access key is wrong: check the Secret named in the document",
-    "NoSuchKey": "somebody deleted it meanwhile; run it again",
-    "SecurityTokenExpired": "the temporary key is over: put a new one into the Secret, or use credentials of kind rrsa",
-    "InvalidSecurityToken": "the security token does not belong to the access key: check the Secret, all of its keys "
+    "NoSuchKey": "another client deleted it meanwhile; run it again",
+    "SecurityTokenExpired": "the temporary key has expired: put a new one into the Secret, or use kind rrsa",
+    "InvalidSecurityToken": "the security token does not belong to the access key: check the Secret; all of its keys "
     "must come from one answer of STS",
     "RequestTimeTooSkewed": "the clock of this node is off by more than 15 minutes: set it",
     "FileImmutable": "a retention policy (WORM) protects the object: use another store.prefix or another bucket",
-    "UserDisable": "the Alibaba Cloud account is stopped, most often for a bill that is not paid",
+    "UserDisable": "the Alibaba Cloud account is suspended, most often for an unpaid bill",
     "KmsServiceNotEnabled": "the bucket encrypts with KMS: enable KMS for the account",
     "InvalidObjectName": "OSS allows keys of 1 to 1023 bytes that do not begin with a slash: check store.prefix",
-    "EntityTooSmall": "raise transfer.partSizeMib in the document",
+    "EntityTooSmall": "raise transfer.partSize in the document",
 }
 
 _SAFE_DETAILS = frozenset(("Code", "Message", "RequestId", "HostId", "EC", "Endpoint"))
 
 
-def scrub(error: BaseException) -> None:
-    """Forget what OSS repeats of the request: the signed text holds the security token, and tracebacks are logged."""
-    if isinstance(error, OssError):
-        error.details = {name: text for name, text in error.details.items() if name in _SAFE_DETAILS}
-        error.body = b""
+def remove_request_details(error: OssError) -> None:
+    """Remove the parts of the request that OSS repeats: the signed text holds the security token, and tracebacks are
+    logged.
+    """
+    error.details = {name: text for name, text in error.details.items() if name in _SAFE_DETAILS}
+    error.body = b""

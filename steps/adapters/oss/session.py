@@ -1,4 +1,4 @@
-"""How oss2 talks HTTP here: many connections, no proxies, no secrets in logs, and answers that can be read again."""
+"""HTTP of oss2: many connections, no proxies, no secrets in logs, and answers that can be read again."""
 
 import logging
 from typing import Any
@@ -16,11 +16,11 @@ class _NothingBelowWarning(logging.Filter):
 
 
 def silence() -> None:
-    """Keep every logger of oss2 quiet below WARNING, whatever level somebody sets.
+    """Keep every logger of oss2 quiet below WARNING, at every log level.
 
-    At DEBUG, oss2 logs request headers and what it signs, which hold the security token. At INFO it logs error bodies,
-    and the one of SignatureDoesNotMatch repeats the request. A filter on a parent does not see what a child logs, so
-    each logger gets its own.
+    At DEBUG, oss2 logs request headers and the text that it signs, which hold the security token. At INFO it logs error
+    bodies, and the one of SignatureDoesNotMatch repeats the request. A filter on a parent does not see the records of a
+    child, so each logger gets its own.
     """
     names = [name for name in logging.root.manager.loggerDict if name == "oss2" or name.startswith("oss2.")]
     for name in ("oss2", *names):
@@ -30,7 +30,7 @@ def silence() -> None:
 
 
 class Answer(oss2.http.Response):  # type: ignore[misc]  # oss2 has no types
-    """An answer that keeps what was read of it: oss2's parsers drop some elements."""
+    """An answer that keeps its body: oss2's parsers drop some elements."""
 
     body = b""
 

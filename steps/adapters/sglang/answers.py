@@ -1,4 +1,4 @@
-"""What SGLang's bodies mean, read strictly: a body of another shape is an error, never a guess.
+"""SGLang's bodies, parsed strictly: a body of another shape is an error, never a guess.
 
 Shapes: sglang 0.5.23, python/sglang/srt/entrypoints/http_server.py and openai/protocol.py; sglang-router 0.3.2.
 """
@@ -20,7 +20,7 @@ _AnyBody = TypeVar("_AnyBody", bound=_Body)
 
 class _ModelInfo(_Body):
     model_path: str
-    served_model_name: str | None = None  # 0.5.9 and older do not say it here
+    served_model_name: str | None = None  # absent in 0.5.9 and older
     weight_version: str | None = None
 
 
@@ -87,7 +87,7 @@ class _Chat(_Body):
 
 
 class UnreadableError(ValueError):
-    """The body is not what this endpoint answers."""
+    """The body has another shape than the endpoint's."""
 
 
 def engine_info(model_info: str, server_info: str) -> EngineInfo:
@@ -133,7 +133,7 @@ def routed_workers(body: str) -> list[RoutedWorker]:
 
 
 def chat(status: int, body: str) -> ChatResponse | EngineError:
-    """A 200 may hold an error, as JSON or as a server-sent event; a chat that cannot be read is a refusal, too."""
+    """A 200 may hold an error, as JSON or as a server-sent event. An unreadable chat is an error, too."""
     error = error_message(body)
     if status >= 400 or error:  # noqa: PLR2004  # where HTTP's errors begin
         return EngineError(status, error or _short(body))
@@ -155,7 +155,7 @@ def chat(status: int, body: str) -> ChatResponse | EngineError:
 
 
 def error_message(body: str) -> str:
-    """The error of a router, of a worker or of an event stream; empty if there is none in the body."""
+    """The error of a router, of a worker or of an event stream; empty for a body without one."""
     for line in body.splitlines() if body.startswith("data:") else [body]:
         found = _json(line.removeprefix("data:").strip())
         if not isinstance(found, dict):

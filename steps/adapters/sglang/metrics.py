@@ -1,4 +1,4 @@
-"""The Prometheus text format, as far as engines write it.
+"""The subset of the Prometheus text format that engines write.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 """
@@ -13,9 +13,9 @@ _ESCAPED = re.compile(r"\\(.)")
 
 
 def parse(text: str) -> Metrics:
-    """Every sample but histogram buckets, which nobody reads here and which are most of the text.
+    """Every sample except histogram buckets, which are unused here and most of the text.
 
-    Raises ValueError for a line that is not in the format: a page that is not metrics must not read as "nothing moved".
+    Raises ValueError for a line in another format: a page without metrics must not read as counters that did not move.
     """
     lines = (line.strip() for line in text.splitlines())
     read = (line for line in lines if line and not line.startswith("#") and "_bucket" not in line.partition("{")[0])

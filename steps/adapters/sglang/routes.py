@@ -1,4 +1,4 @@
-"""Two ways to a server inside the cluster: directly, or through the proxy of the API server."""
+"""Two routes to a server inside the cluster: direct, or through the proxy of the API server."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,7 +9,7 @@ from steps.ports.sglang import Server
 
 
 class Route(Protocol):
-    """Turns a server and a path into what an HTTP client needs."""
+    """The URL and the settings of an HTTP client for a server."""
 
     @property
     def verify(self) -> bool | str: ...
@@ -25,7 +25,7 @@ class Route(Protocol):
 
 @dataclass(frozen=True)
 class DirectRoute:
-    """Pod IP or Service DNS name: from a pod of the same cluster."""
+    """Pod IP or Service DNS name, from a pod of the same cluster."""
 
     verify: bool | str = True
     cert: tuple[str, str] | None = None
@@ -41,7 +41,7 @@ class DirectRoute:
 
 @dataclass(frozen=True)
 class ApiServerRoute:
-    """The proxy of the API server: from anywhere with a kubeconfig, with the rights on pods/proxy and services/proxy.
+    """The proxy of the API server, with a kubeconfig and permissions on pods/proxy and services/proxy.
 
     https://kubernetes.io/docs/tasks/access-application-cluster/access-cluster-services/#manually-constructing-apiserver-proxy-urls
     """

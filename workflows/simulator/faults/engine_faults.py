@@ -1,4 +1,4 @@
-"""What goes wrong on purpose, and how fast the simulated engine is."""
+"""Faults of the simulated engine, and its timing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ class EngineFaults:
     slow_start: Mapping[str, float] = field(default_factory=dict)  # pod -> seconds until it has loaded its model
     wrong_weights: frozenset[str] = frozenset()  # serves bytes that are not those in its mount
     broken_pairs: frozenset[tuple[str, str]] = frozenset()  # (prefill, decode): the transfer of KV cache fails
-    no_transfer: frozenset[str] = frozenset()  # prefill that hands over nothing; its requests still end with 200
+    no_transfer: frozenset[str] = frozenset()  # prefill without KV transfer; its requests still end with 200
     tcp_fallback: frozenset[str] = frozenset()  # finds no usable RDMA device and takes TCP, silently
 
     def names(self, pods: frozenset[str], pod: str) -> bool:
@@ -36,4 +36,4 @@ class EngineTiming:
     health_answer: float = 0.0  # 1.0: a worker's /health waits for one generated token
     handshake: float = 15.0  # a decode worker asks for the topology of prefill once a second
     transfer: float = 30.0  # 300: how long either half waits for the other
-    watch: float = 0.25  # 5: how often the router looks for workers that it does not know yet
+    watch: float = 0.25  # 5: how often the router checks its workers

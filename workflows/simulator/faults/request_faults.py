@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: a seeded plan of faults that the embedded services ask before each answer."""
+"""Faults of single requests: a seeded plan that the embedded services ask before each response."""
 
 import random
 import threading

@@ -4,20 +4,21 @@ https://kubernetes.io/docs/tasks/access-application-cluster/access-cluster-servi
 """
 
 import http.client
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from io import BufferedIOBase
+from collections.abc import Callable
+
+from werkzeug import Request, Response
 
 from workflows.simulator.core.cluster.errors import ApiError, bad_request
-from workflows.simulator.core.cluster.store import Manifest
+from workflows.simulator.core.cluster.manifests import Manifest
+from workflows.simulator.http.server import target_of
 from workflows.simulator.runtime import Address
 
 ProxyTarget = Callable[[str, str, str, int], Address | None]
-"""("pods" or "services", namespace, name, port) -> where it really listens; None while nothing does."""
+"""("pods" or "services", namespace, name, port) -> real address; None while the port is closed."""
 
-ANSWER_SECONDS = 600.0  # that the pod may be silent
+ANSWER_SECONDS = 600.0  # silence of the pod
 BLOCK = 1 << 16
-# RFC 9110 7.6.1: these speak about one connection only. Authorization is for the API server, never for the pod.
+# RFC 9110 7.6.1: these describe one connection only. Authorization is for the API server, never for the pod.
 _HOP_BY_HOP = frozenset(
     {
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"),
@@ -35,7 +36,7 @@ def split_name(text: str) -> tuple[str, str]:
 
 
 def port_number(kind: str, content: Manifest, port: str) -> int:
-    """The port as a number: as given, by its name, or the first there is. Raises ApiError 503 if there is none."""
+    """The port as a number: as given, by its name, or the first port. Raises ApiError 503 for an unknown name."""
     if port.isdigit():
         return int(port)
     if kind == "services":
@@ -55,35 +56,22 @@ def port_number(kind: str, content: Manifest, port: str) -> int:
     return ports[port] if port else next(iter(ports.values()))
 
 
-@contextmanager
-def forward(
-    address: Address, method: str, path: str, headers: list[tuple[str, str]], body: Iterator[bytes] | None
-) -> Iterator[http.client.HTTPResponse]:
-    """Send the request on. Raises ApiError 503 if the other side does not answer."""
-    with closing(http.client.HTTPConnection(*address, timeout=ANSWER_SECONDS)) as connection:
-        kept = {name: value for name, value in headers if name.lower() not in _HOP_BY_HOP}
-        # Without a length the body goes on as it came: in chunks.
-        chunked = body is not None and "content-length" not in {name.lower() for name in kept}
-        try:
-            connection.request(method, path, body=body, headers=kept, encode_chunked=chunked)
-            response = connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            raise ApiError(503, "ServiceUnavailable", f"error trying to reach service: {error}") from error
-        with response:
-            yield response
-
-
-def end_to_end(response: http.client.HTTPResponse) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in response.getheaders() if name.lower() not in _HOP_BY_HOP]
-
-
-def blocks(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """Bytes as soon as they arrive, so that a stream of tokens stays a stream."""
-    while block := response.read1(BLOCK):
-        yield block
-
-
-def counted(stream: BufferedIOBase, length: int) -> Iterator[bytes]:
-    while length > 0 and (block := stream.read(min(length, BLOCK))):
-        length -= len(block)
-        yield block
+def forward(address: Address, request: Request) -> Response:
+    """The response of the server at `address`, block by block. Raises ApiError 503 if it does not answer."""
+    path, _, query = target_of(request).partition("?")
+    path = (path.partition("/proxy")[2] or "/") + (f"?{query}" if query else "")
+    connection = http.client.HTTPConnection(*address, timeout=ANSWER_SECONDS)
+    headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
+    chunked = "chunked" in request.headers.get("Transfer-Encoding", "")
+    body = iter(lambda: request.stream.read(BLOCK), b"") if chunked or request.content_length else None
+    try:
+        connection.request(request.method, path, body=body, headers=headers, encode_chunked=chunked)
+        answer = connection.getresponse()
+    except (OSError, http.client.HTTPException) as error:
+        connection.close()
+        raise ApiError(503, "ServiceUnavailable", f"error trying to reach service: {error}") from error
+    kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in _HOP_BY_HOP]
+    # Blocks as soon as they arrive, so that a stream of tokens stays a stream.
+    response = Response(iter(lambda: answer.read1(BLOCK), b""), answer.status, kept)
+    response.call_on_close(connection.close)
+    return response

@@ -8,15 +8,14 @@ from workflows.simulator.core.cluster.controllers.timing import ClusterTiming
 from workflows.simulator.core.cluster.seed import Seed, plant
 from workflows.simulator.core.cluster.store import ClusterStore
 from workflows.simulator.faults.request_faults import RequestFaults
-from workflows.simulator.http.api_server import ApiServer
-from workflows.simulator.http.api_serving import Denied
+from workflows.simulator.http.api_server import ApiServer, Denied
 from workflows.simulator.http.port_forward import Forward
 from workflows.simulator.http.server import LOOPBACK
 from workflows.simulator.runtime import Address, ContainerRuntime
 
 
 class EmbeddedCluster:
-    """Serves from `start` to `stop`; everything is kept in `folder`, and may be killed at any moment."""
+    """Serves from `start` to `stop`; its objects are kept in `folder`, and survive kill -9 at any moment."""
 
     def __init__(  # noqa: PLR0913  # keywords: one for each thing that a rehearsal varies
         self,
@@ -32,7 +31,7 @@ class EmbeddedCluster:
         denied: Denied | None = None,
         faults: RequestFaults | None = None,
     ) -> None:
-        """`buckets` is the state folder of the embedded bucket; `denied` says what the API refuses with 403.
+        """`buckets` is the state folder of the embedded bucket; `denied` decides on refusals with 403.
 
         Raises PortInUseError, and JournalError for a folder that another kind of program wrote.
         """
@@ -61,11 +60,11 @@ class EmbeddedCluster:
 
     @property
     def store(self) -> ClusterStore:
-        """The objects themselves, for tests that look behind the API."""
+        """The objects themselves, for tests behind the API."""
         return self._store
 
     def start(self) -> None:
-        """Bring back what ran before, then answer. The first start makes what a healthy cluster has."""
+        """Recover the pods that ran before, then answer. The first start makes the objects of a healthy cluster."""
         plant(self._store, self._seed)
         self._control_plane.start()
         self._api.write_kubeconfig(self.kubeconfig)

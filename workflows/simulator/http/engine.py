@@ -6,19 +6,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 from workflows.simulator.core.engine import loaded_model
+from workflows.simulator.core.engine.calls import Caller
 from workflows.simulator.core.engine.flags import UsageError, WorkerFlags, parse_router, parse_worker
-from workflows.simulator.core.engine.kv_transfer import Bootstrap, Topology, bootstrap_handler
 from workflows.simulator.core.engine.router import Router
 from workflows.simulator.core.engine.worker import Identity, Worker
 from workflows.simulator.faults.engine_faults import EngineFaults, EngineTiming
-from workflows.simulator.http.client import Caller
-from workflows.simulator.http.router import metrics_handler, router_handler
-from workflows.simulator.http.server import Handler, LoopbackServer
-from workflows.simulator.http.worker import worker_handler
+from workflows.simulator.http.client import HttpCaller
+from workflows.simulator.http.router import router_app
+from workflows.simulator.http.server import LOOPBACK, App, LoopbackServer
+from workflows.simulator.http.worker import bootstrap_app, worker_app
 from workflows.simulator.runtime import Address, Container, Dial, Exit
 
 ABSENT_IMAGE = "does-not-exist"
-VERSION = "0.5.23"  # of an image whose tag names none
+VERSION = "0.5.23"  # of an image without a version in its tag
 _IN_TAG = re.compile(r":v?(\d+\.\d+\.\d+(?:\.post\d+)?)")
 
 
@@ -33,7 +33,7 @@ class SglangRuntime:
         """Raises LookupError for an image that cannot be pulled."""
         if ABSENT_IMAGE in container.image:
             raise LookupError(f'failed to pull image "{container.image}": not found')
-        started = EngineContainer(container, Caller(dial), self.faults, self.timing)
+        started = EngineContainer(container, HttpCaller(dial), self.faults, self.timing)
         started.start()
         return started
 
@@ -60,7 +60,7 @@ class EngineContainer:
     def address(self, port: int) -> Address | None:
         with self._lock:
             server = self._servers.get(port)
-            return ("127.0.0.1", server.port) if server else None
+            return (LOOPBACK, server.port) if server else None
 
     def exited(self) -> Exit | None:
         return self._exit
@@ -95,42 +95,35 @@ class EngineContainer:
         """Raises UsageError and ModelLoadError."""
         pod, faults = self._container.pod, self._faults
         flags = parse_worker(words)
-        self._say(f"[simulated engine] server_args={flags.launch_command}")
+        self._write_log(f"[simulated engine] server_args={flags.launch_command}")
         if faults.names(faults.crash_on_start, pod):
             self._end(1, "RuntimeError: CUDA error: out of memory (the faults of this rehearsal says so)")
             return
         if self._stopped.wait(faults.start_delay(pod)):
             return
         model = loaded_model.load(self._folder(flags.model_path), flags.model_path)
-        self._say(f"Load weight end. {len(model.checksums)} tensors, digest {model.digest[:16]}")
+        self._write_log(f"Load weight end. {len(model.checksums)} tensors, digest {model.digest[:16]}")
         for line in self._transport(flags):
-            self._say(line)
+            self._write_log(line)
         identity = Identity(pod, _version(self._container.image))
         worker = Worker(identity, flags, model, self._caller, faults, self._timing, die=self._die)
         self._worker = worker
-        bootstrap = self._listen_for_decode(worker) if flags.mode == "prefill" else None
-        self._listen(flags.port, worker_handler(worker))
-        if bootstrap:
-            bootstrap.register(Topology(flags.tp_size, flags.page_size, flags.kv_cache_dtype, flags.port))
+        if flags.mode == "prefill":
+            self._listen(flags.bootstrap_port, bootstrap_app(worker))
+        self._listen(flags.port, worker_app(worker))
         worker.warm_up()
-        self._say("The server is fired up and ready to roll!")
-
-    def _listen_for_decode(self, worker: Worker) -> Bootstrap:
-        bootstrap = Bootstrap(worker.rooms, self._timing.transfer, worker.broken_with, worker.is_silent)
-        self._listen(worker.flags.bootstrap_port, bootstrap_handler(bootstrap))
-        return bootstrap
+        self._write_log("The server is fired up and ready to roll!")
 
     def run_router(self, words: tuple[str, ...]) -> None:
         """Raises UsageError."""
         flags = parse_router(words)
         router = Router(flags, self._caller)
-        self._listen(flags.port, router_handler(router))
-        self._listen(flags.prometheus_port, metrics_handler(router))
-        self._say(f"[simulated router] listens on {flags.port} for {len(router.workers)} workers")
+        self._listen(flags.port, router_app(router))
+        self._write_log(f"[simulated router] listens on {flags.port} for {len(router.workers)} workers")
         router.watch(self._stopped, self._timing.watch)
 
     def _transport(self, flags: WorkerFlags) -> list[str]:
-        """What Mooncake says about its transport, which is all that tells RDMA from TCP.
+        """The lines of Mooncake about its transport, which alone distinguish RDMA from TCP.
 
         mooncake-transfer-engine/src/transport/{tcp_transport/tcp_transport,rdma_transport/rdma_context}.cpp
         """
@@ -144,24 +137,24 @@ class EngineContainer:
         return [found.format(len(devices)), *lines]
 
     def _folder(self, path: str) -> Path:
-        """Where the path inside the container lies on this machine; an absent one is where nothing is."""
+        """The path inside the container as one of this machine; an absent one for a path outside its mounts."""
         wanted = PurePosixPath(path)
         for mount, folder in sorted(self._container.mounts.items(), key=lambda entry: len(entry[0]), reverse=True):
             if wanted.is_relative_to(mount):
                 return folder / wanted.relative_to(mount)
         return Path("/nonexistent") / wanted.name
 
-    def _listen(self, port: int, handler: type[Handler]) -> None:
+    def _listen(self, port: int, app: App) -> None:
         with self._lock:
             if not self._stopped.is_set():
-                self._servers[port] = LoopbackServer(handler)
+                self._servers[port] = LoopbackServer(app)
                 self._servers[port].start()
 
-    def _say(self, line: str) -> None:
+    def _write_log(self, line: str) -> None:
         self._lines.append(line)
 
     def _end(self, code: int, line: str) -> None:
-        self._say(line)
+        self._write_log(line)
         self._exit = self._exit or Exit(code, "Error")
         self._stopped.set()
 

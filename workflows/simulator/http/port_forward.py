@@ -53,7 +53,7 @@ class Forward:
 
 
 def _join(client: socket.socket, address: Address) -> None:
-    """Carry bytes both ways until both sides have said all."""
+    """Carry bytes both ways until both sides have closed."""
     try:
         with socket.create_connection(address, _DIAL_SECONDS) as server, selectors.DefaultSelector() as selector:
             server.settimeout(None)

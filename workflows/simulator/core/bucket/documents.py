@@ -1,4 +1,4 @@
-"""The XML documents of OSS: what the operations answer, and the two that they read."""
+"""The XML documents of OSS: the responses of operations, and two request bodies."""
 
 from datetime import UTC, datetime
 from urllib.parse import quote

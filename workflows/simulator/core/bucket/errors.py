@@ -1,4 +1,4 @@
-"""How OSS says no: a status, a code, and an XML body with the request id.
+"""Errors of OSS: a status, a code, and an XML body with the request id.
 
 https://www.alibabacloud.com/help/en/oss/support/http-status-codes-and-error-codes
 """

@@ -1,13 +1,13 @@
-"""What the bucket knows about its files, in SQLite: whatever no row names does not exist."""
+"""The rows of the bucket in SQLite: a file without a row does not exist."""
 
 import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS buckets (name TEXT PRIMARY KEY, created REAL NOT NULL) WITHOUT ROWID;
@@ -33,10 +33,31 @@ class FolderUnusableError(Exception):
 
 
 @dataclass(frozen=True)
-class ObjectRow:
+class _Row:
+    """A row of one table; its fields are the columns, in order."""
+
+    def values(self) -> tuple[Any, ...]:
+        return tuple(_stored(field.name, getattr(self, field.name)) for field in fields(self))
+
+    @classmethod
+    def of(cls, row: tuple[Any, ...]) -> Self:
+        return cls(*(_loaded(field.name, value) for field, value in zip(fields(cls), row, strict=True)))
+
+
+def _stored(column: str, value: Any) -> Any:
+    # SQLite integers are signed, a CRC-64 is not: it is kept as text.
+    return json.dumps(dict(value)) if column == "metadata" else str(value) if column == "crc64" else value
+
+
+def _loaded(column: str, value: Any) -> Any:
+    return json.loads(value) if column == "metadata" else int(value) if column == "crc64" else value
+
+
+@dataclass(frozen=True)
+class ObjectRow(_Row):
     bucket: str
     key: str
-    blob: str  # name of the file that holds the bytes; empty if they were not kept
+    blob: str  # name of the file with the bytes; empty if they were not kept
     size: int
     etag: str  # upper-case, without quotes
     crc64: int
@@ -45,19 +66,9 @@ class ObjectRow:
     kind: str  # Normal or Multipart
     modified: float  # seconds since 1970
 
-    def values(self) -> tuple[Any, ...]:
-        # SQLite integers are signed, a CRC-64 is not: it is kept as text.
-        head = (self.bucket, self.key, self.blob, self.size, self.etag, str(self.crc64), self.content_type)
-        return (*head, json.dumps(dict(self.metadata)), self.kind, self.modified)
-
-    @classmethod
-    def of(cls, row: tuple[Any, ...]) -> "ObjectRow":
-        bucket, key, blob, size, etag, crc64, content_type, metadata, kind, modified = row
-        return cls(bucket, key, blob, size, etag, int(crc64), content_type, json.loads(metadata), kind, modified)
-
 
 @dataclass(frozen=True)
-class UploadRow:
+class UploadRow(_Row):
     id: str
     bucket: str
     key: str
@@ -65,18 +76,9 @@ class UploadRow:
     metadata: Mapping[str, str]
     initiated: float  # seconds since 1970
 
-    def values(self) -> tuple[Any, ...]:
-        metadata = json.dumps(dict(self.metadata))
-        return (self.id, self.bucket, self.key, self.content_type, metadata, self.initiated)
-
-    @classmethod
-    def of(cls, row: tuple[Any, ...]) -> "UploadRow":
-        upload_id, bucket, key, content_type, metadata, initiated = row
-        return cls(upload_id, bucket, key, content_type, json.loads(metadata), initiated)
-
 
 @dataclass(frozen=True)
-class PartRow:
+class PartRow(_Row):
     upload: str
     number: int
     file: str  # inside the folder of the upload; empty if the bytes were not kept
@@ -85,15 +87,6 @@ class PartRow:
     etag: str
     crc64: int
     modified: float
-
-    def values(self) -> tuple[Any, ...]:
-        head = (self.upload, self.number, self.file, self.start, self.size, self.etag)
-        return (*head, str(self.crc64), self.modified)
-
-    @classmethod
-    def of(cls, row: tuple[Any, ...]) -> "PartRow":
-        upload, number, file, start, size, etag, crc64, modified = row
-        return cls(upload, number, file, start, size, etag, int(crc64), modified)
 
 
 class Index:

@@ -1,4 +1,4 @@
-"""Who may ask: one access key that lasts, and temporary keys (STS) that end."""
+"""The keys of the bucket: one access key that lasts, and temporary keys (STS) that end."""
 
 import threading
 from dataclasses import dataclass

@@ -117,7 +117,7 @@ def describe(row: ObjectRow) -> dict[str, str]:
 
 
 def _range(request: OssRequest, row: ObjectRow) -> tuple[int, int] | None:
-    """First and last byte to send, or None for all. OSS ignores a range that does not fit, unless told otherwise.
+    """First and last byte to send, or None for all. By default OSS ignores a range that does not fit.
 
     https://www.alibabacloud.com/help/en/oss/developer-reference/getobject (x-oss-range-behavior)
     """

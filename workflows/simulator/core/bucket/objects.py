@@ -40,21 +40,12 @@ class Objects:
             rows.execute("INSERT OR IGNORE INTO buckets VALUES (?, ?)", (name, now))
         (self._tree / name).mkdir(exist_ok=True)
 
-    def delete_bucket(self, name: str) -> None:
-        """Forget an empty bucket."""
-        with self._index.transaction() as rows:
-            rows.execute("DELETE FROM buckets WHERE name = ?", (name,))
-        (self._tree / name).rmdir()
-
     def bucket_created(self, name: str) -> float:
         """When the bucket was made, in seconds since 1970. Raises OssError if there is none."""
         row = self._index.one("SELECT created FROM buckets WHERE name = ?", name)
         if row is None:
             raise no_such_bucket(name)
         return float(row[0])
-
-    def buckets(self) -> list[tuple[str, float]]:
-        return [(name, created) for name, created in self._index.all("SELECT name, created FROM buckets ORDER BY name")]
 
     def find(self, bucket: str, key: str) -> ObjectRow | None:
         row = self._index.one(f"SELECT {_COLUMNS} FROM objects WHERE bucket = ? AND key = ?", bucket, key)  # noqa: S608  # constant columns
@@ -68,7 +59,7 @@ class Objects:
         return found
 
     def after(self, bucket: str, prefix: str, marker: str, limit: int) -> list[ObjectRow]:
-        """Objects below `prefix` whose key sorts behind `marker`, in the order of their UTF-8 bytes."""
+        """Objects below `prefix` with a key behind `marker`, in the order of their UTF-8 bytes."""
         # `substr` and not LIKE: a prefix may hold any character.
         rows = self._index.all(
             f"SELECT {_COLUMNS} FROM objects WHERE bucket = ? AND key > ? AND key >= ? "  # noqa: S608  # constant columns
@@ -99,7 +90,7 @@ class Objects:
             return row, self.blob(row).open("rb")
 
     def put(self, row: ObjectRow, *, forbid_overwrite: bool = False, also: Also | None = None) -> None:
-        """Make the object as `row` says, all at once. Raises OssError if it may not be overwritten."""
+        """Write the object of `row` in one commit. Raises OssError if it may not be overwritten."""
         with self._index.transaction() as rows:
             old = self.find(row.bucket, row.key)
             if old and forbid_overwrite:
@@ -140,7 +131,7 @@ class Objects:
                     self.blob(old).unlink(missing_ok=True)
 
     def _show(self, bucket: str, key: str) -> None:
-        """Let the tree tell what the index says about one key."""
+        """Bring the tree in line with the index for one key."""
         path = self._place(bucket, key)
         if path is None:
             return
@@ -178,7 +169,7 @@ class Objects:
             folder = folder.parent
 
     def _sweep(self) -> None:
-        """After a kill: forget what no row names, and let the tree tell what the index says."""
+        """After a kill: remove files without a row, and bring the tree in line with the index."""
         shutil.rmtree(self._drafts)
         self._drafts.mkdir()
         rows = [ObjectRow.of(row) for row in self._index.all(f"SELECT {_COLUMNS} FROM objects")]  # noqa: S608  # constant columns

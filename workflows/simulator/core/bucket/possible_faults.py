@@ -1,4 +1,4 @@
-"""Which faults can hit which request, and what the bucket does about each."""
+"""The faults that a request can meet, and the errors of those that are a response."""
 
 from typing import Final
 
@@ -29,7 +29,7 @@ def possible(request: OssRequest) -> frozenset[str]:
     return kinds
 
 
-def answer(kind: str | None, retry_after: int) -> OssError | None:
+def error_of(kind: str, retry_after: int) -> OssError | None:
     """The answer of a fault that is an answer."""
     if kind == request_faults.SERVER_ERROR:
         return OssError(500, "InternalError", "We encountered an internal error. Please try again.")

@@ -16,10 +16,6 @@ Write = Callable[[memoryview, int], None]
 _buffers = threading.local()
 
 
-class BodyEndedError(Exception):
-    """The client hung up before it had sent what it announced."""
-
-
 @dataclass(frozen=True)
 class Received:
     size: int
@@ -28,7 +24,7 @@ class Received:
 
     @property
     def etag(self) -> str:
-        """As OSS writes it: the MD5 in upper case. Without one, sixteen bytes that are as good to tell bytes apart."""
+        """As OSS writes it: the MD5 in upper case. Without one, sixteen bytes that distinguish contents as well."""
         content = self.md5 or self.crc64.to_bytes(8, "big") + self.size.to_bytes(8, "big")
         return content.hex().upper()
 
@@ -36,7 +32,7 @@ class Received:
 def receive(body: Body, length: int, write: Write | None, *, md5: bool = True, flip: bool = False) -> Received:
     """Read `length` bytes and hand them to `write`; `flip` changes one bit, as a faulty disk would.
 
-    Raises BodyEndedError.
+    Raises EOFError for a body that ends early.
     """
     digest = hashlib.md5(usedforsecurity=False) if md5 else None
     crc, done = 0, 0
@@ -54,15 +50,6 @@ def receive(body: Body, length: int, write: Write | None, *, md5: bool = True, f
     return Received(length, crc, digest.digest() if digest else None)
 
 
-def drain(body: Body, length: int) -> None:
-    """Read and forget, so that the client hears the answer instead of a broken pipe."""
-    while length > 0:
-        count = body.readinto(_buffer()[: min(BUFFER, length)])
-        if not count:
-            return
-        length -= count
-
-
 def _buffer() -> memoryview:
     if not hasattr(_buffers, "view"):
         _buffers.view = memoryview(bytearray(BUFFER))
@@ -75,5 +62,5 @@ def _fill(body: Body, chunk: memoryview) -> None:
     while done < len(chunk):
         count = body.readinto(chunk[done:])
         if not count:
-            raise BodyEndedError
+            raise EOFError("the body ended early")
         done += count

@@ -1,10 +1,8 @@
-"""Verifies that a request was signed with a known key: versions 1 and 4, in the header or in the address.
+"""Verifies the signature of a request: version 4, in its header.
 
-Version 1: https://www.alibabacloud.com/help/en/oss/developer-reference/include-signatures-in-the-authorization-header
-Version 4: https://www.alibabacloud.com/help/en/oss/developer-reference/recommend-to-use-signature-version-4
+https://www.alibabacloud.com/help/en/oss/developer-reference/recommend-to-use-signature-version-4
 """
 
-import base64
 import hashlib
 import hmac
 import re
@@ -23,83 +21,10 @@ MAX_SKEW = 900  # seconds
 V4 = "OSS4-HMAC-SHA256"
 _V4_SCOPE_PARTS = 4  # date, region, product, aliyun_v4_request
 
-# Query parameters that version 1 signs.
-# https://www.alibabacloud.com/help/en/oss/developer-reference/include-signatures-in-the-authorization-header
-_SUBRESOURCES = frozenset(
-    [
-        "acl",
-        "append",
-        "asyncFetch",
-        "bucketInfo",
-        "callback",
-        "callback-var",
-        "cname",
-        "comp",
-        "continuation-token",
-        "cors",
-        "delete",
-        "encryption",
-        "endTime",
-        "group",
-        "inventory",
-        "inventoryId",
-        "lifecycle",
-        "link",
-        "live",
-        "location",
-        "logging",
-        "objectInfo",
-        "objectMeta",
-        "partNumber",
-        "policy",
-        "position",
-        "qos",
-        "qosInfo",
-        "referer",
-        "regionList",
-        "replication",
-        "replicationLocation",
-        "replicationProgress",
-        "requestPayment",
-        "resourceGroup",
-        "response-cache-control",
-        "response-content-disposition",
-        "response-content-encoding",
-        "response-content-language",
-        "response-content-type",
-        "response-expires",
-        "restore",
-        "security-token",
-        "sequential",
-        "startTime",
-        "stat",
-        "status",
-        "style",
-        "styleName",
-        "symlink",
-        "tagging",
-        "transferAcceleration",
-        "uploadId",
-        "uploads",
-        "versionId",
-        "versioning",
-        "versions",
-        "vod",
-        "website",
-        "worm",
-        "wormExtend",
-        "wormId",
-        "x-oss-async-process",
-        "x-oss-process",
-        "x-oss-request-payer",
-        "x-oss-traffic-limit",
-    ]
-)
-
 
 @dataclass(frozen=True)
 class _Claim:
-    """What a request says about itself."""
+    """The key and signature that a request names."""
 
     key_id: str
     signature: str
@@ -109,57 +34,20 @@ class _Claim:
 @dataclass(frozen=True)
 class _Signed:
     signature: str
-    details: dict[str, str]  # what OSS shows of its own calculation when the signature is another
+    details: dict[str, str]  # shown by OSS when the signatures differ
 
 
 def verify(request: OssRequest, keys: KeyRing, now: float, region: str = "") -> str:
     """The id of the key that signed the request; an empty `region` accepts any. Raises OssError."""
     authorization = request.header("Authorization")
     if authorization.startswith(V4):
-        return _header_v4(request, authorization, keys, now, region)
-    if authorization.startswith("OSS "):
-        return _header_v1(request, authorization, keys, now)
-    if "x-oss-signature" in request.query:
-        return _query_v4(request, keys, now, region)
-    if "Signature" in request.query:
-        return _query_v1(request, keys, now)
+        return _verify_header(request, authorization, keys, now, region)
     if authorization:
         raise invalid_argument("Authorization header is invalid.", "Authorization", authorization.split()[0])
     raise access_denied("You have no right to access this object because of bucket acl.")
 
 
-def _header_v1(request: OssRequest, authorization: str, keys: KeyRing, now: float) -> str:
-    key_id, _, signature = authorization.removeprefix("OSS ").partition(":")
-    key = _key(_Claim(key_id, signature, request.header("x-oss-security-token")), keys, now)
-    date = request.header("x-oss-date") or request.header("Date")
-    _check_clock(_http_time(date), now)
-    return _compare(key, signature, _sign_v1(key, request, date), "0002-00000040")
-
-
-def _query_v1(request: OssRequest, keys: KeyRing, now: float) -> str:
-    query = request.query
-    token = query.get("security-token", "")
-    key = _key(_Claim(query.get("OSSAccessKeyId", ""), query["Signature"], token), keys, now)
-    expires = query.get("Expires", "")
-    if not expires.isdigit() or int(expires) < now:
-        raise access_denied("Request has expired.", "0002-00000069")
-    return _compare(key, query["Signature"], _sign_v1(key, request, expires), "0002-00000040")
-
-
-def _sign_v1(key: Key, request: OssRequest, date: str) -> _Signed:
-    resource = f"/{request.bucket}/{request.key}" if request.bucket else "/"
-    signed = sorted((name, value) for name, value in request.query.items() if name in _SUBRESOURCES)
-    if signed:
-        resource += "?" + "&".join(f"{name}={value}" if value else name for name, value in signed)
-    headers = _lines((name, value) for name, value in _headers(request) if name.startswith("x-oss-"))
-    first = (request.method, request.header("Content-MD5"), request.header("Content-Type"), date)
-    # Header values are bytes read as Latin-1, the resource is text: each goes back to its own bytes.
-    text = ("\n".join(first) + "\n" + headers).encode("latin-1") + resource.encode()
-    signature = base64.b64encode(hmac.digest(key.secret.encode(), text, "sha1")).decode()
-    return _Signed(signature, {"StringToSign": text.decode("utf-8", "replace")})
-
-
-def _header_v4(request: OssRequest, authorization: str, keys: KeyRing, now: float, region: str) -> str:
+def _verify_header(request: OssRequest, authorization: str, keys: KeyRing, now: float, region: str) -> str:
     fields = dict(re.findall(r"(\w+)=([^,\s]+)", authorization.removeprefix(V4)))
     key_id, _, scope = fields.get("Credential", "").partition("/")
     key = _key(_Claim(key_id, fields.get("Signature", ""), request.header("x-oss-security-token")), keys, now)
@@ -168,33 +56,15 @@ def _header_v4(request: OssRequest, authorization: str, keys: KeyRing, now: floa
     _check_clock(moment, now)
     _check_scope(scope, moment, region, "Authorization header")
     additional = fields.get("AdditionalHeaders", "")
-    expected = _sign_v4(key, request, moment, scope, additional)
+    expected = _sign(key, request, moment, scope, additional)
     return _compare(key, fields.get("Signature", ""), expected, "0002-00000201")
 
 
-def _query_v4(request: OssRequest, keys: KeyRing, now: float, region: str) -> str:
-    query = request.query
-    key_id, _, scope = query.get("x-oss-credential", "").partition("/")
-    claim = _Claim(key_id, query["x-oss-signature"], query.get("x-oss-security-token", ""))
-    key = _key(claim, keys, now)
-    moment = _iso_time(query.get("x-oss-date", ""))
-    expires = query.get("x-oss-expires", "")
-    if not expires.isdigit() or moment.timestamp() + int(expires) < now:
-        raise access_denied("Request has expired.", "0002-00000069")
-    _check_scope(scope, moment, region, "x-oss-credential")
-    expected = _sign_v4(key, request, moment, scope, query.get("x-oss-additional-headers", ""))
-    return _compare(key, claim.signature, expected, "0002-00000201")
-
-
-def _sign_v4(key: Key, request: OssRequest, moment: datetime, scope: str, additional: str) -> _Signed:
+def _sign(key: Key, request: OssRequest, moment: datetime, scope: str, additional: str) -> _Signed:
     names = {name for name in additional.lower().split(";") if name}
-    signed = ((name, value) for name, value in _headers(request) if _is_signed(name, names))
+    signed = ((name, value) for name, value in request.headers.items() if _is_signed(name, names))
     uri = quote(f"/{request.bucket}/{request.key}" if request.bucket else "/", safe="/")
-    query = sorted(
-        (quote(name, safe=""), quote(value, safe=""))
-        for name, value in request.query.items()
-        if name != "x-oss-signature"
-    )
+    query = sorted((quote(name, safe=""), quote(value, safe="")) for name, value in request.query.items())
     canonical = "\n".join(
         (
             request.method,
@@ -214,10 +84,6 @@ def _sign_v4(key: Key, request: OssRequest, moment: datetime, scope: str, additi
 
 def _is_signed(name: str, additional: set[str]) -> bool:
     return name.startswith("x-oss-") or name in ("content-type", "content-md5") or name in additional
-
-
-def _headers(request: OssRequest) -> list[tuple[str, str]]:
-    return [(name.lower(), value) for name, value in request.headers.items()]
 
 
 def _lines(headers: Iterable[tuple[str, str]]) -> str:

@@ -1,4 +1,4 @@
-"""What the operations work on."""
+"""The state that operations read and change."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from workflows.simulator.core.bucket.objects import Objects
 from workflows.simulator.core.bucket.uploads import Uploads
 
 Keep = Literal["bytes", "checksums"]
-SMALL = 1 << 20  # bytes; a bucket that keeps checksums alone still keeps what is not larger: manifests and their like
+SMALL = 1 << 20  # bytes; a bucket that keeps checksums alone still keeps smaller objects, such as manifests
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from workflows.simulator.core.bucket.object_operations import (
     forbids_overwrite,
     sums,
 )
-from workflows.simulator.core.bucket.receive import BodyEndedError, Received, receive
+from workflows.simulator.core.bucket.receive import Received, receive
 from workflows.simulator.core.bucket.request import OssReply, OssRequest
 from workflows.simulator.core.bucket.state import BucketState
 from workflows.simulator.core.bucket.uploads import Slot
@@ -161,7 +161,7 @@ def _take_part(store: BucketState, request: OssRequest, slot: Slot) -> Received:
     try:
         received = _receive_part(request, slot, md5=md5)
         check_md5(wanted, received)
-    except (OssError, BodyEndedError, OSError):
+    except Exception:
         store.uploads.release(slot)
         raise
     return received

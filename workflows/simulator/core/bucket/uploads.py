@@ -81,7 +81,7 @@ class Uploads:
         return [PartRow.of(row) for row in rows]
 
     def slot(self, upload: UploadRow, number: int, size: int, *, keep: bool) -> Slot:
-        """A place that nobody else writes to."""
+        """A place of its own for one part."""
         if not keep:
             return Slot(upload, number, size, None, "", 0)
         folder = self._folder / upload.id
@@ -114,7 +114,7 @@ class Uploads:
         folder = self._folder / upload.id
         size = sum(part.size for part in parts)
         if self._in_place(parts) and len(parts) == len(self.parts(upload)):
-            # A link and not a move: if a kill comes before the object's row, the upload is still whole. What stands
+            # A link and not a move: after a kill before the object's row, the upload is still whole. Bytes
             # behind the last part was never kept.
             os.link(folder / _COMMON, draft)
             os.truncate(draft, size)

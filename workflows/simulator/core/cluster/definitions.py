@@ -1,10 +1,10 @@
-"""CustomResourceDefinitions: what the server fills in when one arrives."""
+"""Defaults and status of a new CustomResourceDefinition."""
 
 from typing import Any
 
 
 def establish(definition: dict[str, Any], moment: str) -> dict[str, Any]:
-    """The definition with the defaults and the status of one whose names are accepted and which is served."""
+    """The definition as one with accepted names that is served."""
     spec = definition["spec"]
     names = dict(spec["names"])
     names.setdefault("singular", names["kind"].lower())

@@ -1,4 +1,4 @@
-"""What a client may ask about the API itself. https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api"""
+"""The discovery documents of the API. https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api"""
 
 from typing import Any
 

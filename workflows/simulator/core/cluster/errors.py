@@ -12,7 +12,7 @@ from workflows.simulator.core.cluster.resources import Resource
 
 
 class ApiError(Exception):
-    """A request that is refused; `body` is the `Status` object that tells the client."""
+    """A request that is refused; `body` is the `Status` object of the response."""
 
     def __init__(self, status: int, reason: str, message: str, details: dict[str, Any] | None = None) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""What changed lately: the log that watches read, and the wake_up that wakes controllers."""
+"""Recent changes: the log that watches read, and the wake-up of controllers."""
 
 import threading
 from collections import deque
@@ -25,7 +25,7 @@ class Event:
 
 
 class EventLog:
-    """Changes in the order of their revisions. Nothing from before the start of this process is kept."""
+    """Changes since the start of this process, in the order of their revisions."""
 
     def __init__(self, revision: int) -> None:
         self._changed = threading.Condition()
@@ -49,7 +49,7 @@ class EventLog:
     def after(self, revision: int, wait: float = 0.0, is_over: Callable[[], bool] = lambda: False) -> list[Event]:
         """Changes since `revision`; waits up to `wait` seconds for one. Raises ApiError 410 if some are forgotten.
 
-        Nothing is waited for once `is_over`; who makes that true calls `wake` afterwards.
+        It does not wait once `is_over`; a change of that calls `wake` afterwards.
         """
         with self._changed:
             if revision < self._forgotten:
@@ -61,7 +61,7 @@ class EventLog:
             return self._since(revision)
 
     def wake(self) -> None:
-        """Let everybody who waits look again, for example because the server stops."""
+        """Wake all waiting readers, for example because the server stops."""
         with self._changed:
             self._changed.notify_all()
 
@@ -75,7 +75,7 @@ class EventLog:
 
 
 class WakeUp:
-    """Wakes a controller after every change; it then looks at the store again. Several changes may wake it once."""
+    """Wakes a controller after every change; several changes may wake it once."""
 
     def __init__(self) -> None:
         self._triggered = threading.Event()

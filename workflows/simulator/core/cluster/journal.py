@@ -1,6 +1,6 @@
-"""The objects on disk: one SQLite file, written before anybody sees a change.
+"""The objects on disk: one SQLite file, written before a change is visible.
 
-The write-ahead log is handed to the operating system with each change, so `kill -9` of this process loses nothing.
+The write-ahead log is handed to the operating system with each change, so `kill -9` of this process loses no change.
 A loss of power may lose the last changes, and never tears one. https://www.sqlite.org/pragma.html#pragma_synchronous
 """
 
@@ -26,7 +26,7 @@ class JournalError(Exception):
 
 
 class Journal:
-    """Used under the lock of the store. Without a path everything stays in memory."""
+    """Used under the lock of the store. Without a path all objects stay in memory."""
 
     def __init__(self, path: Path | None) -> None:
         if path:
@@ -54,7 +54,7 @@ class Journal:
     ) -> None:
         """Put one object, or with None remove it, together with the revision that this made.
 
-        Raises JournalError, and then nothing was written.
+        Raises JournalError, without a partial write.
         """
         text = None if content is None else json.dumps(content, separators=(",", ":"))
         try:

@@ -1,4 +1,4 @@
-"""Lists: selectors, pages, and what the server says about them.
+"""Lists: selectors, pages and their metadata.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks
 """
@@ -75,7 +75,7 @@ def listing(store: ClusterStore, chosen: Filter, query: Mapping[str, str]) -> di
         "kind": f"{chosen.resource.kind}List",
         "apiVersion": chosen.resource.api_version,
         "metadata": metadata,
-        # Items of built-in kinds do not say what they are.
+        # Items of built-in kinds have neither apiVersion nor kind.
         "items": page
         if custom
         else [{k: v for k, v in one.items() if k not in ("apiVersion", "kind")} for one in page],

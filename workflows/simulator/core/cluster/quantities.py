@@ -26,7 +26,7 @@ def amounts(resources: Mapping[str, Any] | None) -> Amounts:
 
 
 def requested(pod_spec: Mapping[str, Any]) -> Amounts:
-    """What a pod asks of its node; limits stand in for requests that are not written, as the API server does it."""
+    """The resource requests of a pod; limits stand in for absent requests, as in the API server."""
     total: Amounts = {}
     for container in pod_spec.get("containers", []):
         resources = container.get("resources") or {}

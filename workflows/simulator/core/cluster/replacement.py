@@ -1,4 +1,4 @@
-"""What becomes of an object when somebody writes it: which parts are the writer's, and which are not.
+"""The result of a write: which parts of an object are the writer's, and which are the server's.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/
 """
@@ -7,7 +7,7 @@ from workflows.simulator.core.cluster.errors import conflict, stale
 from workflows.simulator.core.cluster.manifests import Manifest
 from workflows.simulator.core.cluster.resources import Resource
 
-# What the server owns in metadata; writers send it back as they read it, and it stays as it is.
+# Metadata of the server; writers send it back unchanged, and it stays as it is.
 _SYSTEM_METADATA = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
 
 
@@ -39,7 +39,7 @@ def timeless(content: Manifest) -> Manifest:
 
 
 def declared(resource: Resource, content: Manifest) -> Manifest:
-    """What a generation is about."""
+    """The part of an object that a generation counts."""
     aside = {"metadata", "apiVersion", "kind"} | ({"status"} if "status" in resource.subresources else set())
     return {key: value for key, value in content.items() if key not in aside}
 

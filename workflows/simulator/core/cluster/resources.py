@@ -1,4 +1,4 @@
-"""Which kinds the embedded API serves: the built-in ones that the line touches, and whatever a CRD adds."""
+"""The kinds of the embedded API: the built-in ones that the pipeline touches, and those of CRDs."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ STATUS = ("status",)
 STATUS_AND_SCALE = ("status", "scale")
 
 # Kinds of these groups carry no metadata.generation.
-# https://kubernetes.io/docs/reference/using-api/api-concepts/ says only that it is optional; real servers behave so.
+# https://kubernetes.io/docs/reference/using-api/api-concepts/ calls it optional; real servers behave so.
 _WITHOUT_GENERATION = frozenset(
     {
         "",
@@ -98,44 +98,12 @@ SUBJECT_ACCESS_REVIEWS = Resource(
     "authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False
 )
 
-BUILT_IN = (
-    NAMESPACES,
-    NODES,
-    PODS,
-    SERVICES,
-    SECRETS,
-    CONFIG_MAPS,
-    PERSISTENT_VOLUMES,
-    PERSISTENT_VOLUME_CLAIMS,
-    RESOURCE_QUOTAS,
-    SERVICE_ACCOUNTS,
-    EVENTS,
-    ENDPOINTS,
-    STATEFUL_SETS,
-    DEPLOYMENTS,
-    REPLICA_SETS,
-    DAEMON_SETS,
-    CONTROLLER_REVISIONS,
-    JOBS,
-    STORAGE_CLASSES,
-    CSI_DRIVERS,
-    CSI_NODES,
-    LEASES,
-    PRIORITY_CLASSES,
-    ROLES,
-    ROLE_BINDINGS,
-    CLUSTER_ROLES,
-    CLUSTER_ROLE_BINDINGS,
-    CUSTOM_RESOURCE_DEFINITIONS,
-    ACCESS_REVIEWS,
-    SUBJECT_ACCESS_REVIEWS,
-)
+BUILT_IN = tuple(one for one in list(globals().values()) if isinstance(one, Resource))  # all of the above
 REVIEWS = (ACCESS_REVIEWS, SUBJECT_ACCESS_REVIEWS)
-BUILT_IN_SHELVES = frozenset(resource.key for resource in BUILT_IN)
 
 
 class KindRegistry:
-    """What is served at this moment. Replaced as a whole on every change, so that readers need no lock."""
+    """The kinds served at this moment. Replaced as a whole on every change, so that readers need no lock."""
 
     def __init__(self) -> None:
         self._resources: tuple[Resource, ...] = BUILT_IN
@@ -162,7 +130,7 @@ class KindRegistry:
         return self._shapes.get(resource) or shape_of(resource.key, None)
 
     def define(self, definitions: Iterable[Mapping[str, Any]]) -> None:
-        """Serve the built-in kinds and what these CustomResourceDefinitions say, and nothing else."""
+        """Serve the built-in kinds and those of these CustomResourceDefinitions, and no others."""
         schemas = {resource: schema for one in definitions for resource, schema in served_by(one).items()}
         self._schemas = schemas
         self._shapes = {resource: shape_of(resource.key, schema) for resource, schema in schemas.items()}

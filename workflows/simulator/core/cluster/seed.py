@@ -1,6 +1,6 @@
-"""What a healthy ACK cluster has before anybody deploys a model: nodes, drivers, operators.
+"""The objects of a healthy ACK cluster before the first model: nodes, drivers, operators.
 
-Everything is made once. What a person removes or breaks afterwards stays so, to see what a check says about it.
+Each is made once. An object that a person removes or breaks stays so, for checks to find.
 """
 
 import base64
@@ -24,7 +24,7 @@ ERDMA_NAMESPACE = "ack-erdma-controller"
 _RECORD = ("kube-system", "embedded-cluster")
 _GPUS = 8
 _GPU_NAME = "NVIDIA-H20"
-_GPU_MIB = 97871  # what nvidia-smi shows for 96 GB
+_GPU_MIB = 97871  # as nvidia-smi shows 96 GB
 _ERDMA = 200  # devices of one elastic RDMA interface
 
 
@@ -37,7 +37,7 @@ class Secret:
 
 @dataclass(frozen=True)
 class Seed:
-    """What differs from one rehearsal to another."""
+    """The differences between rehearsals."""
 
     operator: OperatorStyle = V06
     gpu_nodes: int = 3
@@ -51,6 +51,8 @@ class Seed:
         for folder in (self.operator.crds, "erdma"):
             for path in sorted((CRDS / folder).glob("*.yaml")):
                 yield yaml.safe_load(path.read_text(encoding="utf-8"))
+        if self.operator.service_prefix:  # of releases since v0.5, which also serve Instance
+            yield _open_definition("Instance")
         for index in range(self.gpu_nodes):
             yield from _gpu_node(f"cn-hangzhou.10.0.0.{11 + index}", index)
         yield from _cpu_node("cn-hangzhou.10.0.0.10")
@@ -62,7 +64,7 @@ class Seed:
 
 
 def plant(store: ClusterStore, seed: Seed) -> None:
-    """Make what was never made before. Safe to be killed in between: what exists already is left alone."""
+    """Make the objects that were never made before. Safe to be killed in between: existing objects stay."""
     planted = _planted(store)
     for manifest in seed.manifests():
         name = _title(manifest)
@@ -99,6 +101,20 @@ def _record(store: ClusterStore, planted: set[str]) -> None:
 def _title(manifest: Mapping[str, Any]) -> str:
     metadata = manifest["metadata"]
     return "/".join((manifest["kind"], metadata.get("namespace", ""), metadata["name"]))
+
+
+def _open_definition(kind: str) -> Manifest:
+    """A kind of the RBG operator of which clients read the existence, and no field."""
+    plural = f"{kind.lower()}s"
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    names = {"kind": kind, "plural": plural}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.workloads.x-k8s.io"},
+        "spec": {"group": "workloads.x-k8s.io", "scope": "Namespaced", "names": names, "versions": [version]},
+    }
 
 
 def _gpu_node(name: str, index: int) -> Iterator[Manifest]:

@@ -1,7 +1,7 @@
 """The objects of the embedded cluster, with the rules that every writer meets: API server and controllers alike.
 
-Revisions rise with every change in the whole cluster; a write that changes nothing makes none. `status` is written
-through its subresource only, and `metadata.generation` counts changes of everything else but metadata.
+Revisions rise with every change in the whole cluster; a write without a change makes none. `status` is written
+through its subresource only, and `metadata.generation` counts changes outside metadata and status.
 https://kubernetes.io/docs/reference/using-api/api-concepts/
 """
 
@@ -38,10 +38,10 @@ CONTROLLERS = "kube-controller-manager"  # field manager of writes that name non
 
 
 class ClusterStore:
-    """Thread-safe. What it takes and gives are copies, so callers may edit them."""
+    """Thread-safe. Arguments and results are copied, so callers may edit them."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """Open the journal at `path`, or keep everything in memory. Raises JournalError for a file of another kind."""
+        """Open the journal at `path`, or keep all objects in memory. Raises JournalError for a file of another kind."""
         self._lock = threading.RLock()
         self._journal = Journal(path)
         self._revision = self._journal.revision()
@@ -63,7 +63,7 @@ class ClusterStore:
         return self._revision
 
     def exclusive(self) -> AbstractContextManager[Any]:
-        """Nobody else reads or writes inside this context; for read-modify-write."""
+        """No other thread reads or writes inside this context; for read-modify-write."""
         return self._lock
 
     def close(self) -> None:
@@ -278,6 +278,6 @@ def _grace(resource: Resource, live: Manifest, asked: int | None) -> int:
 
 
 def _finalizers(content: Manifest) -> list[str]:
-    """What holds an object back; a Namespace also waits for its content."""
+    """The finalizers of an object; a Namespace also waits for its content."""
     of_spec = (content.get("spec") or {}).get("finalizers", []) if content.get("kind") == "Namespace" else []
     return [*content["metadata"].get("finalizers", []), *of_spec]

@@ -13,7 +13,6 @@ class Target:
     namespace: str = ""
     name: str = ""  # empty: the collection
     subresource: str = ""
-    rest: str = ""  # what follows a subresource, for the proxy
 
     @property
     def rule(self) -> str:
@@ -43,7 +42,7 @@ def find(registry: KindRegistry, path: str) -> Target | None:
     resource = registry.find(group, version, rest[0]) if rest else None
     if resource is None or (namespace and not resource.namespaced):
         raise unknown()
-    name, subresource, *more = (*rest[1:], "", "")[: max(len(rest) - 1, 2)]
+    name, subresource, *_ = (*rest[1:], "", "")
     if name and resource.namespaced and not namespace:
         raise unknown()
-    return Target(resource, namespace, name, subresource, "/".join(part for part in more))
+    return Target(resource, namespace, name, subresource)

@@ -15,7 +15,7 @@ from workflows.simulator.core.cluster.store import ClusterStore
 
 BOOKMARK_SECONDS = 30.0
 LONGEST_SECONDS = 1800.0
-_PATIENCE = 5.0  # seconds after which a quiet watch looks whether it should end
+_PATIENCE = 5.0  # seconds after which a quiet watch checks for its end
 
 Change = dict[str, Any]
 
@@ -23,7 +23,7 @@ Change = dict[str, Any]
 def changes(
     store: ClusterStore, chosen: Filter, query: Mapping[str, str], stopping: Callable[[], bool]
 ) -> Iterator[Change | None]:
-    """Watch events in order, until `timeoutSeconds` are over or the server stops; None while nothing happens.
+    """Watch events in order, until `timeoutSeconds` are over or the server stops; None while no object changes.
 
     Raises ApiError at once for a query that cannot be read.
     """
@@ -68,7 +68,7 @@ def _stream(
 
 
 def _start(store: ClusterStore, chosen: Filter, since: str, *, initial: bool) -> tuple[int, list[Change]]:
-    """From where on, and what there is already if the client does not say what it knows."""
+    """The first revision, and the existing objects if the client names no revision."""
     if since not in ("", "0") and not since.isdigit():
         message = f'resourceVersion: Invalid value: "{since}": strconv.ParseUint: parsing "{since}": invalid syntax'
         raise ApiError(500, "", message)

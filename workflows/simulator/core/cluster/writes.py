@@ -18,7 +18,6 @@ from workflows.simulator.core.cluster.store import ClusterStore, Manifest, copie
 from workflows.simulator.core.cluster.targets import Target, unknown
 
 APPLY = "application/apply-patch+yaml"
-JSON_PATCH = "application/json-patch+json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 _FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
@@ -28,10 +27,10 @@ _KEEP_STATUS = frozenset({NODES.key, NAMESPACES.key})
 
 @dataclass(frozen=True)
 class Options:
-    """What the query of a write says."""
+    """The options in the query of a write."""
 
     manager: str = "unknown"
-    named: bool = False  # the client said fieldManager; server-side apply insists on it
+    named: bool = False  # with fieldManager in the query; server-side apply requires it
     dry_run: bool = False
     force: bool = False
 
@@ -68,7 +67,7 @@ class Writes:
         return self._store.create(resource, content, manager=options.manager, dry_run=options.dry_run)
 
     def replace(self, target: Target, sent: Any, options: Options) -> Manifest:
-        """PUT: what is not sent is gone."""
+        """PUT: absent fields are removed."""
         if target.subresource == "scale":
             with self._store.exclusive():
                 return self._scale(target, self._live(target), sent, options)
@@ -175,12 +174,10 @@ class Writes:
     def _patched(self, target: Target, live: Any, kind: str, change: Any) -> Any:
         if kind == MERGE:
             return patches.merge(live, change)
-        if kind == JSON_PATCH:
-            return patches.json_patch(live, change)
         custom = self._is_custom(target)
         if kind == STRATEGIC and not custom:
             return patches.strategic(live, change, self._store.registry.shape(target.resource))
-        accepted = [JSON_PATCH, MERGE, *([] if custom else [STRATEGIC]), APPLY]
+        accepted = [MERGE, *([] if custom else [STRATEGIC]), APPLY]
         raise ApiError(
             415,
             "UnsupportedMediaType",
@@ -211,7 +208,7 @@ class Writes:
 
 
 def scale_of_or_empty(store: ClusterStore, target: Target, live: Manifest) -> Manifest:
-    """What a patch of the scale starts from, also where nobody has said how many."""
+    """The base of a patch of the scale, also without replicas in the object."""
     try:
         return scale_of(live, scaling(store, target.resource))
     except ApiError:

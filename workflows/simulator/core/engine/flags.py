@@ -5,6 +5,7 @@ The names of the engine's flags are the fields that its own /server_info listed.
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -41,8 +42,6 @@ class WorkerFlags:
     context_length: int | None
     model_override: str
     chat_template: str | None
-    reasoning_parser: str | None
-    tool_call_parser: str | None
     metrics: bool
     max_total_tokens: int
     launch_command: str
@@ -51,7 +50,6 @@ class WorkerFlags:
 @dataclass(frozen=True)
 class RouterFlags:
     port: int
-    prometheus_port: int
     prefill: tuple[tuple[str, int | None], ...]  # URL, bootstrap port
     decode: tuple[str, ...]
     policy: dict[str, str]  # role -> policy
@@ -65,7 +63,7 @@ class RouterFlags:
 
 
 def parse_worker(words: Sequence[str]) -> WorkerFlags:
-    """Raises UsageError for what 0.5.23 does not take, such as the removed --disaggregation-decode-tp."""
+    """Raises UsageError for flags that 0.5.23 lacks, such as the removed --disaggregation-decode-tp."""
     found = _worker_parser().parse_args(words)
     tcp = found.disaggregation_transfer_backend == "mooncake_tcp"
     return WorkerFlags(
@@ -84,8 +82,6 @@ def parse_worker(words: Sequence[str]) -> WorkerFlags:
         context_length=found.context_length,
         model_override=found.json_model_override_args,
         chat_template=found.chat_template,
-        reasoning_parser=found.reasoning_parser,
-        tool_call_parser={"qwen25": "qwen"}.get(found.tool_call_parser, found.tool_call_parser),
         metrics=found.enable_metrics,
         max_total_tokens=found.max_total_tokens,
         launch_command=" ".join(words),
@@ -101,7 +97,6 @@ def parse_router(words: Sequence[str]) -> RouterFlags:
     policies = {"prefill": found.prefill_policy or found.policy, "decode": found.decode_policy or found.policy}
     return RouterFlags(
         port=found.port,
-        prometheus_port=found.prometheus_port,
         prefill=tuple(_prefill(parser, entry) for entry in found.prefill or ()),
         decode=tuple(entry[0] for entry in found.decode or ()),
         policy=policies,
@@ -170,7 +165,6 @@ def _prefill(parser: _Parser, entry: list[str]) -> tuple[str, int | None]:
 
 _ROUTER_FLAGS: dict[str, dict[str, Any]] = {
     "--port": {"type": int, "default": 30000},
-    "--prometheus-port": {"type": int, "default": 29000},
     "--prefill": {"nargs": "+", "action": "append"},
     "--decode": {"nargs": 1, "action": "append"},
     "--policy": {"default": "cache_aware", "choices": POLICIES},
@@ -188,48 +182,19 @@ _ROUTER_FLAGS: dict[str, dict[str, Any]] = {
     "--request-id-headers": {"nargs": "+"},
     "--cors-allowed-origins": {"nargs": "*"},
 }
-_ROUTER_SWITCHES = (
-    "--pd-disaggregation",
-    "--disable-health-check",
-    "--disable-retries",
-    "--disable-circuit-breaker",
-    "--service-discovery",
-    "--enable-trace",
-    "--dp-aware",
+_ROUTER_SWITCHES = re.findall(
+    r"\S+",
+    """--pd-disaggregation --disable-health-check --disable-retries --disable-circuit-breaker --service-discovery
+    --enable-trace --dp-aware""",
 )
-_ROUTER_VALUES = (
-    "--host",
-    "--prometheus-host",
-    "--worker-startup-timeout-secs",
-    "--worker-startup-check-interval",
-    "--health-check-interval-secs",
-    "--health-check-timeout-secs",
-    "--retry-initial-backoff-ms",
-    "--retry-max-backoff-ms",
-    "--retry-backoff-multiplier",
-    "--retry-jitter-factor",
-    "--cb-success-threshold",
-    "--cb-window-duration-secs",
-    "--max-concurrent-requests",
-    "--queue-size",
-    "--queue-timeout-secs",
-    "--rate-limit-tokens-per-second",
-    "--request-timeout-secs",
-    "--shutdown-grace-period-secs",
-    "--max-payload-size",
-    "--api-key",
-    "--log-dir",
-    "--log-level",
-    "--service-discovery-namespace",
-    "--service-discovery-port",
-    "--cache-threshold",
-    "--balance-abs-threshold",
-    "--balance-rel-threshold",
-    "--eviction-interval-secs",
-    "--max-tree-size",
-    "--model-path",
-    "--tokenizer-path",
-    "--chat-template",
-    "--reasoning-parser",
-    "--tool-call-parser",
+_ROUTER_VALUES = re.findall(
+    r"\S+",
+    """--host --prometheus-host --prometheus-port --worker-startup-timeout-secs --worker-startup-check-interval
+    --health-check-interval-secs --health-check-timeout-secs --retry-initial-backoff-ms --retry-max-backoff-ms
+    --retry-backoff-multiplier --retry-jitter-factor --cb-success-threshold --cb-window-duration-secs
+    --max-concurrent-requests --queue-size --queue-timeout-secs --rate-limit-tokens-per-second --request-timeout-secs
+    --shutdown-grace-period-secs --max-payload-size --api-key --log-dir --log-level --service-discovery-namespace
+    --service-discovery-port --cache-threshold --balance-abs-threshold --balance-rel-threshold
+    --eviction-interval-secs --max-tree-size --model-path --tokenizer-path --chat-template --reasoning-parser
+    --tool-call-parser""",
 )

@@ -1,17 +1,13 @@
-"""How KV cache gets from prefill to decode: really, over a socket, as many bytes as the model's shape says.
+"""The KV transfer from prefill to decode: as many bytes as the shape of the model requires.
 
-SGLang's own wire format is Mooncake's; only what can be seen from outside is the same: the bootstrap server's `/health`
-and `/route`, the number of bytes, and that a decode worker notices nothing when the bytes come from other weights.
+SGLang's own wire format is Mooncake's. The same are the facts visible from outside: the bootstrap server's `/health`
+and `/route`, the number of bytes, and that a decode worker detects no error when the bytes come from other weights.
 """
 
 import hashlib
-import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import parse_qs, urlsplit
-
-from workflows.simulator.http.server import Handler
 
 KV_PATH = "/simulated/kv"
 
@@ -45,7 +41,7 @@ class _Room:
 
 
 class Rooms:
-    """Bootstrap rooms: where a prefill worker leaves the KV cache of one request for its decode worker."""
+    """Bootstrap rooms: a prefill worker leaves the KV cache of one request there for its decode worker."""
 
     def __init__(self) -> None:
         self._rooms: dict[int, _Room] = {}
@@ -74,109 +70,9 @@ class Rooms:
             self._condition.notify_all()
 
     def close(self, room: int, timeout: float) -> str:
-        """Waits until every rank was fetched, and forgets the room. Empty, or why the transfer failed."""
+        """Waits until every rank was fetched, and removes the room. Empty, or the reason of a failed transfer."""
         with self._condition:
             kept = self._rooms[room]
             done = self._condition.wait_for(lambda: kept.failed or not kept.waiting_for, timeout)
             del self._rooms[room]
             return kept.failed or ("" if done else f"no decode worker fetched it within {timeout:g} s")
-
-
-@dataclass(frozen=True)
-class Topology:
-    """What the handshake compares, beside TP; a decode worker with another page size dies of its first request."""
-
-    tp_size: int
-    page_size: int
-    kv_cache_dtype: str
-    http_port: int
-
-    def body(self) -> dict[str, object]:
-        return {
-            "attn_tp_size": self.tp_size,
-            "attn_cp_size": 1,
-            "dp_size": 1,
-            "pp_size": 1,
-            "page_size": self.page_size,
-            "kv_cache_dtype": self.kv_cache_dtype,
-            "follow_bootstrap_room": True,
-            "enable_dsa_cache_layer_split": False,
-            "decode_allocation_policy": "early",
-            "enable_kv_cache_sharding": False,
-            "prefill_http_port": self.http_port,
-            "target_tp_rank": None,
-            "target_tp_ranks": None,
-            "target_cp_ranks": None,
-            "target_pp_ranks": None,
-            "required_dst_info_num": None,
-            "required_prefill_response_num": None,
-        }
-
-
-class Bootstrap:
-    """What a prefill worker's second server tells. `/route` is 503 until `register`.
-
-    `broken_with` says for a decode pod whether no transfer to it succeeds, `is_silent` whether this
-    worker hands over nothing at all. Both are asked at each transfer.
-    """
-
-    def __init__(
-        self, rooms: Rooms, timeout: float, broken_with: Callable[[str], bool], is_silent: Callable[[], bool]
-    ) -> None:
-        self.rooms = rooms
-        self.is_silent = is_silent
-        self.timeout = timeout
-        self.broken_with = broken_with
-        self.topology: Topology | None = None
-
-    def register(self, topology: Topology) -> None:
-        self.topology = topology
-
-
-def bootstrap_handler(bootstrap: Bootstrap) -> type[Handler]:
-    return type("BootstrapHandler", (_BootstrapHandler,), {"bootstrap": bootstrap})
-
-
-class _BootstrapHandler(Handler):
-    bootstrap: Bootstrap
-
-    def do_GET(self) -> None:
-        url = urlsplit(self.path)
-        if url.path == "/health":
-            self.send_body(200, b"OK", "text/plain; charset=utf-8")
-        elif url.path == "/route":
-            self._route()
-        elif url.path == KV_PATH:
-            query = {name: values[0] for name, values in parse_qs(url.query).items()}
-            self._hand_over(int(query["room"]), int(query["rank"]), query["decode"])
-        else:
-            self.send_body(404, b"404: Not Found", "text/plain; charset=utf-8")
-
-    def _route(self) -> None:
-        topology = self.bootstrap.topology
-        if topology is None:
-            self.send_body(503, b"Prefill server not fully registered yet", "text/plain; charset=utf-8")
-        else:
-            self.send_body(200, json.dumps(topology.body()).encode(), "application/json; charset=utf-8")
-
-    def _hand_over(self, room: int, rank: int, decode: str) -> None:
-        rooms = self.bootstrap.rooms
-        if self.bootstrap.is_silent():
-            self.send_body(204, b"", "text/plain")
-            return
-        cache = rooms.find(room, self.bootstrap.timeout)
-        if cache is None:
-            self.send_body(504, b"no such room", "text/plain")
-            return
-        if self.bootstrap.broken_with(decode):
-            rooms.fail(room, f"Failed to send kv chunk of {room} to {decode}")
-            self.send_body(502, b"transfer failed", "text/plain")
-            return
-        self.send_response(200)
-        self.send_header("Content-Type", "application/octet-stream")
-        self.send_header("Content-Length", str(cache.size))
-        self.end_headers()
-        for block in cache.blocks(rank):
-            self.wfile.write(block)
-        self.wfile.flush()
-        rooms.fetched(room, rank)

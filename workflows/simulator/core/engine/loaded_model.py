@@ -34,10 +34,6 @@ class LoadedModel:
     def context_length(self) -> int:
         return int(self.config.get("max_position_embeddings", 4096))
 
-    @property
-    def vocabulary(self) -> int:
-        return int(self.config.get("vocab_size", 151936))
-
     def kv_bytes_per_token(self, tp_size: int) -> int:
         """Of one tensor-parallel rank: layers x (K and V) x its share of the KV heads x head size x 2 bytes."""
         config = self.config
@@ -48,7 +44,7 @@ class LoadedModel:
 
 
 def load(folder: Path, name: str) -> LoadedModel:
-    """Read config, tokenizer and weights; `name` is the path that the engine was told.
+    """Read config, tokenizer and weights; `name` is the path of the command line.
 
     Raises ModelLoadError.
     """

@@ -1,39 +1,37 @@
-"""One simulated router (sglang-router 0.3.2, prefill-decode mode): which workers it knows, and which pair it takes."""
+"""One simulated router (sglang-router 0.3.2, prefill-decode mode): its known workers, and the pair for a request."""
 
-import http
-import json
 import random
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
+from workflows.simulator.core.engine.calls import Caller, HttpAnswer, UnreachableError
 from workflows.simulator.core.engine.flags import RouterFlags
-from workflows.simulator.core.engine.metrics import MetricsRegistry
-from workflows.simulator.http.client import Caller, Reply, UnreachableError
 
-SAME_PREFIX = 128  # characters that the cache_aware policy compares
+REQUEST_SECONDS = 300.0
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 
 
 @dataclass
 class KnownWorker:
-    """A worker that the router was told of. It is not listed until it first was healthy."""
+    """A worker of the router's arguments. It is not listed until its first health check succeeds."""
 
     url: str
     role: str
     bootstrap_port: int | None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    metadata: dict[str, str] = field(default_factory=dict)
+    model_name: str = ""
     registered: bool = False
     healthy: bool = False
     streak: int = 0  # checks in a row that disagree with `healthy`
     failures: int = 0  # requests in a row
-    open_until: float = 0.0  # the circuit breaker lets nothing through before
-    taken: int = 0
+    open_until: float = 0.0  # the circuit breaker lets no request through before
 
     @property
     def host(self) -> str:
@@ -47,55 +45,42 @@ class KnownWorker:
         return {
             "id": self.id,
             "url": self.url,
-            "model_id": self.metadata.get("served_model_name", ""),
-            "priority": 50,
-            "cost": 1.0,
+            "model_id": self.model_name,
             "worker_type": self.role,
             "is_healthy": self.healthy,
-            "load": 0,
-            "connection_mode": "HTTP",
             **port,
-            "metadata": self.metadata,
-            "disable_health_check": False,
         }
 
 
 class NoWorkersError(Exception):
-    """Nobody of one role is available."""
+    """No worker of one role is available."""
 
 
 @dataclass(frozen=True)
 class Pair:
     prefill: KnownWorker
     decode: KnownWorker
-    bodies: tuple[dict[str, Any], ...] = ()
+    body: dict[str, Any]  # of the request to both
 
 
 class Router:
     def __init__(self, flags: RouterFlags, caller: Caller) -> None:
         self.flags = flags
         self.caller = caller
-        self.metrics = MetricsRegistry()
         self.workers = [KnownWorker(url, "prefill", port) for url, port in flags.prefill]
         self.workers += [KnownWorker(url, "decode", None) for url in flags.decode]
         self._lock = threading.Lock()
         self._turn = {"prefill": 0, "decode": 0}
-        self._affinity: dict[tuple[str, str], KnownWorker] = {}
         self._random = random.Random(0)  # noqa: S311  # a repeatable rehearsal, not a secret
 
     def registered(self) -> list[KnownWorker]:
         return [worker for worker in self.workers if worker.registered]
 
-    def counts(self) -> tuple[int, int]:
-        """Healthy workers, and all that are listed."""
-        listed = self.registered()
-        return sum(worker.healthy for worker in listed), len(listed)
-
     def ready(self) -> bool:
         return {worker.role for worker in self.registered() if worker.healthy} >= {"prefill", "decode"}
 
     def watch(self, stopped: threading.Event, every: float) -> None:
-        """Look for unknown workers, and after known ones, until `stopped`."""
+        """Check the health of all workers, and register new ones, until `stopped`."""
         while not stopped.is_set():
             for worker in self.workers:
                 if self.flags.check_health or not worker.registered:
@@ -103,7 +88,7 @@ class Router:
             stopped.wait(every)
 
     def _check(self, worker: KnownWorker) -> None:
-        well = self._answers(worker)
+        well = self._is_up(worker)
         if well and not worker.registered:
             self._register(worker)
             return
@@ -111,105 +96,80 @@ class Router:
         needed = self.flags.successes_until_healthy if well else self.flags.failures_until_unhealthy
         if worker.registered and worker.streak >= needed:
             worker.healthy, worker.streak = well, 0
-        if worker.registered:
-            self.metrics.set("smg_worker_health", float(worker.healthy), {"worker": worker.url})
 
-    def _answers(self, worker: KnownWorker) -> bool:
+    def _is_up(self, worker: KnownWorker) -> bool:
         try:
-            reply = self.caller.get(worker.url + self.flags.health_endpoint)
+            with self.caller.ask("GET", worker.url + self.flags.health_endpoint) as reply:
+                return reply.status == HTTPStatus.OK
         except UnreachableError:
             return False
-        return reply.status == http.HTTPStatus.OK
 
     def _register(self, worker: KnownWorker) -> None:
         try:
-            model = self.caller.get(f"{worker.url}/model_info").json()
-            server = self.caller.get(f"{worker.url}/server_info").json()
+            with self.caller.ask("GET", f"{worker.url}/model_info") as reply:
+                worker.model_name = reply.json()["served_model_name"]
         except (UnreachableError, ValueError):
             return
-        worker.metadata = {
-            "architectures": json.dumps(model["architectures"], separators=(",", ":")),
-            "load_balance_method": server["load_balance_method"],
-            "tp_size": str(server["tp_size"]),
-            "served_model_name": model["served_model_name"],
-            "dp_size": str(server["dp_size"]),
-            "model_type": model["model_type"],
-            "model_path": model["model_path"],
-            "disaggregation_mode": model["disaggregation_mode"],
-        }
         worker.healthy = worker.registered = True
 
-    def pair(self, body: Mapping[str, Any]) -> Pair:
-        """One prefill and one decode, and the body for both. Raises NoWorkersError."""
-        prefill, decode = self._pick("prefill", body), self._pick("decode", body)
-        room = random.SystemRandom().getrandbits(63)
-        told = {"bootstrap_host": prefill.host, "bootstrap_port": prefill.bootstrap_port, "bootstrap_room": room}
-        return Pair(prefill, decode, ({**body, **told},))
+    def ask(self, path: str, body: Mapping[str, Any], stack: ExitStack) -> HttpAnswer:
+        """Both halves of one request at the same time, with retries; the answer is decode's, open as long as `stack`.
 
-    def _pick(self, role: str, body: Mapping[str, Any]) -> KnownWorker:
+        Raises NoWorkersError, and UnreachableError of the last attempt.
+        """
+        left = self.flags.retries
+        while True:
+            pair = self._pair(body)
+            self._ask_prefill(pair, path)
+            try:
+                reply = stack.enter_context(self.caller.ask("POST", pair.decode.url + path, pair.body, REQUEST_SECONDS))
+            except UnreachableError:
+                self._count(False, pair.prefill, pair.decode)
+                if not left:
+                    raise
+            else:
+                well = reply.status not in _RETRIED
+                self._count(well, pair.prefill, pair.decode)
+                if well or not left:
+                    return reply
+                stack.close()
+            left -= 1
+
+    def _pair(self, body: Mapping[str, Any]) -> Pair:
+        """One prefill and one decode. Raises NoWorkersError."""
+        prefill, decode = self._pick("prefill"), self._pick("decode")
+        room = random.SystemRandom().getrandbits(63)
+        added = {"bootstrap_host": prefill.host, "bootstrap_port": prefill.bootstrap_port, "bootstrap_room": room}
+        return Pair(prefill, decode, {**body, **added})
+
+    def _pick(self, role: str) -> KnownWorker:
         with self._lock:
             now = time.monotonic()
             available = [worker for worker in self.workers if worker.role == role and worker.available(now)]
             if not available:
                 raise NoWorkersError(f"No available {role} workers (all circuits open or unhealthy)")
-            worker = self._by_policy(role, available, body)
-            worker.taken += 1
-        labels = {
-            "worker_type": role,
-            "connection_mode": "http",
-            "model": str(body.get("model", "default")),
-            "policy": self.flags.policy[role],
-        }
-        self.metrics.add("smg_worker_selection_total", 1.0, labels)
-        return worker
+            if self.flags.policy[role] == "round_robin":
+                self._turn[role] += 1
+                return available[(self._turn[role] - 1) % len(available)]
+            return self._random.choice(available)
 
-    def _by_policy(self, role: str, available: Sequence[KnownWorker], body: Mapping[str, Any]) -> KnownWorker:
-        policy = self.flags.policy[role]
-        if policy == "round_robin":
-            self._turn[role] += 1
-            return available[(self._turn[role] - 1) % len(available)]
-        if policy == "cache_aware":
-            prefix = (role, json.dumps(body.get("messages") or body.get("text"))[:SAME_PREFIX])
-            known = self._affinity.get(prefix)
-            least = min(available, key=lambda worker: worker.taken)
-            self._affinity[prefix] = known if known in available and known is not None else least
-            return self._affinity[prefix]
-        return self._random.choice(available)
-
-    def ask(self, path: str, body: Mapping[str, Any], timeout: float) -> Reply:
-        """Both halves of one request at the same time, with retries. Raises NoWorkersError."""
-        for attempt in range(self.flags.retries + 1):
-            pair = self.pair(body)
-            reply = self._ask_pair(pair, path, timeout)
-            self._remember(pair, well=reply.status not in _RETRIED)
-            if reply.status not in _RETRIED or attempt == self.flags.retries:
-                break
-        return reply
-
-    def _ask_pair(self, pair: Pair, path: str, timeout: float) -> Reply:
-        self.ask_prefill(pair, path, timeout)
-        try:
-            return self.caller.post(pair.decode.url + path, pair.bodies[0], timeout)
-        except UnreachableError as error:
-            return Reply(500, {}, str(error).encode())
-
-    def ask_prefill(self, pair: Pair, path: str, timeout: float) -> None:
-        """Its answer is not passed on; what it did shows in decode's."""
-        body = {**pair.bodies[0], "stream": False}
+    def _ask_prefill(self, pair: Pair, path: str) -> None:
+        """Its answer is not passed on; its effect shows in decode's."""
 
         def ask() -> None:
             try:
-                self.caller.post(pair.prefill.url + path, body, timeout)
+                with self.caller.ask(
+                    "POST", pair.prefill.url + path, {**pair.body, "stream": False}, REQUEST_SECONDS
+                ) as reply:
+                    reply.read()
             except UnreachableError:
-                self._remember(Pair(pair.prefill, pair.prefill), well=False)
+                self._count(False, pair.prefill)
 
         threading.Thread(target=ask, daemon=True).start()
 
-    def _remember(self, pair: Pair, *, well: bool) -> None:
+    def _count(self, well: bool, *workers: KnownWorker) -> None:
         with self._lock:
-            for worker in {pair.prefill.id: pair.prefill, pair.decode.id: pair.decode}.values():
-                outcome = {"worker": worker.url, "outcome": "success" if well else "failure"}
-                self.metrics.add("smg_worker_cb_outcomes_total", 1.0, outcome)
+            for worker in workers:
                 worker.failures = 0 if well else worker.failures + 1
                 if worker.failures >= self.flags.failures_until_open:
                     worker.failures, worker.open_until = 0, time.monotonic() + self.flags.open_seconds

@@ -1,21 +1,22 @@
-"""One simulated SGLang worker: what it knows, what it computes, what it counts. `worker_http` serves it."""
+"""One simulated SGLang worker: its model, its requests, its counters. `http.worker` serves it."""
 
-import http
+import hashlib
 import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
+from workflows.simulator.core.engine.calls import Caller, UnreachableError
 from workflows.simulator.core.engine.counters import Counters
-from workflows.simulator.core.engine.fake_model import Generation, Sampling, generate, tokens
+from workflows.simulator.core.engine.fake_model import Generation, generate, tokens
 from workflows.simulator.core.engine.flags import WorkerFlags
 from workflows.simulator.core.engine.kv_transfer import KV_PATH, KvCache, Rooms
 from workflows.simulator.core.engine.loaded_model import LoadedModel
 from workflows.simulator.faults.engine_faults import EngineFaults, EngineTiming
-from workflows.simulator.http.client import Caller, UnreachableError
 
 WARM_UP_PROMPT = 4  # tokens
 WARM_UP_ANSWER = 8  # tokens
@@ -32,17 +33,18 @@ class RequestError(Exception):
 @dataclass(frozen=True)
 class GenerateRequest:
     prompt: str
-    sampling: Sampling
+    limit: int  # tokens
+    stream: bool
     room: int | None
     host: str | None
     port: int | None
-    stream: bool
     id: str
 
     @classmethod
-    def of(cls, body: Mapping[str, Any], prompt: str, sampling: Sampling) -> "GenerateRequest":
+    def of(cls, body: Mapping[str, Any], prompt: str) -> "GenerateRequest":
         room, host, port = (body.get(f"bootstrap_{name}") for name in ("room", "host", "port"))
-        return cls(prompt, sampling, room, host, port, bool(body.get("stream")), uuid.uuid4().hex)
+        limit = int(body.get("max_completion_tokens") or body.get("max_tokens") or 256)
+        return cls(prompt, limit, bool(body.get("stream")), room, host, port, uuid.uuid4().hex)
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,22 @@ class Worker:
     def broken_with(self, decode: str) -> bool:
         return self._faults.breaks(self.pod, decode)
 
+    def topology(self) -> dict[str, Any] | None:
+        """The facts that a decode worker compares in the handshake; None until this worker is ready."""
+        if self.status == "starting":
+            return None
+        flags = self.flags
+        return {
+            "attn_tp_size": flags.tp_size,
+            "page_size": flags.page_size,
+            "kv_cache_dtype": flags.kv_cache_dtype,
+            "prefill_http_port": flags.port,
+        }
+
     def warm_up(self) -> None:
         """One request that the engine sends itself; it moves no KV cache, and the worker is ready after it."""
         made = 1 if self.flags.mode == "prefill" else WARM_UP_ANSWER
-        self.counters.finished(WARM_UP_PROMPT, made, seconds=0.01, stream=False)
-        self.counters.staged()
+        self.counters.finished(WARM_UP_PROMPT, made, stream=False)
         self.status = "ready"
 
     def answer(self, request: GenerateRequest) -> Generation:
@@ -116,55 +129,46 @@ class Worker:
                 400,
                 f"Invalid request: Disaggregated request received without bootstrap room id. req.rid='{request.id}'",
             )
-        started = time.monotonic()
         work = {"prefill": self._prefill, "decode": self._decode}.get(self.flags.mode, self._alone)
         with self._running:
             generation = work(request)
-        seconds = time.monotonic() - started
-        self.counters.finished(count, generation.completion_tokens, seconds=seconds, stream=request.stream)
+        self.counters.finished(count, len(generation.tokens), stream=request.stream)
         return generation
 
     def _alone(self, request: GenerateRequest) -> Generation:
-        return generate(self.weights, request.prompt, request.sampling)
+        return generate(self.weights, request.prompt, request.limit)
 
     def _prefill(self, request: GenerateRequest) -> Generation:
         assert request.room is not None
-        cache = KvCache(self.weights, tokens(request.prompt), self.kv_bytes_per_token)
-        if self.is_silent():
-            return self._first_token(request)
-        started = time.monotonic()
-        self.rooms.offer(request.room, cache, self.flags.tp_size)
-        failure = self.rooms.close(request.room, self.timing.transfer)
-        if failure:
-            self.counters.failed("transfer")
-            raise RequestError(500, f"KVTransferError(bootstrap_room={request.room}): {failure}")
-        self.counters.transferred(cache.size, len(cache.prompt), time.monotonic() - started)
-        return self._first_token(request)
-
-    def _first_token(self, request: GenerateRequest) -> Generation:
-        one = Sampling(1, (), request.sampling.thinking, request.sampling.reasoning_parser)
-        return generate(self.weights, request.prompt, one)
+        if not self.is_silent():
+            cache = KvCache(self.weights, tokens(request.prompt), self.kv_bytes_per_token)
+            self.rooms.offer(request.room, cache, self.flags.tp_size)
+            failure = self.rooms.close(request.room, self.timing.transfer)
+            if failure:
+                self.counters.failed("transfer")
+                raise RequestError(500, f"KVTransferError(bootstrap_room={request.room}): {failure}")
+            self.counters.transferred(cache.size)
+        return generate(self.weights, request.prompt, 1)
 
     def _decode(self, request: GenerateRequest) -> Generation:
         # Without a port from the router, each worker takes its own: sglang 0.5.23, srt/disaggregation/common/conn.py.
         source = f"http://{request.host}:{request.port or self.flags.bootstrap_port}"
-        self._shake_hands(source, request)
+        self._compare(self._shake_hands(source, request))
         intact = self._receive(source, request)
-        generation = generate(self.weights, request.prompt, request.sampling, intact=intact)
-        self.counters.decoded(generation.completion_tokens)
-        return generation
+        return generate(self.weights, request.prompt, request.limit, intact=intact)
 
-    def _shake_hands(self, source: str, request: GenerateRequest) -> None:
-        """Ask for the topology of prefill until it answers; compare what SGLang compares."""
+    def _shake_hands(self, source: str, request: GenerateRequest) -> Mapping[str, Any]:
+        """The topology of prefill, asked for until it is there."""
         route = f"{source}/route?prefill_dp_rank=-1&prefill_cp_rank=-1&target_tp_rank=-1&target_pp_rank=-1"
         until = time.monotonic() + self.timing.handshake
         pause = threading.Event()
         while True:
             try:
-                reply = self._caller.get(route)
-                if reply.status == http.HTTPStatus.OK:
-                    break
-                why = f"{reply.status} {reply.body.decode()}"
+                with self._caller.ask("GET", route) as reply:
+                    if reply.status == HTTPStatus.OK:
+                        topology: Mapping[str, Any] = reply.json()
+                        return topology
+                    why = f"{reply.status} {reply.read().decode()}"
             except UnreachableError as error:
                 why = str(error)
             if time.monotonic() > until:
@@ -173,31 +177,27 @@ class Worker:
                     500, f"Could not fetch prefill server info from bootstrap_addr: {source} ({why}). {request.id}"
                 )
             pause.wait(self.timing.handshake / 15)
-        self._compare(reply.json())
 
     def _compare(self, topology: Mapping[str, Any]) -> None:
-        wanted = {"page_size": self.flags.page_size, "kv_cache_dtype": self.flags.kv_cache_dtype}
-        for name, own in wanted.items():
+        for name, own in {"page_size": self.flags.page_size, "kv_cache_dtype": self.flags.kv_cache_dtype}.items():
             if topology[name] != own:
                 message = f"RuntimeError: {name} mismatch: prefill server has {topology[name]}, decode server has {own}"
                 self._die(message)
                 raise RequestError(500, message)
 
     def _receive(self, source: str, request: GenerateRequest) -> bool:
-        """Fetch the KV cache of every rank; true if it is what these weights would have computed."""
+        """Fetch the KV cache of every rank; true if it is the one that these weights would have computed."""
         own = KvCache(self.weights, tokens(request.prompt), self.kv_bytes_per_token)
         intact = True
         for rank in range(self.flags.tp_size):
             url = f"{source}{KV_PATH}?room={request.room}&rank={rank}&decode={self.pod}"
             try:
-                with self._caller.open("GET", url, timeout=self.timing.transfer) as response:
-                    if response.status == http.HTTPStatus.NO_CONTENT:
+                with self._caller.ask("GET", url, timeout=self.timing.transfer) as reply:
+                    if reply.status == HTTPStatus.NO_CONTENT:
                         return True
-                    if response.status != http.HTTPStatus.OK:
-                        raise self._lost(request, response.read().decode())
-                    for block in own.blocks(rank):
-                        intact &= response.read(len(block)) == block
-                    intact &= not response.read()
+                    if reply.status != HTTPStatus.OK:
+                        raise self._lost(request, reply.read().decode())
+                    intact &= _digest(own.blocks(rank)) == _digest(reply.blocks)
             except UnreachableError as error:
                 raise self._lost(request, str(error)) from error
         return intact
@@ -207,3 +207,10 @@ class Worker:
         return RequestError(
             500, f"KVTransferError(bootstrap_room={request.room}): Failed to get kvcache from prefill instance: {why}"
         )
+
+
+def _digest(blocks: Iterable[bytes]) -> bytes:
+    found = hashlib.sha256()
+    for block in blocks:
+        found.update(block)
+    return found.digest()

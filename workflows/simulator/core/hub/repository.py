@@ -1,14 +1,12 @@
-"""Models as plain folders: what a listing says of them, with hashes that are computed once for each content."""
+"""Models as plain folders: the entries of a listing, with hashes that are computed once for each content."""
 
 import hashlib
-import json
 import os
 import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of an owner or a model; drafts begin with a dot
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".onnx", ".gguf")
@@ -37,50 +35,29 @@ class Entry:
 
 
 class Hashes:
-    """SHA-256 of files, remembered by size, time and inode, so that listing a large model costs nothing again."""
+    """SHA-256 of files, cached by size, time and inode, so that a second listing of a large model is cheap."""
 
-    def __init__(self, memory: Path) -> None:
-        self._memory = memory
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known = _remembered(memory)
-        self._new = False
+        self._known: dict[Path, tuple[tuple[int, ...], str]] = {}
 
     def of(self, path: Path) -> tuple[int, str]:
         """Size in bytes and SHA-256 of a file as it is now."""
         with self._lock:
             while True:
                 before = _identity(path)
-                known = self._known.get(str(path))
-                if known and known[:3] == before:
-                    return before[0], str(known[3])
+                identity, digest = self._known.get(path, ((), ""))
+                if identity == before:
+                    return before[0], digest
                 with path.open("rb") as file:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
                 if _identity(path) == before:  # else it was edited meanwhile
-                    self._known[str(path)] = [*before, digest]
-                    self._new = True
-
-    def save(self) -> None:
-        """Remember for the next start what was hashed since the last time."""
-        with self._lock:
-            if self._new:
-                draft = self._memory.with_name(self._memory.name + ".draft")
-                draft.write_text(json.dumps(self._known), encoding="utf-8")
-                draft.replace(self._memory)
-                self._new = False
+                    self._known[path] = before, digest
 
 
-def _remembered(memory: Path) -> dict[str, list[Any]]:
-    """A memory that cannot be read, or is none, is forgotten: everything is hashed again."""
-    try:
-        found = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _identity(path: Path) -> list[int]:
+def _identity(path: Path) -> tuple[int, ...]:
     found = path.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ino]
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 class Repository:
@@ -92,9 +69,7 @@ class Repository:
 
     def entries(self, root: str = "", *, recursive: bool = True) -> list[Entry]:
         """Folders and files below `root`, sorted by path; paths are relative to the repository."""
-        found = sorted(self._walk(self._folder / root, recursive=recursive), key=lambda entry: entry.path)
-        self._hashes.save()
-        return found
+        return sorted(self._walk(self._folder / root, recursive=recursive), key=lambda entry: entry.path)
 
     def file(self, path: str) -> Entry | None:
         found = (self._folder / path).resolve()
@@ -134,9 +109,9 @@ class Repositories:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._hashes = Hashes(folder / ".hashes.json")
+        self._hashes = Hashes()
 
-    def repository(self, model_id: str) -> Repository | None:
+    def get(self, model_id: str) -> Repository | None:
         owner, _, name = model_id.partition("/")
         folder = self._folder / owner / name
         if not (NAME.fullmatch(owner) and NAME.fullmatch(name) and folder.is_dir()):

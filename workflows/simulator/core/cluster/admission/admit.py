@@ -1,4 +1,4 @@
-"""From what a client sends to what may be stored: known fields, defaults, and what is refused."""
+"""Admission of a sent object: known fields, defaults, validation."""
 
 from itertools import chain
 from typing import Any
@@ -60,7 +60,7 @@ def admit(registry: KindRegistry, resource: Resource, content: Manifest, live: M
 
 
 def undeclared(registry: KindRegistry, resource: Resource, patch: Manifest) -> None:
-    """Server-side apply refuses what the kind does not declare: raises ApiError 500, as real servers do."""
+    """Server-side apply refuses undeclared fields: raises ApiError 500, as real servers do."""
     schema = registry.schema(resource)
     if schema is None:
         typed.refuse_unknown(resource, patch)
@@ -83,7 +83,7 @@ def _custom_pruned(content: Manifest, schema: Any) -> Manifest:
 
 
 def _open_root(schema: Any) -> dict[str, Any]:
-    """The schema without what the server itself knows of every object."""
+    """The schema without the fields that every object has."""
     properties = {key: value for key, value in (schema.get("properties") or {}).items() if key not in _ROOT}
     required = [key for key in schema.get("required") or () if key not in _ROOT]
     return {**schema, "properties": properties, "required": required}

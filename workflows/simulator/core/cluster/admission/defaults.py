@@ -1,4 +1,4 @@
-"""What the API server fills in, for the built-in kinds that the line uses.
+"""Defaults of the API server for the built-in kinds that the pipeline uses.
 
 https://github.com/kubernetes/kubernetes/tree/master/pkg/apis (`defaults.go` of each group)
 """

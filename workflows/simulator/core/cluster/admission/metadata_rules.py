@@ -1,4 +1,4 @@
-"""What every object's metadata must hold to.
+"""Rules for the metadata of every object.
 
 https://github.com/kubernetes/apimachinery/blob/master/pkg/util/validation/validation.go
 """

@@ -30,7 +30,7 @@ def pruned(value: Any, schema: Schema) -> Any:
         items = schema.get("items")
         if not isinstance(items, Mapping):
             return value
-        # Said of a list, it holds for the maps in it: RBG says it of spec.roles.
+        # On a list, it holds for the maps in it, as on spec.roles of RBG.
         inherited = {_PRESERVE: True} if schema.get(_PRESERVE) else {}
         return [pruned(item, {**items, **inherited}) for item in value]
     if not isinstance(value, dict):
@@ -77,7 +77,7 @@ def _drops_null(schema: Schema | None) -> bool:
 
 
 def schema_errors(value: Any, schema: Schema, path: str = "") -> Iterator[Cause]:
-    """What the schema finds wrong, in the words of the API server."""
+    """Violations of the schema, worded as by the API server."""
     if value is None:
         if not schema.get("nullable") and schema.get("type"):
             yield _wrong_type(path, value, schema["type"])

@@ -20,7 +20,7 @@ Manifest = dict[str, Any]
 
 
 def known_fields(resource: Resource, content: Manifest) -> Manifest:
-    """`content` without what the kind does not know. Raises ApiError 400 for wrong types."""
+    """`content` without unknown fields. Raises ApiError 400 for wrong types."""
     errors = _errors(resource, content)
     for error in errors:
         if error["type"] == "extra_forbidden":

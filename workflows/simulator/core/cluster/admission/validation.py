@@ -1,4 +1,4 @@
-"""What the API server refuses, for the built-in kinds that the line uses.
+"""Validation of the API server for the built-in kinds that the pipeline uses.
 
 https://github.com/kubernetes/kubernetes/tree/master/pkg/apis (`validation.go` of each group)
 """
@@ -26,7 +26,7 @@ _POD_MAY_CHANGE = frozenset(
 
 
 def rule_errors(resource: Resource, content: Manifest, live: Manifest | None) -> Iterator[Cause]:
-    """What is wrong with `content`, which replaces `live`."""
+    """Violations in `content`, which replaces `live`."""
     check = _RULES.get(resource.key)
     if check:
         yield from check(content, live)

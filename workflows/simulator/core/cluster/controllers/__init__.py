@@ -1,5 +1,5 @@
-"""The controllers of the embedded cluster: what makes its objects true, as on a real one.
+"""The controllers of the embedded cluster: they bring it in line with its objects, as on a real one.
 
-Each is level-triggered: it looks at the objects, brings them one step nearer to what they ask for, and says when it
-wants to look again. One thread runs them all.
+Each is level-triggered: it reads the objects, brings them one step nearer to their specification, and returns the
+seconds until its next turn. One thread runs them all.
 """

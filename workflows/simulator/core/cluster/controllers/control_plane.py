@@ -21,7 +21,7 @@ from workflows.simulator.core.cluster.resources import PODS
 from workflows.simulator.core.cluster.store import ClusterStore
 from workflows.simulator.runtime import ContainerRuntime, Dial
 
-_LOOK = 0.02  # seconds between two looks at what an earlier process left
+_POLL = 0.02  # seconds between two checks of the recovery
 
 
 class ControlPlane:
@@ -59,13 +59,13 @@ class ControlPlane:
         )
 
     def start(self) -> None:
-        """Run, and come back once what was up in an earlier process is up again, or `timing.reboot` is over."""
+        """Run, and return once the pods of an earlier process are up again, or after `timing.reboot`."""
         recovery = Recovery(self._store, self.kubelet.is_up)
         self._loop.start()
         deadline = time.monotonic() + self._timing.reboot
         wake_up = self._store.subscribe()
         while time.monotonic() < deadline and not recovery.is_complete():
-            wake_up.wait(_LOOK)
+            wake_up.wait(_POLL)
 
     def stop(self) -> None:
         """Stop as a node that is shut off: containers end, objects stay as they are."""
@@ -73,7 +73,7 @@ class ControlPlane:
         self.kubelet.stop()
 
     def pod_log(self, namespace: str, pod: str, container: str, previous: bool) -> str | None:
-        """What a container wrote; None without such a pod, or if the container has not run (before)."""
+        """The log of a container; None without such a pod, or if the container has not run (before)."""
         found = self._store.get(PODS, pod, namespace)
         return self.kubelet.log(found["metadata"]["uid"], container, previous=previous) if found else None
 

@@ -88,12 +88,7 @@ def _deployment_status(deployment: Manifest, newest: Manifest | None, old: list[
     before = deployment.get("status") or {}
     enough = ready >= wanted
     reason = "MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable"
-    negation = "" if enough else "not "
-    message = (
-        f"Deployment does {negation}have minimum availability."
-        if not enough
-        else "Deployment has minimum availability."
-    )
+    message = f"Deployment {'has' if enough else 'does not have'} minimum availability."
     return {
         "observedGeneration": deployment["metadata"]["generation"],
         "replicas": total,

@@ -1,4 +1,4 @@
-"""Removes what belongs to something that is gone.
+"""Removes objects without a living owner.
 
 https://kubernetes.io/docs/concepts/architecture/garbage-collection/
 """
@@ -36,13 +36,13 @@ class GarbageCollector:
         for resource, one in found:
             if is_going(one):
                 _finish(view, resource, one, found)
-        # What this very look changed is looked at again.
+        # Changes of this turn are read in the next one.
         self._seen = revision
         return None
 
 
 def _resources(view: ClusterView) -> list[Resource]:
-    """Each kind once, whatever versions of it are served."""
+    """Each kind once, in one of its served versions."""
     skipped = {EVENTS.key, *(review.key for review in REVIEWS), CUSTOM_RESOURCE_DEFINITIONS.key}
     by_key = {resource.key: resource for resource in view.store.registry.all()}
     return [resource for key, resource in by_key.items() if key not in skipped]

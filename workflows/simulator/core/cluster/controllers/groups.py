@@ -1,7 +1,7 @@
 """The RBG operator: makes workloads of the roles of a RoleBasedGroup.
 
-It tells the untruth that the real one tells: the status is written before the workloads are brought up to date, and
-`Ready` looks at no revision, so a group is Ready at its new generation while only old pods exist.
+Its status is as wrong as that of the real one: it is written before the workloads are brought up to date, and
+`Ready` ignores revisions, so a group is Ready at its new generation while only old pods exist.
 https://github.com/sgl-project/rbg/blob/v0.6.0/internal/controller/workloads/rolebasedgroup_controller.go
 """
 
@@ -25,7 +25,7 @@ _SOURCE = "rbgs-controller"
 
 
 class RefusedError(Exception):
-    """The operator cannot go on with a group; reason and message of the event that says so."""
+    """The operator cannot go on with a group; reason and message of its event."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -42,7 +42,7 @@ class _Flap:
 
 
 class RoleBasedGroupOperator:
-    """Looks at a group at most once in `timing.operator` seconds, and only while its own Deployment has a ready pod."""
+    """Reconciles a group at most once in `timing.operator` seconds, while its own Deployment has a ready pod."""
 
     def __init__(self, style: OperatorStyle, timing: ClusterTiming) -> None:
         self._style = style
@@ -54,7 +54,7 @@ class RoleBasedGroupOperator:
         deployment = view.get(DEPLOYMENTS, OPERATOR, OPERATOR_NAMESPACE) or {}
         if not (deployment.get("status") or {}).get("readyReplicas"):
             return None
-        waits = [self._look_in_turn(view, *found) for found in self._groups(view)]
+        waits = [self._reconcile_in_turn(view, *found) for found in self._groups(view)]
         return min((wait for wait in waits if wait is not None), default=None)
 
     def _groups(self, view: ClusterView) -> list[tuple[Resource, Manifest]]:
@@ -64,18 +64,18 @@ class RoleBasedGroupOperator:
                 return [(resource, group) for group in view.all(resource) if not is_going(group)]
         return []
 
-    def _look_in_turn(self, view: ClusterView, resource: Resource, group: Manifest) -> float | None:
+    def _reconcile_in_turn(self, view: ClusterView, resource: Resource, group: Manifest) -> float | None:
         uid, moment = group["metadata"]["uid"], time.monotonic()
         if moment < self._due.get(uid, 0.0):
             return self._due[uid] - moment
         self._due[uid] = moment + self._timing.operator
         try:
-            self._look(view, resource, group)
+            self._reconcile_group(view, resource, group)
         except RefusedError as refused:
             view.event(group, refused.reason, str(refused), source=_SOURCE)
         return self._timing.flap if self._is_flapping(uid) else None
 
-    def _look(self, view: ClusterView, resource: Resource, group: Manifest) -> None:
+    def _reconcile_group(self, view: ClusterView, resource: Resource, group: Manifest) -> None:
         roles = {spec["name"]: GroupRole(group, spec, self._style) for spec in group["spec"]["roles"]}
         found = {name: _workload(view, role) for name, role in roles.items()}
         self._write_status(view, resource, group, found)
@@ -217,7 +217,7 @@ def _update(view: ClusterView, resource: Resource, role: GroupRole, live: Manife
     written = view.write(resource, {**live, "metadata": metadata, "spec": spec})
     if resource == STATEFUL_SETS and written["metadata"]["generation"] != live["metadata"]["generation"]:
         # The operator is woken by its own change and is often faster than the StatefulSet controller; it then
-        # complains although nothing is wrong.
+        # complains without a cause.
         view.event(
             role.group,
             "FailedReconcileWorkload",

@@ -8,12 +8,12 @@ from workflows.simulator.core.cluster.controllers.view import ClusterView
 from workflows.simulator.core.cluster.errors import ApiError
 from workflows.simulator.core.cluster.event_log import WakeUp
 
-_AGAIN = 0.01  # seconds to the next look after somebody else changed an object in between
+_AGAIN = 0.01  # seconds to the next turn after a conflict
 
 
 class Controller(Protocol):
     def reconcile(self, view: ClusterView) -> float | None:
-        """Bring the objects one step nearer; seconds until it wants to look again, None: not before a change."""
+        """Bring the objects one step nearer; seconds until the next turn, None: not before a change."""
         ...
 
 
@@ -21,7 +21,7 @@ class Loop:
     """Runs controllers in their order after every change, from `start` to `stop`."""
 
     def __init__(self, view: ClusterView, wake_up: WakeUp, controllers: Iterable[Controller]) -> None:
-        """`wake_up` wakes the loop; whoever changes something outside the objects rings it too."""
+        """`wake_up` wakes the loop; changes outside the objects trigger it, too."""
         self._view = view
         self._controllers = tuple(controllers)
         self._wake_up = wake_up
@@ -42,7 +42,7 @@ class Loop:
         seen = -1
         while not self._stopping.is_set():
             revision = self._view.store.revision
-            # While no object changes, only those look that asked to look again.
+            # While no object changes, only controllers with a due turn run.
             waits = [
                 None if wait is None and revision == seen else self._reconcile(controller)
                 for controller, wait in zip(self._controllers, waits, strict=True)
@@ -54,7 +54,7 @@ class Loop:
         try:
             return controller.reconcile(self._view)
         except ApiError as error:
-            # Whoever changed or removed the object rang the wake_up; the next look starts from what is there then.
+            # The writer that changed or removed the object triggered the wake-up; the next turn reads the new state.
             if error.status not in (404, 409) and error.reason != "Forbidden":
                 raise
             return _AGAIN

@@ -13,7 +13,7 @@ from workflows.simulator.core.cluster.resources import ENDPOINTS, PODS, SERVICES
 from workflows.simulator.core.cluster.store import Manifest
 from workflows.simulator.runtime import Address, Dial
 
-REFUSING: Address = ("127.0.0.1", 1)  # nothing listens there: the connection is refused, as in a cluster
+REFUSING: Address = ("127.0.0.1", 1)  # a closed port: the connection is refused, as in a cluster
 _DOMAIN = ["svc", "cluster", "local"]
 _SERVICE_RANGE = "10.96"
 
@@ -32,7 +32,7 @@ class Network:
         return lambda host, port: self._dial(host, port, namespace)
 
     def pod_address(self, namespace: str, name: str, port: int) -> Address | None:
-        """Where a pod's port listens; None if there is no such pod, or nothing listens."""
+        """The real address of a pod's port; None without such a pod, or while the port is closed."""
         pod = self._view.get(PODS, name, namespace)
         return self._listens(pod["metadata"]["uid"], port) if pod else None
 
@@ -69,7 +69,7 @@ class Network:
         raise LookupError(f"no such host: {host} (asked in namespace {namespace})")
 
     def _resolved(self, service: Manifest, pod: str) -> list[Manifest]:
-        """The pods whose addresses DNS gives for a headless Service, or for one pod behind it."""
+        """The pods to which DNS resolves a headless Service, or one pod behind it."""
         if service["spec"].get("clusterIP") != "None":
             return []
         name = service["metadata"]["name"]
@@ -133,7 +133,7 @@ def target_port(pod: Manifest, port: dict[str, Any]) -> int:
 
 
 def _readings(labels: list[str], namespace: str) -> list[tuple[str, str, str]]:
-    """What a name can mean, as pod, Service and namespace, in the order of the search path."""
+    """The possible readings of a name, as pod, Service and namespace, in the order of the search path."""
     if len(labels) == 1:
         return [("", labels[0], namespace)]
     if len(labels) == 2:  # noqa: PLR2004  # <pod>.<service> or <service>.<namespace>

@@ -1,9 +1,9 @@
-"""What differs between releases of the RBG operator.
+"""Differences between releases of the RBG operator.
 
 https://github.com/sgl-project/rbg, api/workloads at the tags named here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _OLD = "rolebasedgroup.workloads.x-k8s.io/"
 _NEW = "rbg.workloads.x-k8s.io/"
@@ -21,12 +21,12 @@ class OperatorStyle:
     service_prefix: str
     environment_prefix: str
     config_of_role: bool  # one ConfigMap for each role, not one for the group
-    # Later releases write the status on every look; earlier ones only when a count of a role changed, so that
+    # Later releases write the status in every turn; earlier ones only when a count of a role changed, so that
     # observedGeneration may stay behind.
     always_writes_status: bool = False
 
 
-_V06 = OperatorStyle(
+V06 = OperatorStyle(
     image="rolebasedgroup/rbgs-controller:v0.6.0-5390c07",
     crds="rbg-v0.6.0",
     group_label=_OLD + "name",
@@ -38,19 +38,9 @@ _V06 = OperatorStyle(
     environment_prefix="",
     config_of_role=True,
 )
-_V04 = OperatorStyle(
-    image="rolebasedgroup/rbgs-controller:v0.4.0-2c1b4f9",
-    crds="rbg-v0.6.0",  # the same served version; the fields that 0.5 and 0.6 added are left out by whoever writes
-    group_label=_OLD + "name",
-    role_label=_OLD + "role",
-    unique_label=_OLD + "group-unique-key",
-    revision_label=_OLD + "role-revision-hash-{role}",
-    size_annotation=_OLD + "role-size",
-    service_prefix="",
-    environment_prefix="",
-    config_of_role=True,
-)
-_V08 = OperatorStyle(
+# The same served version; the fields that 0.5 and 0.6 added are left out by our manifests.
+V04 = replace(V06, image="rolebasedgroup/rbgs-controller:v0.4.0-2c1b4f9", service_prefix="")
+V08 = OperatorStyle(
     image="rolebasedgroup/rbgs-controller:v0.8.0-alpha.5",
     crds="rbg-v0.8.0-alpha.5",
     group_label=_NEW + "group-name",
@@ -63,5 +53,3 @@ _V08 = OperatorStyle(
     config_of_role=False,
     always_writes_status=True,
 )
-OPERATOR_STYLES = {"v0.4": _V04, "v0.6": _V06, "v0.8": _V08}
-V04, V06, V08 = _V04, _V06, _V08

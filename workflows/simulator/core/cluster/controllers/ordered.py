@@ -1,4 +1,4 @@
-"""Pods with ordinals that are replaced from the highest down: what StatefulSets and RoleInstanceSets share.
+"""Pods with ordinals that are replaced from the highest down: the common part of StatefulSets and RoleInstanceSets.
 
 https://github.com/kubernetes/kubernetes/blob/master/pkg/controller/statefulset/stateful_set_control.go
 """
@@ -18,7 +18,7 @@ REVISION_LABEL = "controller-revision-hash"
 
 @dataclass(frozen=True)
 class OrderedSet:
-    """What a set asks for, whatever its kind."""
+    """The specification of a set, independent of its kind."""
 
     manifest: Manifest
     replicas: int

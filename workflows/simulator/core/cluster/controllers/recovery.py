@@ -1,4 +1,4 @@
-"""What served in an earlier process, and has to serve again before a new one answers."""
+"""The recovery of pods that served in an earlier process, before a new one answers."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from workflows.simulator.core.cluster.store import ClusterStore, Manifest
 
 
 class Recovery:
-    """Remembers at its making what the objects say is ready: make it before the controllers run."""
+    """Records the ready objects when it is made: make it before the controllers run."""
 
     def __init__(self, store: ClusterStore, is_up: Callable[[str], bool]) -> None:
         """`is_up` takes the uid of a pod: whether this very process runs it."""
@@ -21,15 +21,15 @@ class Recovery:
         self._ready = {_uid(group) for group in self._groups() if is_true(group, "Ready")}
 
     def is_complete(self) -> bool:
-        """True once everybody who reads the objects finds them as ready as they were.
+        """True once the objects are as ready as they were.
 
-        Each follows from the one before, as controllers draw it: workloads count ready pods, groups look at workloads.
-        Asked in this order, none is taken for ready that has yet to see what became of its pods.
+        Each follows from the one before: workloads count ready pods, groups count ready workloads. In this order, no
+        object counts as ready before its controller has read the state of its pods.
         """
         return self._pods_are_back() and self._workloads_are_back() and self._groups_are_back()
 
     def _pods_are_back(self) -> bool:
-        # The kubelet knows that a pod serves before the object says so.
+        # The kubelet knows that a pod serves before the object shows it.
         return all(
             self._is_up(_uid(pod)) and is_ready(pod)
             for pod in self._store.select(PODS)
@@ -60,7 +60,7 @@ def _uid(manifest: Manifest) -> str:
 
 
 def _version(workload: Manifest) -> tuple[str, int]:
-    """An object as long as nobody asks something else of it."""
+    """An object with one specification."""
     return _uid(workload), workload["metadata"]["generation"]
 
 

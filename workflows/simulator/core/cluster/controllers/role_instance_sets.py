@@ -89,7 +89,7 @@ def _update(view: ClusterView, wanted: OrderedSet, pods: list[Manifest]) -> None
 
 
 def differs_in_place(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Between two pod templates: images, labels and annotations can change under a running pod, nothing else can."""
+    """Between two pod templates: only images, labels and annotations can change under a running pod."""
     return _without_images(before.get("spec") or {}) == _without_images(after["spec"])
 
 

@@ -1,4 +1,4 @@
-"""What the RBG operator makes of one role: workload, headless Service, ConfigMap.
+"""The objects that the RBG operator makes of one role: workload, headless Service, ConfigMap.
 
 https://github.com/sgl-project/rbg/tree/v0.6.0/pkg/reconciler and .../pkg/discovery
 """
@@ -81,7 +81,7 @@ class GroupRole:
         return f"{self.style.service_prefix}{self.workload_name}"[:MAX_NAME].rstrip("-")
 
     def template(self) -> Manifest:
-        """The pod template with what the operator adds: labels, environment and the file that names all pods."""
+        """The pod template with the additions of the operator: labels, environment and the file that names all pods."""
         template: Manifest = copied(self._own_template())
         metadata = template.setdefault("metadata", {})
         metadata["labels"] = {**(metadata.get("labels") or {}), **self.labels}
@@ -201,7 +201,7 @@ class GroupRole:
 
 @lru_cache(maxsize=64)
 def _as_yaml(text: str) -> str:
-    """YAML from JSON; remembered, since writing YAML is slow and the operator looks often."""
+    """YAML from JSON; cached, since writing YAML is slow and the operator runs often."""
     return yaml.safe_dump(json.loads(text))
 
 

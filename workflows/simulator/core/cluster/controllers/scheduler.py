@@ -47,7 +47,7 @@ class Scheduler:
 
 
 def why_not(pod: Mapping[str, Any], node: Mapping[str, Any], free: Amounts) -> tuple[str, ...]:
-    """What speaks against a node, in the words of the scheduler; nothing if the pod fits."""
+    """The reasons against a node, worded as by the scheduler; empty if the pod fits."""
     if node["spec"].get("unschedulable"):
         return ("node(s) were unschedulable",)
     if not is_true(node, "Ready"):
@@ -106,7 +106,7 @@ def _is_over(pod: Mapping[str, Any]) -> bool:
 
 
 def _room(free: Amounts, wanted: Amounts) -> tuple[Decimal, ...]:
-    """The node with the most left of what is asked for wins; one without GPUs wins for a pod that needs none."""
+    """The node with the most free capacity wins; one without GPUs wins for a pod that needs none."""
     scarce = free.get("nvidia.com/gpu", Decimal(0))
     return (scarce if "nvidia.com/gpu" in wanted else -scarce, free.get("cpu", Decimal(0)))
 

@@ -14,7 +14,7 @@ class ClusterTiming:
     longest_crash_backoff: float = 8.0
     pull_backoff: float = 0.5  # between two attempts to pull an image
     mount_retry: float = 0.2
-    operator: float = 0.15  # between two looks of the RBG operator at one group
+    operator: float = 0.15  # between two turns of the RBG operator for one group
     flap: float = 0.15  # how long Ready is False again after a group was first ready
     reboot: float = 20.0  # how long the pods of an earlier process may take to be ready again before the API answers
 

@@ -11,15 +11,15 @@ from workflows.simulator.core.cluster.resources import EVENTS, PODS, SERVICES, R
 from workflows.simulator.core.cluster.store import ClusterStore, Manifest, copied, now
 
 KEPT_EVENTS = 300  # a real API server forgets events after an hour
-_EVENT_SECONDS = 1.0  # the same event again within this time is not told
+_EVENT_SECONDS = 1.0  # the same event again within this time is not recorded
 
 
 class ClusterView:
-    """The store, in the verbs of a controller. A conflict means: look again, which the loop does anyway."""
+    """The store, in the verbs of a controller. After a conflict the loop reads the objects again."""
 
     def __init__(self, store: ClusterStore) -> None:
         self.store = store
-        self._told: dict[tuple[str, str, str], float] = {}
+        self._recorded: dict[tuple[str, str, str], float] = {}
 
     def kind(self, api_version: str, kind: str) -> Resource | None:
         return self.store.registry.kind(api_version, kind)
@@ -55,7 +55,7 @@ class ClusterView:
                 raise
 
     def event(self, about: Manifest, reason: str, message: str, *, kind: str = "Warning", source: str) -> None:
-        """Tell people what happened to an object; the same once more only counts up."""
+        """Record an event about an object; the same one again only counts up."""
         metadata = about["metadata"]
         if not self._is_news((metadata["uid"], reason, message)):
             return
@@ -94,11 +94,11 @@ class ClusterView:
             },
         )
 
-    def _is_news(self, told: tuple[str, str, str]) -> bool:
+    def _is_news(self, event: tuple[str, str, str]) -> bool:
         moment = time.monotonic()
-        if moment - self._told.get(told, -_EVENT_SECONDS) < _EVENT_SECONDS:
+        if moment - self._recorded.get(event, -_EVENT_SECONDS) < _EVENT_SECONDS:
             return False
-        self._told[told] = moment
+        self._recorded[event] = moment
         return True
 
     def _forget_events(self) -> None:

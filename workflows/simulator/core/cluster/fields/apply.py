@@ -1,4 +1,4 @@
-"""Server-side apply: merge what a manager declares into the live object, and take back what it no longer declares.
+"""Server-side apply: merge the declared fields of a manager into the live object, and remove those no longer declared.
 
 https://kubernetes.io/docs/reference/using-api/server-side-apply/
 """
@@ -17,7 +17,7 @@ Manifest = dict[str, Any]
 def apply(live: Manifest | None, wanted: Manifest, shape: Shape, applier: Owner, *, force: bool) -> Manifest:
     """The object after `applier` applied `wanted`, with its new managedFields.
 
-    Raises ApiError 409 when that would change what others own, unless `force` takes it from them.
+    Raises ApiError 409 for a change of fields of other owners, unless `force` takes them over.
     """
     wanted = _without_nulls(wanted)
     declared = fields(wanted, shape)
@@ -34,7 +34,7 @@ def apply(live: Manifest | None, wanted: Manifest, shape: Shape, applier: Owner,
     gone = set(fields(merged, shape)) - set(fields(result, shape))
     mine = replace(applier, paths=frozenset(declared))
     if own and own.paths == mine.paths and not written and not gone:
-        mine = own  # nothing new: the time of the entry stays, so that the write is no write
+        mine = own  # without a change the time of the entry stays, so that the write is no write
     kept = [one.without(gone) for one in others]
     result["metadata"] = {
         **result["metadata"],
@@ -44,7 +44,7 @@ def apply(live: Manifest | None, wanted: Manifest, shape: Shape, applier: Owner,
 
 
 def merged_into(live: Any, wanted: Any, shape: Shape) -> Any:
-    """`wanted` over `live`: maps by key, keyed lists by item, everything else replaced."""
+    """`wanted` over `live`: maps by key, keyed lists by item, other values replaced."""
     if isinstance(live, dict) and isinstance(wanted, dict) and shape.merges_keys:
         return {
             **live,
@@ -78,7 +78,7 @@ def _merged_list(live: list[Any], wanted: list[Any], shape: Shape) -> list[Any]:
 
 
 def _take_back(merged: Manifest, shape: Shape, own: Owner | None, declared: set[Path], others: list[Owner]) -> Manifest:
-    """Remove what this manager applied last time, does not declare now, and nobody else owns."""
+    """Remove fields that this manager applied last time, does not declare now, and no other manager owns."""
     if own is None:
         return dict(merged)
     still_owned = with_parents(declared).union(*(with_parents(one.paths) for one in others))

@@ -11,7 +11,7 @@ from workflows.simulator.core.cluster.fields.shapes import Shape
 
 Path = tuple[str, ...]  # ("f:spec", "f:ports", 'k:{"port":80,"protocol":"TCP"}', "f:name")
 
-# What belongs to the server and to nobody else.
+# Fields of the server, without a manager.
 _UNOWNED: frozenset[Path] = frozenset(
     {
         ("f:apiVersion",),
@@ -63,7 +63,7 @@ def with_parents(paths: Iterable[Path]) -> set[Path]:
 
 
 def without(content: dict[str, Any], shape: Shape, doomed: set[Path]) -> dict[str, Any]:
-    """The object without these fields and everything below them."""
+    """The object without these fields and those below them."""
     result: dict[str, Any] = _without(content, shape, (), doomed)
     return result
 

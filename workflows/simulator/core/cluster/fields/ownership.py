@@ -1,4 +1,4 @@
-"""Who owns which field: metadata.managedFields, kept up with every write.
+"""The owners of fields: metadata.managedFields, updated with every write.
 
 https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
 """

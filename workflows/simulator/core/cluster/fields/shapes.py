@@ -1,8 +1,8 @@
 """How objects merge: which lists are sets or maps, which maps are atomic. In the words of OpenAPI extensions.
 
-For custom resources the CRD says so; for the built-in kinds this is an extract of
+For custom resources the CRD declares it; for the built-in kinds this is an extract of
 https://github.com/kubernetes/kubernetes/blob/master/api/openapi-spec/swagger.json (`x-kubernetes-list-type`,
-`x-kubernetes-list-map-keys`, `x-kubernetes-map-type`). What is not named: maps merge key by key, lists are replaced.
+`x-kubernetes-list-map-keys`, `x-kubernetes-map-type`). Elsewhere maps merge key by key, and lists are replaced.
 """
 
 import json

@@ -16,12 +16,12 @@ from workflows.simulator.runtime import Exit, Running
 
 _MESSAGE_BYTES = 2048  # https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/
 _MESSAGE_LINES = 80
-_LONG_ENOUGH = 60.0  # seconds; who ran this long starts with a fresh back-off
+_LONG_ENOUGH = 60.0  # seconds; after this long a restart begins with a fresh back-off
 
-_LOOK = 0.2  # seconds between two looks at a running container
+_POLL = 0.2  # seconds between two checks of a running container
 
 Start = Callable[[], Running]
-Tell = Callable[[str, str, str], None]  # type, reason and message of an event
+Record = Callable[[str, str, str], None]  # type, reason and message of an event
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Terminated:
 
 class ContainerWorker:
     def __init__(self, spec: Mapping[str, Any], timing: ClusterTiming, before: Mapping[str, Any] | None = None) -> None:
-        """`before` is the status that an earlier process wrote: what ran then was lost with its node."""
+        """`before` is the status of an earlier process: its container was lost with its node."""
         self.spec = spec
         self._timing = timing
         self._running: Running | None = None
@@ -74,24 +74,24 @@ class ContainerWorker:
     def has_run(self) -> bool:
         return self._running is not None or self._last is not None
 
-    def sync(self, start: Callable[[], Start], pool: Executor, wake: Callable[[], None], tell: Tell) -> float:
-        """Bring the container one step nearer to running; seconds until it wants to be looked at again.
+    def sync(self, start: Callable[[], Start], pool: Executor, wake: Callable[[], None], record: Record) -> float:
+        """Bring the container one step nearer to running; seconds until the next turn.
 
-        `start` reads what the container needs and raises ConfigError; what it returns starts the container and raises
+        `start` reads the configuration and raises ConfigError; its result starts the container and raises
         LookupError for an image that cannot be pulled.
         """
         if self._running is not None:
-            self._look_at(self._running, tell)
+            self._check(self._running, record)
         if self._running is None:
             left = self._retry - time.monotonic()
             if left > 0:
                 return left
-            self._start(start, tell)
+            self._start(start, record)
         if self._running is None:
             return max(0.0, self._retry - time.monotonic())
         wait = self._probes.sync(self._running, pool, wake)
-        # A container does not say when it ends.
-        return _LOOK if wait is None else min(wait, _LOOK)
+        # A container does not report its end.
+        return _POLL if wait is None else min(wait, _POLL)
 
     def stop(self) -> None:
         running = self._running  # another thread may ask, while the loop takes note of its end
@@ -117,39 +117,39 @@ class ContainerWorker:
         reason, message = self._waiting
         return {"waiting": {"reason": reason} | ({"message": message} if message else {})}
 
-    def _start(self, start: Callable[[], Start], tell: Tell) -> None:
+    def _start(self, start: Callable[[], Start], record: Record) -> None:
         image, name = self.spec["image"], self.spec["name"]
         if self._waiting[0] == "ErrImagePull":
-            # One look later the failed pull shows as a back-off, until the next attempt.
+            # One turn later the failed pull shows as a back-off, until the next attempt.
             self._wait("ImagePullBackOff", f'Back-off pulling image "{image}"', self._timing.pull_backoff)
             return
         try:
             prepared = start()
         except ConfigError as error:
             self._wait("CreateContainerConfigError", str(error), self._timing.pull_backoff)
-            tell("Warning", "Failed", f"Error: {error}")
+            record("Warning", "Failed", f"Error: {error}")
             return
         try:
             self._running = prepared()
         except LookupError as error:
             message = f'failed to pull and unpack image "{image}": {error.args[0] if error.args else "not found"}'
             self._wait("ErrImagePull", f"rpc error: code = NotFound desc = {message}", self._timing.shortest_period)
-            tell("Warning", "Failed", f'Failed to pull image "{image}": {message}')
+            record("Warning", "Failed", f'Failed to pull image "{image}": {message}')
             return
         self.restarts += 1 if self._last else 0
         self._image, self._started = image, time.time()
         self._probes = Probes(self.spec, self._timing)
-        tell("Normal", "Started", f"Started container {name}")
+        record("Normal", "Started", f"Started container {name}")
 
     def _wait(self, reason: str, message: str, seconds: float) -> None:
         self._waiting = reason, message
         self._retry = time.monotonic() + seconds
 
-    def _look_at(self, running: Running, tell: Tell) -> None:
+    def _check(self, running: Running, record: Record) -> None:
         ended = running.exited()
         if ended is None and self._probes.failed:
-            tell("Warning", "Unhealthy", f"{self._probes.failed} probe failed")
-            tell(
+            record("Warning", "Unhealthy", f"{self._probes.failed} probe failed")
+            record(
                 "Normal",
                 "Killing",
                 f"Container {self.spec['name']} failed {self._probes.failed.lower()} probe, will be restarted",
@@ -160,9 +160,9 @@ class ContainerWorker:
             running.stop()
             ended = Exit(0, "Completed")
         if ended is not None:
-            self._end(running, ended, tell)
+            self._end(running, ended, record)
 
-    def _end(self, running: Running, ended: Exit, tell: Tell) -> None:
+    def _end(self, running: Running, ended: Exit, record: Record) -> None:
         log = running.log()
         message = _tail(log) if self.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError" else ""
         finished = time.time()
@@ -178,7 +178,7 @@ class ContainerWorker:
         seconds = min(self._timing.longest_crash_backoff, self._timing.crash_backoff * 2 ** (self._crashes - 2))
         shown = min(300, 10 * 2 ** (self._crashes - 2))
         self._wait("CrashLoopBackOff", f"back-off {shown}s restarting failed container={name}", seconds)
-        tell("Warning", "BackOff", f"Back-off restarting failed container {name}")
+        record("Warning", "BackOff", f"Back-off restarting failed container {name}")
 
 
 def image_id(image: str) -> str:

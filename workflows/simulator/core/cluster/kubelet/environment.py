@@ -1,4 +1,4 @@
-"""What a container sees in its environment and on its command line.
+"""The environment and the command line of a container.
 
 https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/
 """
@@ -17,7 +17,7 @@ _BY_KEY = re.compile(r"^metadata\.(?P<field>labels|annotations)\['(?P<key>[^']+)
 
 
 class ConfigError(Exception):
-    """The container cannot be made from what its pod asks for: CreateContainerConfigError."""
+    """The container cannot be made as its pod specifies it: CreateContainerConfigError."""
 
 
 def variables(view: ClusterView, pod: Manifest, container: Mapping[str, Any], pod_ip: str) -> dict[str, str]:

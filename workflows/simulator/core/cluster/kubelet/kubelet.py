@@ -1,4 +1,4 @@
-"""All kubelets of the embedded cluster in one: nodes differ in what fits on them, not in where they are."""
+"""All kubelets of the embedded cluster in one: nodes differ in their capacity, not in their place."""
 
 import shutil
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from workflows.simulator.core.cluster.resources import PODS
 from workflows.simulator.core.cluster.store import Manifest
 from workflows.simulator.runtime import Address, Container, ContainerRuntime, Dial, Exit, Running
 
-SIMULATED = "slipway/simulated"  # annotation of pods that are there to be seen: nothing runs in them
+SIMULATED = "slipway/simulated"  # annotation of pods without processes
 _THREADS = 8
 
 
 class _Idle:
-    """A container in which nothing runs."""
+    """A container without a process."""
 
     def start(self, container: Container, dial: Dial) -> Running:
         del container, dial
@@ -34,7 +34,7 @@ class _Idle:
         return ""
 
     def stop(self) -> None:
-        """There is nothing to stop."""
+        """No process to stop."""
 
 
 class Kubelet:
@@ -60,12 +60,12 @@ class Kubelet:
         return min((wait for wait in waits if wait is not None), default=None)
 
     def address(self, uid: str, port: int) -> Address | None:
-        """Where a port of a pod really listens; None while nothing does."""
+        """The real address of a port of a pod; None while it is closed."""
         worker = self._workers.get(uid)
         return worker.address(port) if worker else None
 
     def log(self, uid: str, container: str, *, previous: bool = False) -> str | None:
-        """What a container wrote; None if it has not run, or not before."""
+        """The log of a container; None if it has not run, or not before."""
         workers = self._workers.get(uid)
         worker = workers.containers.get(container) if workers else None
         if worker is None:

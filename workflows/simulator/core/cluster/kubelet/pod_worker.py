@@ -18,12 +18,12 @@ from workflows.simulator.core.cluster.store import Manifest, now
 from workflows.simulator.runtime import Address, Container, ContainerRuntime, Dial, Running
 
 SOURCE = "kubelet"
-_LOOK = 0.5  # seconds between two looks at a pod that ends; its containers ring when they have ended
+_POLL = 0.5  # seconds between two checks of a terminating pod; the end of its containers triggers one, too
 
 
 @dataclass(frozen=True)
 class Host:
-    """What all pods share."""
+    """Common to all pods."""
 
     runtime: ContainerRuntime
     buckets: Path
@@ -57,7 +57,7 @@ class PodWorker:
         return next((address for address in found if address), None)
 
     def sync(self, view: ClusterView, pod: Manifest) -> float | None:
-        """Bring the pod one step nearer to serving; seconds until it wants to be looked at again."""
+        """Bring the pod one step nearer to serving; seconds until the next turn."""
         wait = self._mount(view, pod)
         if wait is None:
             specs = {spec["name"]: spec for spec in pod["spec"]["containers"]}
@@ -85,7 +85,7 @@ class PodWorker:
             self._ending.result()
             view.delete(PODS, pod, grace=0)
             return None
-        return _LOOK
+        return _POLL
 
     def stop(self) -> None:
         for worker in self.containers.values():

@@ -20,8 +20,8 @@ _GOOD = range(200, 400)
 class Probe:
     """Asks in its period, and counts as Kubernetes does; `passing` is None until it knows.
 
-    It fails only once nothing was good for `patience` seconds: its period is far shorter than in a real cluster, but a
-    busy machine takes its time.
+    It fails only after `patience` seconds without a success: its period is far shorter than in a real cluster, and a
+    busy machine is slow.
     """
 
     def __init__(self, spec: Mapping[str, Any], port: int, timing: ClusterTiming, patience: float) -> None:
@@ -63,7 +63,7 @@ class Probe:
 
     def _ask(self, running: Running) -> bool:
         if "exec" in self._spec:
-            return True  # nothing in a rehearsal runs commands inside containers
+            return True  # a rehearsal runs no commands inside containers
         address = running.address(self._port)
         if address is None:
             return False
@@ -91,7 +91,7 @@ class Probes:
 
     def __init__(self, container: Mapping[str, Any], timing: ClusterTiming) -> None:
         self._startup = _probe(container, "startupProbe", timing, timing.patience)
-        self._readiness = _probe(container, "readinessProbe", timing, 0.0)  # it kills nobody
+        self._readiness = _probe(container, "readinessProbe", timing, 0.0)  # it kills no container
         self._liveness = _probe(container, "livenessProbe", timing, timing.patience)
 
     @property
