@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.text import Text
 
+from steps import kinds
 from steps.check_release import CURRENT
 from steps.document.schema import ModelService, load
 from steps.errors import Exit
@@ -293,14 +294,14 @@ def _environment(addresses: Addresses, state: Path) -> dict[str, str]:
     log.touch()
     return {
         **inherited,
-        "KUBECONFIG": addresses.kubeconfig,
-        "SLIPWAY_MODELSCOPE_ENDPOINT": addresses.hub,
-        "SLIPWAY_OSS_ENDPOINT": addresses.bucket,
-        "SLIPWAY_REGISTRY": "none",
-        "SLIPWAY_TERMINATION_LOG": str(log),
-        "SLIPWAY_RUN_FILE": str(state.absolute() / RUN_FILE),
-        "OSS_ACCESS_KEY_ID": addresses.access_key_id,
-        "OSS_ACCESS_KEY_SECRET": addresses.access_key_secret,
+        kinds.KUBECONFIG: addresses.kubeconfig,
+        kinds.HUB_ENDPOINT: addresses.hub,
+        kinds.STORE_ENDPOINT: addresses.bucket,
+        kinds.REGISTRY: "none",
+        kinds.TERMINATION_LOG: str(log),
+        kinds.RUN_FILE: str(state.absolute() / RUN_FILE),
+        kinds.ACCESS_KEY_ID: addresses.access_key_id,
+        kinds.ACCESS_KEY_SECRET: addresses.access_key_secret,
     }
 
 
@@ -345,12 +346,12 @@ def _places_of_results(run: _Run) -> str:
 def _keep_serving(run: _Run, addresses: Addresses) -> None:
     body = json.dumps({"model": run.service.served_model_name, "messages": [{"role": "user", "content": "Hello"}]})
     ours = (
-        "KUBECONFIG",
-        "SLIPWAY_MODELSCOPE_ENDPOINT",
-        "SLIPWAY_OSS_ENDPOINT",
-        "SLIPWAY_REGISTRY",
-        "OSS_ACCESS_KEY_ID",
-        "OSS_ACCESS_KEY_SECRET",
+        kinds.KUBECONFIG,
+        kinds.HUB_ENDPOINT,
+        kinds.STORE_ENDPOINT,
+        kinds.REGISTRY,
+        kinds.ACCESS_KEY_ID,
+        kinds.ACCESS_KEY_SECRET,
     )
     exports = " ".join(f"{name}={run.environment[name]}" for name in ours)
     run.console.print(
