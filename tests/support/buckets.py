@@ -1,4 +1,4 @@
-"""The embedded bucket, and the adapter that reaches it, as tests want them."""
+"""The embedded bucket and its adapter, as tests use them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +14,8 @@ from workflows.simulator.http.bucket import Bucket
 KEY_ID, KEY_SECRET = "dummy-id", "dummy-secret"
 NAME = "models"
 REGION = "cn-hangzhou"
-# Retries as in life, but without the waiting. What is only waited for when something is wrong keeps its time: a machine
-# that is busy for seconds must not look like a bucket that is slow.
+# Retries as in production, without the pauses. Timeouts keep their length: a busy machine must not pass for a slow
+# bucket.
 HASTE = Patience(budget=60, first_pause=0.001, longest_pause=0.01)
 
 

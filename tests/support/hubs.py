@@ -1,4 +1,4 @@
-"""Embedded hubs and sources for tests: a small model, and an adapter whose pauses are counted in milliseconds."""
+"""Embedded hubs and sources for tests: a small model, and an adapter with pauses of milliseconds."""
 
 import hashlib
 import socket
@@ -21,8 +21,7 @@ from workflows.simulator.http.server import LOOPBACK
 
 MODEL = "slipway/Qwen3-small"
 SHARD = "model-00001-of-00003.safetensors"
-# Retries as in life, but without the waiting. What is only waited for when something is wrong keeps its time: a machine
-# that is busy for seconds must not look like a hub that is slow.
+# Retries as in production, without the pauses. Timeouts keep their length: a busy machine must not pass for a slow hub.
 HASTY = Patience(budget=60.0, connect=30.0, silence=30.0, first_pause=0.001, longest_pause=0.01, internal_floor=64_000)
 # For bodies that drip: judged early, so a busy machine may cost a good connection, too.
 QUICK_TO_JUDGE = replace(HASTY, window=0.3)
@@ -46,7 +45,7 @@ def source_of(hub: Hub, **options: Any) -> ModelScopeSource:
 
 
 def content(source: ModelSource, file: ModelFile, part: int = 1 << 20) -> bytes:
-    """A whole file, read in parts of `part` bytes, each with the CRC-64 of its bytes whatever happened on their way."""
+    """A whole file, read in parts of `part` bytes, each with the CRC-64 of its bytes after all retries."""
     buffer = bytearray(file.size)
     for start in range(0, file.size, part):
         piece = memoryview(buffer)[start : start + part]
@@ -64,14 +63,14 @@ def named(listing: Listing, path: str) -> ModelFile:
 
 @contextmanager
 def refusing() -> Iterator[str]:
-    """An address on which nobody listens, and which nobody else can get meanwhile."""
+    """A reserved address without a listener."""
     with socket.socket() as taken:
         taken.bind((LOOPBACK, 0))
         yield f"http://{LOOPBACK}:{taken.getsockname()[1]}"
 
 
 def get(url: str, **headers: str) -> urllib3.BaseHTTPResponse:
-    """A plain request of nobody in particular; underscores in header names become dashes."""
+    """A plain request without credentials; underscores in header names become dashes."""
     with urllib3.PoolManager(retries=False) as pool:
         return pool.request(
             "GET", url, redirect=False, headers={name.replace("_", "-"): value for name, value in headers.items()}
