@@ -36,7 +36,7 @@ KINDS: Final = (
 class RequestFaults:
     """Decides for each request whether it fails, and how; safe to ask from several threads.
 
-    `rate` is the share of requests, 0 to 1, that fail by chance with one of `kinds`. `script` holds faults that come
+    `rate` is the share of requests, 0 to 1, that fail by chance with one of `kinds`. `planned` holds faults that come
     exactly once each: (part of "METHOD /path?query", kind), tried in order before chance is.
     """
 
