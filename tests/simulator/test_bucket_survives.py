@@ -1,4 +1,4 @@
-"""What the embedded bucket keeps survives kill -9 at any moment, and never shows half an object."""
+"""The objects of the embedded bucket survive kill -9 at any moment, and none is ever visible in part."""
 
 import multiprocessing
 import os

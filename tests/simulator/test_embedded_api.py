@@ -1,4 +1,4 @@
-"""What only the embedded API can be asked for: survival of kill -9, forgotten history, proxies, logs, faults."""
+"""Promises of the embedded API alone: survival of kill -9, forgotten history, proxies, logs, faults."""
 
 import contextlib
 import json
@@ -169,7 +169,7 @@ class TestStore:
 
 
 def increase(store: ClusterStore) -> None:
-    """Read, change, write; start again whenever somebody else was quicker."""
+    """Read, change, write; start again after a conflict."""
     written = False
     while not written:
         live = store.get(CONFIG_MAPS, "counter", "default")
@@ -469,6 +469,6 @@ def test_upstream_groups_are_accepted_and_their_typos_inside_a_role_too(tmp_path
         cluster.apply(group)
         live = cluster.get(Ref(Kind(GROUPS.api_version, GROUPS.kind), "pd", "default"))
         assert live is not None
-        # Upstream's schema keeps unknown fields of a role: whoever renders roles has to check them.
+        # Upstream's schema keeps unknown fields of a role: the code that renders roles has to check them.
         assert live["spec"]["roles"][0]["replicsa"] == 3
         assert live["spec"]["roles"][0]["template"] == template

@@ -1,4 +1,4 @@
-"""What differs between releases of the RBG operator, as the embedded one plays them."""
+"""Differences between releases of the RBG operator, as the embedded one simulates them."""
 
 from collections.abc import Iterator
 from pathlib import Path

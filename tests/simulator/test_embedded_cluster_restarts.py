@@ -23,7 +23,7 @@ def serve(cluster: ToyCluster) -> None:
 
 
 def killed(cluster: ToyCluster, folder: Path) -> Path:
-    """What is on disk at this very moment, as `kill -9` would leave it.
+    """The files on disk at this very moment, as `kill -9` would leave it.
 
     The cluster is at work while its files are copied, but for its journal: that is several files, which would not fit
     together. A file that is gone by the time of its turn was gone when the cluster died.

@@ -1,4 +1,4 @@
-"""What the embedded RBG operator and its StatefulSets do to a group, and in which order."""
+"""The actions of the embedded RBG operator and its StatefulSets on a group, and their order."""
 
 from collections.abc import Iterator
 from functools import partial

@@ -1,4 +1,4 @@
-"""A fresh embedded cluster passes the platform checks, and fails exactly the one that somebody breaks."""
+"""A fresh embedded cluster passes the platform checks, and fails exactly the one that is broken."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ KEY = Secret("slipway", "oss-credentials", {"akId": buckets.KEY_ID, "akSecret": 
 
 @dataclass(frozen=True)
 class Outside:
-    """The hub and the bucket, which the checks look at too."""
+    """The hub and the bucket, which the checks read, too."""
 
     source: ModelScopeSource
     store: OssStore

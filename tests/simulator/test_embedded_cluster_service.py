@@ -41,7 +41,7 @@ def embedded(folder: Path, operator: OperatorStyle | None = None) -> EmbeddedClu
 
 
 def wanted(folder: Path, *overrides: str) -> Release:
-    """A release whose model is in the bucket."""
+    """A release with its model in the bucket."""
     made = release(*overrides, name="demo")
     target = folder / "bucket" / "objects" / made.service.store.bucket / made.prefix
     if not target.exists():
@@ -81,7 +81,7 @@ def test_a_release_rolls_out_and_answers_on_this_machine(tmp_path: Path, operato
         assert api.pod_log("default", pod, api.select(POD, "default")[1]["spec"]["containers"][0]["name"])
         proxied = f"{cluster.url}/api/v1/namespaces/default/pods/{pod}:{demo.service.serving.ports.http}/proxy/health"
         assert requests.get(proxied, headers={"Authorization": "Bearer slipway-embedded"}, timeout=30).ok
-        # Nothing is left to do.
+        # No change is left.
         assert roll_out(demo, api).of("changed") == []
     finally:
         cluster.stop()

@@ -1,4 +1,4 @@
-"""What the embedded engine does with command lines and with models that are not whole."""
+"""Command lines and incomplete models in the embedded engine."""
 
 import json
 from collections.abc import Callable

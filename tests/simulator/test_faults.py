@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 from workflows.simulator.faults.request_faults import DROP, SERVER_ERROR, SLOW, RequestFaults
 
 
-def test_without_a_rate_and_a_script_nothing_fails() -> None:
+def test_without_a_rate_and_a_plan_no_request_fails() -> None:
     assert [RequestFaults().next("GET /x") for _ in range(50)] == [None] * 50
 
 
@@ -28,13 +28,13 @@ def test_only_faults_that_are_chosen_and_possible_happen() -> None:
     assert faults.next("GET /x", (SLOW,)) is None
 
 
-def test_a_scripted_fault_comes_once_and_to_its_own_request() -> None:
+def test_a_planned_fault_comes_once_and_to_its_own_request() -> None:
     faults = RequestFaults(planned=[("GET /cdn", DROP)])
     assert [faults.next(request) for request in ("GET /api", "GET /cdn/a", "GET /cdn/b")] == [None, DROP, None]
     assert faults.injected == [("GET /cdn/a", DROP)]
 
 
-def test_a_script_may_grow_while_the_service_runs() -> None:
+def test_a_plan_may_grow_while_the_service_runs() -> None:
     faults = RequestFaults()
     faults.plan("PUT /", SERVER_ERROR, times=2)
     assert [faults.next("PUT /key") for _ in range(3)] == [SERVER_ERROR, SERVER_ERROR, None]

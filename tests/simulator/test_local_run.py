@@ -1,4 +1,4 @@
-"""A local run takes the whole line to a proven service, survives kill -9 anywhere, and does nothing twice."""
+"""A local run takes the whole pipeline to a proven service, survives kill -9 anywhere, and repeats no work."""
 
 import hashlib
 import re
@@ -34,7 +34,7 @@ RECAP = re.compile(r"^RECAP (\S+): ok=(\d+) changed=(\d+) failed=(\d+) +[\d.]+ s
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """A state folder whose hub holds a model of one megabyte."""
+    """A state folder with a model of one megabyte at its hub."""
     write_model(tmp_path / "demo" / "hub" / DEMO.model.id, 1_000_000, 3)
     return tmp_path
 
@@ -75,7 +75,7 @@ def recaps(said: str) -> dict[str, tuple[int, int]]:
 
 @contextmanager
 def bucket(state: Path) -> Iterator[OssStore]:
-    """What the run left in the bucket, seen through the adapter."""
+    """The files of the run in the bucket, read through the adapter."""
     key = AccessKey("id", "dummy")
     server = Bucket(state / "demo" / "bucket", access_key_id=key.id, access_key_secret=key.secret)
     server.start()
@@ -161,7 +161,7 @@ def test_ctrl_c_ends_a_run_with_a_sentence_and_the_next_run_goes_on(state: Path)
 
 
 def test_ctrl_c_in_the_middle_of_a_fork_is_heard(state: Path) -> None:
-    """CPython drops what a signal handler raises in a hook of a fork."""
+    """CPython drops an exception of a signal handler in a hook of a fork."""
     program = (
         "import os, signal, sys; from workflows.__main__ import main; sent = []\n"
         "def once():\n"

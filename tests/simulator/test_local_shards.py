@@ -1,4 +1,4 @@
-"""A local run whose transfer is shared by several processes."""
+"""A local run with a transfer in several processes."""
 
 import hashlib
 import re

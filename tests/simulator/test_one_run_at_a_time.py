@@ -18,7 +18,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder whose `python -m workflows.simulator` is only a process."""
+    """A folder with a `python -m workflows.simulator` that is only a process."""
     package = tmp_path / "root" / "workflows"
     package.mkdir(parents=True)
     (package / "simulator.py").write_text(PROGRAM.format(fields=list(Addresses.__dataclass_fields__)))
@@ -31,7 +31,7 @@ def test_services_that_outlive_their_run_keep_the_next_one_out(
     run = ExitStack()
     run.enter_context(only_run(tmp_path))
     with embedded_services(root, tmp_path, ()):
-        run.close()  # as when it is killed: what it held open is closed, and its services have yet to notice
+        run.close()  # as after a kill: its files are closed, and its services still run
         monkeypatch.setattr(launch, "LOCK_SECONDS", 0.0)
         with pytest.raises(RehearsalError, match="another run is at work"), only_run(tmp_path):
             pytest.fail("two runs at the same time")

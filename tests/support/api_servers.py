@@ -28,7 +28,7 @@ REAL = ENVIRONMENT.get("SLIPWAY_TEST_KUBECONFIG", "")
 # Seconds. A real garbage collector stands still for 30 of them if a kind goes while it starts to watch that kind, and
 # tests in another process take kinds away. pkg/controller/garbagecollector/garbagecollector.go, Sync
 PATIENCE = 90.0
-LOOK = 0.05  # seconds between two looks at what controllers do in their own time
+LOOK = 0.05  # seconds between two polls of asynchronous controllers
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
@@ -115,7 +115,7 @@ class Answer:
 
 
 class Api:
-    """The API as bytes on the wire: what a client library would hide shows here."""
+    """The API as bytes on the wire, without the abstractions of a client library."""
 
     def __init__(self, kubeconfig: Path, namespace: str) -> None:
         self.kubeconfig = kubeconfig
@@ -174,8 +174,8 @@ def embedded(folder: Path) -> Iterator[Server]:
     store = ClusterStore(folder / "objects.db")
     everything = ApiServer(store, token="all")
     nothing = ApiServer(store, token="none", denied=lambda _verb, rule, *_: rule != "selfsubjectaccessreviews")
-    world = ClusterView(store)
-    controllers = Loop(world, store.subscribe(), (VolumeBinder(), GarbageCollector()))
+    view = ClusterView(store)
+    controllers = Loop(view, store.subscribe(), (VolumeBinder(), GarbageCollector()))
     for started in (controllers, everything, nothing):
         started.start()
     everything.write_kubeconfig(folder / "kubeconfig")
@@ -191,7 +191,7 @@ def embedded(folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def real(folder: Path) -> Iterator[Server]:
-    """The server of SLIPWAY_TEST_KUBECONFIG; what the tests make there is deleted afterwards."""
+    """The server of SLIPWAY_TEST_KUBECONFIG; the objects of the tests are deleted afterwards."""
     kubeconfig = folder / "kubeconfig"
     kubeconfig.write_text(Path(REAL).read_text(encoding="utf-8"), encoding="utf-8")
     with _furnished(folder) as namespace:
@@ -216,7 +216,7 @@ def _furnished(folder: Path) -> Iterator[str]:
         finally:
             api("DELETE", definition)
             api("DELETE", f"/api/v1/namespaces/{namespace}")
-            # The next module makes it again, and must not take what is left of this one for its own.
+            # The next module makes it again, and must not take remains of this one for its own.
             until(lambda: api("GET", definition).status == 404)
             until(lambda: not is_known(api, WIDGET_DEFINITION))
 
@@ -265,7 +265,7 @@ def _listed(api: Api, definition: Manifest) -> set[str]:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    """Wait for what a controller does in its own time."""
+    """Wait for an asynchronous controller."""
     deadline = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < deadline, "waited in vain"
@@ -273,7 +273,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def delete(cluster: KubernetesCluster, ref: Ref) -> None:
-    """And wait until it is gone: finalizers may hold it, and what is applied meanwhile would go with it."""
+    """And wait until it is gone: finalizers may hold it, and an object applied meanwhile would go with it."""
     live = cluster.get(ref)
     if live is not None:
         cluster.delete(ref, live["metadata"]["uid"])

@@ -1,4 +1,4 @@
-"""Argo as runs meet it: its kinds in the embedded Kubernetes API, a controller that a test moves, and Argo Server."""
+"""Argo as runs use it: its kinds in the embedded Kubernetes API, a controller that a test moves, and Argo Server."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ from workflows.simulator.http.server import LoopbackServer, json_reply, target_o
 NAMESPACE = "slipway"
 SERVICE = "qwen3-32b"
 TOKEN = "dummy-token"
-# As the minimal CRDs of Argo 3.5 have them: nothing below spec and status is known, and status is no subresource.
+# As the minimal CRDs of Argo 3.5 have them: no field below spec and status is known, and status is no subresource.
 # https://github.com/argoproj/argo-workflows/tree/v3.5.15/manifests/base/crds/minimal
 KINDS = ("Workflow", "WorkflowTemplate")
 OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
@@ -135,7 +135,7 @@ def _outputs(attempt: Attempt) -> dict[str, Any]:
 
 @dataclass
 class ArgoCluster:
-    """What is on the cluster."""
+    """The objects on the cluster."""
 
     store: ClusterStore
     kubeconfig: Path
@@ -144,7 +144,7 @@ class ArgoCluster:
     has_binding: bool = True
     requests: list[str] = field(default_factory=list)  # method and path of each
     bad_answers: list[tuple[int, bytes]] = field(default_factory=list)  # to the next requests for a run
-    says_try_again: bool = False  # how Kubernetes before 1.30 tells Argo Server that a name is taken
+    says_try_again: bool = False  # as Kubernetes before 1.30 reports a taken name to Argo Server
 
     def kind(self, name: str) -> Resource:
         found = self.store.registry.kind("argoproj.io/v1alpha1", name)
@@ -195,12 +195,12 @@ def argo_cluster(folder: Path) -> Iterator[ArgoCluster]:
         api.stop()
 
 
-# What gRPC calls its errors, and how its gateway answers them over HTTP.
+# Names of gRPC for its errors, and the statuses of its gateway over HTTP.
 # https://github.com/grpc-ecosystem/grpc-gateway/blob/main/runtime/errors.go
 _CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 500: 13}
 
 
-# Recorded from Argo Server 4.1.2 on Kubernetes 1.20.2, for a run whose name is taken.
+# Recorded from Argo Server 4.1.2 on Kubernetes 1.20.2, for a run with a taken name.
 TRY_AGAIN = "The POST operation against Workflow.argoproj.io could not be completed at this time, please try again."
 
 

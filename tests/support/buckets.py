@@ -1,4 +1,4 @@
-"""The embedded bucket, and the adapter that reaches it, as tests want them."""
+"""The embedded bucket and its adapter, as tests use them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -53,8 +53,8 @@ class Others:
 @dataclass(frozen=True)
 class Broken:
     down: frozenset[str] = frozenset()  # workers that cannot be reached
-    hung: frozenset[str] = frozenset()  # prefill that takes requests and does nothing
-    silent: frozenset[str] = frozenset()  # prefill whose requests are answered although it hands over nothing
+    hung: frozenset[str] = frozenset()  # prefill that accepts requests and never answers
+    silent: frozenset[str] = frozenset()  # prefill that answers requests without KV transfer
     share: float = 1.0  # of the KV cache that is moved
     wrong: frozenset[str] = frozenset()  # decode with other weights, which its checksum does not show
     pairs: frozenset[tuple[str, str]] = frozenset()  # no transfer between them succeeds
@@ -105,7 +105,7 @@ class BusyGroup:
             self._after(self._random.expovariate(self.others.rate), self._one_of_others)
         self.advance(self._random.uniform(0, 3))
 
-    # what passes
+    # time
 
     def advance(self, seconds: float) -> None:
         self._run(lambda: False, seconds)
@@ -192,7 +192,7 @@ class BusyGroup:
         request.prefill_ended, request.reply = True, EngineError(500, "KVTransferError")
 
     def _hang_up(self, request: _Request) -> None:
-        """Each side notices in its own time, and counts what tests/recorded/sglang/hang-up holds."""
+        """Each side notices in its own time, and counts as in tests/recorded/sglang/hang-up."""
         request.hung_up = True
         if request.reply is None:
             self._after(self._lag(1.0), lambda: self._aborts(request.decode, request))
@@ -259,7 +259,7 @@ class BusyGroup:
         return EngineError(0, f"no end of the request within {PATIENCE:g} s")
 
     def _counters(self, name: str) -> Counters:
-        """To be moved: what was read of them is old."""
+        """The counters of a worker, to be moved; an earlier reading of them is outdated."""
         self._read.pop(name, None)
         return self.workers[name].counters
 

@@ -13,7 +13,7 @@ SELECTOR = ",".join(f"{key}={value}" for key, value in MINE.items())
 
 @contextmanager
 def custom_kinds(server: Server, *definitions: Manifest, alone: bool = False) -> Iterator[list[str]]:
-    """Names of those that were there before. The last process that leaves removes what the tests made.
+    """Names of those that were there before. The last process that leaves removes the definitions of the tests.
 
     `alone`: no other process has custom kinds meanwhile; waits for those that have.
     """
@@ -26,7 +26,7 @@ def custom_kinds(server: Server, *definitions: Manifest, alone: bool = False) ->
         try:
             yield [name for name, is_new in answers.items() if not is_new]
         finally:
-            with suppress(BlockingIOError):  # somebody else is still there
+            with suppress(BlockingIOError):  # another process is still there
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _remove(api)
 
@@ -56,5 +56,5 @@ def _remove(api: Api) -> None:
     for one in found:
         assert api("DELETE", f"{DEFINITIONS}/{one['metadata']['name']}").status == 200
     until(lambda: api("GET", DEFINITIONS, labelSelector=SELECTOR).content["items"] == [])
-    # Or whoever asks next which versions of a kind there are is told of these.
+    # Or the next discovery of the versions of a kind would return these.
     until(lambda: not any(is_known(api, one) for one in found))

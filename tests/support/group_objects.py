@@ -30,7 +30,7 @@ def live(manifest: Manifest, *, uid: str = "", generation: int = 1, **status: An
 
 
 def as_wanted(manifest: Manifest) -> ObjectObservation:
-    """A look at an object that is there as it should be."""
+    """An observation of an object as it should be."""
     return ObjectObservation(manifest, live(manifest), live(manifest))
 
 
@@ -92,7 +92,7 @@ def workload(role: dict[str, Any], group: Manifest, kind: Kind) -> Manifest:
 
 
 def ready_group(manifest: Manifest) -> GroupObservation:
-    """Everything about a group that serves."""
+    """The observation of a group that serves."""
     roles = manifest["spec"]["roles"]
     counts = [{"name": role["name"], "replicas": role["replicas"], "readyReplicas": role["replicas"]} for role in roles]
     group = live(

@@ -1,4 +1,4 @@
-"""Embedded hubs and sources for tests: a small model, and an adapter whose pauses are counted in milliseconds."""
+"""Embedded hubs and sources for tests: a small model, and an adapter with pauses of milliseconds."""
 
 import hashlib
 import socket

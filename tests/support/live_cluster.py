@@ -44,7 +44,7 @@ class ClusterClock(FakeClock):
     def __init__(self, store: ClusterStore) -> None:
         super().__init__()
         self._wake_up = store.subscribe()
-        self.frozen = False  # nothing will ever change, so there is nothing to wait for
+        self.frozen = False  # no object will ever change, so waiting is pointless
         self.runs_once: Callable[[], bool] = lambda: True
 
     def sleep(self, seconds: float) -> None:
@@ -102,7 +102,7 @@ class LiveCluster:
         return PromoteRelease(release, self.port, self.clock, release.id)
 
     def way_back(self, after: str = "", run: str = "nightly-7", of: ModelService | None = None) -> RollBack:
-        """The exit handler of a run that failed in the task `after`; without one, what a person starts by hand."""
+        """The exit handler of a run that failed in the task `after`; without one, a rollback by hand."""
         end = RunEnd.of(run if after else "", "Failed" if after else "")
         tasks = {"create-volume": (Attempt(),), after: (Attempt("Failed", "it failed", ""),)}
         status = {"phase": "Running", "nodes": nodes(run, tasks, root="Failed")}
@@ -116,7 +116,7 @@ class LiveCluster:
         )
 
     def run(self, step: Step[Any], once: Callable[[], bool] = lambda: True) -> tuple[RecordingReport, Outcome]:
-        """No time passes before `once` holds, so that a short deadline finds the world as far as it can get."""
+        """No time passes before `once` holds, so that a short deadline finds the cluster in its final state."""
         report = RecordingReport()
         self.clock.runs_once = once
         return report, converge(step, report, self.clock)
@@ -136,7 +136,7 @@ class LiveCluster:
         return self.bucket / release.service.store.bucket / release.prefix
 
     def patch(self, ref: Ref, change: dict[str, Any], by: str = SABOTEUR) -> None:
-        """A merge patch by somebody else."""
+        """A merge patch by another manager."""
         resource = self.embedded.store.registry.kind(ref.kind.api_version, ref.kind.kind)
         assert resource is not None
         group = f"apis/{resource.group}" if resource.group else "api"
@@ -151,7 +151,7 @@ class LiveCluster:
         assert answer.ok, answer.text
 
     def objects(self) -> dict[str, Manifest]:
-        """Everything that Slipway wrote, without what controllers move."""
+        """The objects that Slipway wrote, without the fields of controllers."""
         found = {}
         for resource in self.embedded.store.registry.all():
             for one in self.embedded.store.select(resource):

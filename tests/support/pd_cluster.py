@@ -14,7 +14,7 @@ from tests.support.pd_group import PdGroup
 
 @dataclass(frozen=True)
 class PdCluster:
-    """Pods and Service of a group; nothing else exists, and nothing may be changed."""
+    """Pods and Service of a group; no other objects exist, and none may be changed."""
 
     pd: PdGroup
 

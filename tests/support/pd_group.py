@@ -30,7 +30,7 @@ def write_model(folder: Path, *, seed: int = 0) -> Path:
 
 @dataclass
 class PdGroup:
-    """Pods by their short names (`prefill-0`, `decode-0`, `router-0`), started with what a release renders."""
+    """Pods by their short names (`prefill-0`, `decode-0`, `router-0`), with the arguments of a release."""
 
     release: Release
     runtime: SglangRuntime
@@ -138,7 +138,7 @@ def pd_group(folder: Path, faults: EngineFaults | None = None, *overrides: str, 
 
 
 def eventually(true: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    """Looks again until it is true; the pause is short, and the bound is only met when the test fails."""
+    """Polls until it is true; the pause is short, and only a failing test reaches the bound."""
     pause = threading.Event()
     for _ in range(int(seconds / 0.01)):
         if true():

@@ -24,7 +24,7 @@ from workflows.simulator.core.cluster.store import ClusterStore
 from workflows.simulator.http.server import LoopbackServer, json_reply
 from workflows.simulator.runtime import Address, Container, Dial, Exit
 
-PATIENCE = 30.0  # seconds; what is waited for takes far less, but machines are shared
+PATIENCE = 30.0  # seconds; far longer than any wait takes on an idle machine
 ABSENT_IMAGE = "registry.example.com/absent:0.5.23"
 CRASHING_IMAGE = "registry.example.com/crashing:0.5.23"
 NEVER_READY_IMAGE = "registry.example.com/never-ready:0.5.23"
@@ -32,7 +32,7 @@ ACCESS_KEY = {"akId": "toy-id", "akSecret": "toy-secret"}
 
 
 class Toy:
-    """A container that serves its own name on each of its ports, unless its image says otherwise."""
+    """A container that serves its own name on each of its ports, unless its image is one of the faulty ones."""
 
     def __init__(self, container: Container, dial: Dial, may_end: threading.Event) -> None:
         self.container = container
@@ -123,7 +123,7 @@ class ToyCluster:
 
     @contextmanager
     def ends_held(self) -> Iterator[None]:
-        """No container ends within the block: what is to be seen while a pod ends is there for as long as it takes."""
+        """No container ends within the block: a terminating pod stays visible for as long as a test needs."""
         self.runtime.may_end.clear()
         try:
             yield

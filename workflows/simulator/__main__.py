@@ -30,7 +30,7 @@ ACCESS_KEY = AccessKey("slipway-local-id", "slipway-local-secret")
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workflows.simulator", description="Start the embedded services.")
-    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="folder that keeps what they hold")
+    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="folder of their state")
     parser.add_argument("--document", type=Path, required=True, metavar="FILE", help="the ModelService document")
     parser.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", help="override one field; may repeat"

@@ -16,7 +16,7 @@ EXPIRED_LINK: Final = "expired-link"  # 403, as after the end of a signed link
 JSON_200: Final = "json-200"  # status 200 with a JSON error instead of the file
 EXPIRED_TOKEN: Final = "expired-token"  # noqa: S105  # 403 of a temporary access key after its end
 LOST_ANSWER: Final = "lost-answer"  # the request was carried out, the connection ends before the answer
-FORBIDDEN: Final = "403"  # only by script: most refusals are final, so by chance it would end every run
+FORBIDDEN: Final = "403"  # only when planned: most refusals are final, so by chance it would end every run
 
 KINDS: Final = (
     DROP,
@@ -36,7 +36,7 @@ KINDS: Final = (
 class RequestFaults:
     """Decides for each request whether it fails, and how; safe to ask from several threads.
 
-    `rate` is the share of requests, 0 to 1, that fail by chance with one of `kinds`. `script` holds faults that come
+    `rate` is the share of requests, 0 to 1, that fail by chance with one of `kinds`. `planned` holds faults that come
     exactly once each: (part of "METHOD /path?query", kind), tried in order before chance is.
     """
 

@@ -48,7 +48,7 @@ def _nothing_listens(_kind: str, _namespace: str, _name: str, _port: int) -> Non
     return None
 
 
-def _nothing_denied(_verb: str, _resource: str, _namespace: str, _name: str) -> bool:
+def nothing_denied(_verb: str, _resource: str, _namespace: str, _name: str) -> bool:
     return False
 
 
@@ -83,7 +83,7 @@ class ApiServer:
         port: int = 0,
         host: str = LOOPBACK,
         proxy_target: ProxyTarget = _nothing_listens,
-        denied: Denied = _nothing_denied,
+        denied: Denied = nothing_denied,
         pod_log: PodLog = _no_log,
         faults: RequestFaults | None = None,
         token: str = "",

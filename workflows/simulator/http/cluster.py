@@ -8,7 +8,7 @@ from workflows.simulator.core.cluster.controllers.timing import ClusterTiming
 from workflows.simulator.core.cluster.seed import Seed, plant
 from workflows.simulator.core.cluster.store import ClusterStore
 from workflows.simulator.faults.request_faults import RequestFaults
-from workflows.simulator.http.api_server import ApiServer, Denied
+from workflows.simulator.http.api_server import ApiServer, Denied, nothing_denied
 from workflows.simulator.http.port_forward import Forward
 from workflows.simulator.http.server import LOOPBACK
 from workflows.simulator.runtime import Address, ContainerRuntime
@@ -47,7 +47,7 @@ class EmbeddedCluster:
             port=port,
             host=host,
             proxy_target=self._proxy_target,
-            denied=denied or _nothing,
+            denied=denied or nothing_denied,
             pod_log=self._control_plane.pod_log,
             faults=faults,
         )
@@ -97,7 +97,3 @@ class EmbeddedCluster:
         if kind == "pods":
             return self._control_plane.network.pod_address(namespace, name, port)
         return self._control_plane.network.service_address(namespace, name, port)
-
-
-def _nothing(_verb: str, _resource: str, _namespace: str, _name: str) -> bool:
-    return False

@@ -55,7 +55,7 @@ _KNOWN = frozenset(
     {
         *("list-type", "prefix", "delimiter", "max-keys", "continuation-token", "start-after", "fetch-owner"),
         *("encoding-type", "delete", "uploads", "uploadId", "partNumber", "max-parts", "part-number-marker"),
-        *("key-marker", "upload-id-marker", "max-uploads", "sequential"),
+        *("key-marker", "upload-id-marker", "max-uploads", "objectMeta", "sequential"),
     }
 )
 

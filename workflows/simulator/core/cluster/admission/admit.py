@@ -9,9 +9,8 @@ from workflows.simulator.core.cluster.admission.metadata_rules import metadata_e
 from workflows.simulator.core.cluster.admission.structural import defaulted, pruned, schema_errors
 from workflows.simulator.core.cluster.admission.validation import rule_errors
 from workflows.simulator.core.cluster.errors import bad_request, invalid
+from workflows.simulator.core.cluster.manifests import Manifest
 from workflows.simulator.core.cluster.resources import KindRegistry, Resource
-
-Manifest = dict[str, Any]
 
 _ROOT = ("apiVersion", "kind", "metadata")
 

@@ -10,9 +10,8 @@ from typing import Any
 from zlib import crc32
 
 from workflows.simulator.core.cluster import resources as kinds
+from workflows.simulator.core.cluster.manifests import Manifest
 from workflows.simulator.core.cluster.resources import Resource
-
-Manifest = dict[str, Any]
 
 _SERVICE_NETWORK = ipaddress.ip_network("10.96.0.0/16")
 

@@ -14,9 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from workflows.simulator.core.cluster.errors import ApiError, Cause, bad_request, required
+from workflows.simulator.core.cluster.manifests import Manifest
 from workflows.simulator.core.cluster.resources import EVENTS, SECRETS, Resource
-
-Manifest = dict[str, Any]
 
 
 def known_fields(resource: Resource, content: Manifest) -> Manifest:

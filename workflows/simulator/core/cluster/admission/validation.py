@@ -4,14 +4,12 @@ https://github.com/kubernetes/kubernetes/tree/master/pkg/apis (`validation.go` o
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from workflows.simulator.core.cluster import resources as kinds
 from workflows.simulator.core.cluster.errors import Cause, forbidden_value, invalid_value, required
+from workflows.simulator.core.cluster.manifests import Manifest
 from workflows.simulator.core.cluster.quantities import quantity
 from workflows.simulator.core.cluster.resources import Resource
-
-Manifest = dict[str, Any]
 
 VOLUME_SOURCES = frozenset(
     {

@@ -10,8 +10,7 @@ from workflows.simulator.core.cluster.errors import ApiError
 from workflows.simulator.core.cluster.fields.field_sets import Path, fields, spelled, with_parents, without
 from workflows.simulator.core.cluster.fields.ownership import Owner, changed, managed_fields, owners
 from workflows.simulator.core.cluster.fields.shapes import Shape
-
-Manifest = dict[str, Any]
+from workflows.simulator.core.cluster.manifests import Manifest
 
 
 def apply(live: Manifest | None, wanted: Manifest, shape: Shape, applier: Owner, *, force: bool) -> Manifest:

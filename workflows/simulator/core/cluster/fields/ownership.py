@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from workflows.simulator.core.cluster.fields.field_sets import Path, fields, from_fields_v1, to_fields_v1
 from workflows.simulator.core.cluster.fields.shapes import Shape
-
-Manifest = dict[str, Any]
+from workflows.simulator.core.cluster.manifests import Manifest
 
 
 @dataclass(frozen=True)
