@@ -43,6 +43,7 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/vulture
 	$(BIN)/lint-imports
 	$(BIN)/python -m workflows.argo.bundle --check
 	$(BIN)/hadolint images/Containerfile

@@ -42,7 +42,6 @@ class Entry:
 @dataclass(frozen=True)
 class Image:
     config: dict[str, Any]  # https://github.com/opencontainers/image-spec/blob/main/config.md
-    layers: int
     files: dict[str, Entry]  # by absolute path
     kept: dict[str, bytes]  # the bytes of the files that were asked for
 
@@ -57,7 +56,7 @@ def read(archive: Path, *, keep: tuple[str, ...] = ()) -> Image:
         for layer in manifest["Layers"]:
             with tarfile.open(fileobj=_member(saved, layer), mode="r:*") as content:
                 _apply(content, files, kept, keep)
-    return Image(config, len(manifest["Layers"]), files, {path: kept[path] for path in kept if path in files})
+    return Image(config, files, {path: kept[path] for path in kept if path in files})
 
 
 def differences(first: Image, second: Image) -> list[str]:

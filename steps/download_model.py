@@ -65,11 +65,11 @@ class DownloadModel:
     def folder(self) -> Scratch:
         return Scratch.of(self.scratch, self.release.model_digest)
 
-    def observe(self, _past: Past[Facts]) -> Facts:
+    def observe(self, past: Past[Facts]) -> Facts:
         found = manifest.read(self.store, self.release)
         if found:
             return Facts(found)
-        listing = self.stats.listing(self.source, self.release)
+        listing = delivery.listing(past.facts.listing if past.facts else None, self.source, self.release)
         if listing.digest != self.release.model_digest:
             return Facts(None, listing)
         stored = inventory.observe(self.store, self.release, listing)

@@ -57,11 +57,11 @@ class MirrorModel:
     def deadline(self) -> float:
         return delivery.deadline(self.release.service)
 
-    def observe(self, _past: Past[Facts]) -> Facts:
+    def observe(self, past: Past[Facts]) -> Facts:
         found = manifest.read(self.store, self.release)
         if found:
             return Facts(found)
-        listing = self.stats.listing(self.source, self.release)
+        listing = delivery.listing(past.facts.listing if past.facts else None, self.source, self.release)
         if listing.digest != self.release.model_digest:
             return Facts(None, listing)
         share = self.shard.share(listing) if self.shard else None

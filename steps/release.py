@@ -45,25 +45,20 @@ class Release:
         return f"{self.prefix}/{MANIFEST_NAME}"
 
     @property
-    def volume_attributes(self) -> dict[str, str]:
-        """Attributes for the CSI driver; PV and PVC are named by them."""
-        service = self.service
-        attributes = {
-            "bucket": service.store.bucket,
-            "url": service.store_endpoint,
-            "path": f"/{self.prefix}",
-            "fuseType": service.volume.client,
-            "otherOpts": service.volume.options or _MOUNT_OPTIONS[service.volume.client],
-        }
-        if service.store.credentials.role:
-            attributes |= {"authType": "rrsa", "roleName": service.store.credentials.role}
-        return attributes
-
-    @property
     def volume_name(self) -> str:
         """Name of the PV, of the PVC and of the volumeHandle."""
         # The namespace is part of it: PVs are cluster-scoped, and one PV binds one claim.
-        content = {"attributes": self.volume_attributes, "namespace": self.service.namespace, "of": self.service.name}
+        service = self.service
+        content = {
+            "bucket": service.store.bucket,
+            "endpoint": service.store_endpoint,
+            "role": service.store.credentials.role,
+            "prefix": self.prefix,
+            "client": service.volume.client,
+            "options": service.volume.mount_options,
+            "namespace": service.namespace,
+            "of": service.name,
+        }
         return f"{VOLUME_PREFIX}-{content_hash(content, 10)}"
 
     @property
@@ -130,11 +125,3 @@ def _decisions(service: ModelService) -> dict[str, Any]:
         found[role] = {**found.get(role, {}), "env": list(getattr(serving, role).env.items())}
         found[role] = {name: value for name, value in found[role].items() if value}
     return {name: value for name, value in found.items() if value or name not in _ROLES}
-
-
-# ossfs 2: keep attributes cached after close, the prefix is immutable. ossfs 1: the walkthrough's options, with a
-# metadata cache for the same reason. https://www.alibabacloud.com/help/en/ack/ack-managed-and-ack-dedicated/user-guide/mount-oss-volumes-through-ossfs-2-0
-_MOUNT_OPTIONS = {
-    "ossfs2": "-o close_to_open=false",
-    "ossfs": "-o umask=022 -o max_stat_cache_size=100000 -o allow_other",
-}

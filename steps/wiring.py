@@ -23,7 +23,6 @@ from steps.kinds import (
     ACCESS_KEY_SECRET,
     HUB_ENDPOINT,
     HUB_TOKEN,
-    KUBECONFIG,
     NOTIFICATION,
     REGISTRY,
     RUN_FILE,
@@ -447,10 +446,9 @@ def _webhook(index: int) -> Notifier:
 
 
 def _kubeconfig() -> Path | None:
-    """None means: this is a pod, use its service account."""
-    if KUBECONFIG in ENVIRONMENT:
-        return Path(ENVIRONMENT[KUBECONFIG])
-    return None if "KUBERNETES_SERVICE_HOST" in ENVIRONMENT else Path.home() / ".kube" / "config"
+    from steps.adapters.kubernetes.cluster import kubeconfig_of
+
+    return kubeconfig_of(ENVIRONMENT)
 
 
 def _secret(variable: str, meaning: str) -> str:

@@ -38,7 +38,6 @@ API_VERSION = "slipway/v1alpha1"
 SCHEMA_ID = "urn:slipway:v1alpha1:ModelService"
 WORKFLOW_NAMESPACE = "slipway"
 DEFAULT_SECRET = "oss-credentials"  # noqa: S105  # a name, not a secret
-DEFAULT_WORKFLOW_NAMESPACE = "slipway"
 UNFILLED = "{{workflow.parameters.service}}"  # in a pod, in place of a document that Argo has forgotten
 WorkerRole = Literal["prefill", "decode"]
 WORKER_ROLES: tuple[WorkerRole, ...] = get_args(WorkerRole)
@@ -198,11 +197,23 @@ class Transfer(Section):
         return shards
 
 
+# ossfs 2: keep attributes cached after close, the prefix is immutable. ossfs 1: the walkthrough's options, with a
+# metadata cache for the same reason. https://www.alibabacloud.com/help/en/ack/ack-managed-and-ack-dedicated/user-guide/mount-oss-volumes-through-ossfs-2-0
+_MOUNT_OPTIONS = {
+    "ossfs2": "-o close_to_open=false",
+    "ossfs": "-o umask=022 -o max_stat_cache_size=100000 -o allow_other",
+}
+
+
 class Volume(Section):
     client: Literal["ossfs2", "ossfs"] = Field("ossfs2", description="FUSE client of the OSS CSI driver.")
     options: str | None = Field(None, description="Mount options; default is a set for read-only models.")
     capacity: Size | None = Field(None, description="Nominal size of PV and PVC; default fits the model.")
     deadline_minutes: Minutes = Field(10, description="Deadline of the claim.")
+
+    @property
+    def mount_options(self) -> str:
+        return self.options or _MOUNT_OPTIONS[self.client]
 
 
 class Resources(Section):

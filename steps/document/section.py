@@ -47,7 +47,6 @@ def _as_tuple(found: object) -> object:
 
 
 AsTuple = BeforeValidator(_as_tuple)  # YAML has lists, and a frozen section has none
-Strings = Annotated[tuple[str, ...], AsTuple]
 # A DNS label. https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names
 Name = Annotated[
     str,

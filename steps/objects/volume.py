@@ -18,6 +18,24 @@ from steps.release import Release
 NOMINAL_CAPACITY = "1Ti"
 
 
+def volume_attributes(release: Release) -> dict[str, str]:
+    """Attributes for the CSI driver.
+
+    https://github.com/kubernetes-sigs/alibaba-cloud-csi-driver/blob/master/docs/oss.md
+    """
+    service = release.service
+    attributes = {
+        "bucket": service.store.bucket,
+        "url": service.store_endpoint,
+        "path": f"/{release.prefix}",
+        "fuseType": service.volume.client,
+        "otherOpts": service.volume.mount_options,
+    }
+    if service.store.credentials.role:
+        attributes |= {"authType": "rrsa", "roleName": service.store.credentials.role}
+    return attributes
+
+
 def volume_ref(release: Release) -> Ref:
     return Ref(PERSISTENT_VOLUME, release.volume_name)
 
@@ -44,7 +62,7 @@ def persistent_volume(release: Release, capacity: str) -> Manifest:
     source = {
         "driver": OSS_DRIVER,
         "volumeHandle": release.volume_name,
-        "volumeAttributes": release.volume_attributes,
+        "volumeAttributes": volume_attributes(release),
     }
     if service.store.credentials.secret:
         source["nodePublishSecretRef"] = {"name": release.volume_secret, "namespace": service.namespace}

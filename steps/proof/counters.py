@@ -35,7 +35,6 @@ class Counters:
 
     requests: float = 0.0  # ended, also by an abort
     prompt_tokens: float = 0.0
-    generated_tokens: float = 0.0
     arrived: float = 0.0  # POST requests, counted on arrival
     transfers_failed: float = 0.0
     bootstraps_failed: float = 0.0
@@ -92,7 +91,6 @@ def counters(metrics: Metrics) -> Counters:
     return Counters(
         requests=total("num_requests_total"),
         prompt_tokens=total("prompt_tokens_total"),
-        generated_tokens=total("generation_tokens_total"),
         arrived=total("http_requests_total", method="POST"),
         transfers_failed=transfers,
         bootstraps_failed=bootstraps,

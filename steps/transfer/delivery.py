@@ -29,22 +29,11 @@ FROM_HUB = (
 
 @dataclass
 class TransferStats:
-    """The work of this process, for the outputs; and the pinned listing, so that it is read once."""
+    """The work of this process, for the outputs alone: no plan depends on it."""
 
     files_moved: int = 0
     bytes_moved: int = 0
     files_copied: int = 0
-    _pinned: Listing | None = None
-
-    def listing(self, source: ModelSource, release: Release) -> Listing:
-        """The listing of the hub. After it was the pinned one, a later revision has no effect on this process.
-
-        Raises the errors of the source.
-        """
-        found = self._pinned or source.listing()
-        if found.digest == release.model_digest:
-            self._pinned = found
-        return found
 
 
 @dataclass(frozen=True)
@@ -68,6 +57,14 @@ class InBucket:
             bytes_moved=stats.bytes_moved,
             files_copied=stats.files_copied,
         )
+
+
+def listing(before: Listing | None, source: ModelSource, release: Release) -> Listing:
+    """`before` if it is the pinned listing, else that of the hub: a later revision has no effect on this process.
+
+    Raises the errors of the source.
+    """
+    return before if before and before.digest == release.model_digest else source.listing()
 
 
 def deadline(service: ModelService) -> float:

@@ -12,7 +12,8 @@ import pytest
 from tests.support.samples import ROOT
 
 IMAGES = ROOT / "images"
-NEVER_IN_THE_IMAGE = {"hera", "pytest", "uv", "mypy", "ruff"}
+ONLY_WORKFLOWS = {"hera", "shtab", "werkzeug"}
+NEVER_IN_THE_IMAGE = ONLY_WORKFLOWS | {"pytest", "uv", "mypy", "ruff"}
 
 
 def pins(lock: Path) -> dict[str, tuple[str, frozenset[str]]]:
@@ -40,11 +41,11 @@ def test_the_image_takes_versions_and_hashes_from_the_one_lock(name: str) -> Non
     assert all(hashes for _, hashes in ours.values())
 
 
-def test_the_image_is_asked_for_what_the_project_depends_on_but_hera() -> None:
+def test_the_image_is_asked_for_the_dependencies_of_the_steps() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     depends = {re.split(r"[<>=~ ]", words, maxsplit=1)[0] for words in project["project"]["dependencies"]}
 
-    assert asked("requirements.in") == depends - {"hera"}
+    assert asked("requirements.in") == depends - ONLY_WORKFLOWS
     assert asked("build-requirements.in") == {
         re.split(r"[<>=~ ]", words, maxsplit=1)[0] for words in project["dependency-groups"]["image"]
     }

@@ -130,7 +130,7 @@ def test_a_claim_keeps_its_nominal_size(overrides: list[str], found_claim: Manif
 def test_the_volume_is_what_the_driver_reads() -> None:
     spec = VOLUME["spec"]
     assert spec["csi"]["volumeHandle"] == VOLUME["metadata"]["name"] == NAME
-    assert spec["csi"]["volumeAttributes"] == RELEASE.volume_attributes
+    assert spec["csi"]["volumeAttributes"] == volume.volume_attributes(RELEASE)
     assert spec["csi"]["nodePublishSecretRef"] == {"name": "qwen3-32b-oss", "namespace": "default"}
     assert (spec.get("storageClassName", ""), CLAIM["spec"]["storageClassName"]) == ("", "")
     assert (spec["accessModes"], spec["persistentVolumeReclaimPolicy"]) == (["ReadOnlyMany"], "Retain")

@@ -81,12 +81,12 @@ def routed(*healthy: str, bootstrap_port: int = 34000) -> tuple[RoutedWorker, ..
 def gave(mib: float = MOVED, *, kv_transfers: int = 1, **counted: Any) -> Counters:
     """A prefill of two ranks that handed over the KV cache of one request."""
     shares = {("", "0", rank): KvTransfers(kv_transfers, mib / 2) for rank in "01"}
-    return replace(Counters(1, TOKENS, 1, arrived=1, ranks=shares), **counted)
+    return replace(Counters(1, TOKENS, arrived=1, ranks=shares), **counted)
 
 
 def took(**counted: Any) -> Counters:
     """A decode that finished one request."""
-    return replace(Counters(1, TOKENS, 8, arrived=1), **counted)
+    return replace(Counters(1, TOKENS, arrived=1), **counted)
 
 
 def request(prefill: str | None, pair: Pair | None = None, **changes: Any) -> ProbeRequest:
@@ -240,7 +240,7 @@ def test_a_failure_counter_that_other_clients_may_have_moved_is_told_and_is_no_f
 
 def test_clients_that_were_seen_between_two_requests_count_as_well() -> None:
     later = request("prefill-1")
-    passed = {name: Counters(3, 50, 9, arrived=3) for name in NAMES}
+    passed = {name: Counters(3, 50, arrived=3) for name in NAMES}
     later = replace(
         later,
         before=passed,

@@ -40,7 +40,6 @@ class RecordingReport:
     """Keeps every line as (word, text)."""
 
     lines: list[tuple[str, str]] = field(default_factory=list)
-    last_progress: Progress | None = None
     done: list[Change] = field(default_factory=list)
 
     def changed(self, change: Change) -> None:
@@ -60,7 +59,7 @@ class RecordingReport:
         self.lines.append(("note", text))
 
     def progress(self, progress: Progress) -> None:
-        self.last_progress = progress
+        """Progress is for people alone."""
 
     def of(self, word: str) -> list[str]:
         return [text for kind, text in self.lines if kind == word]

@@ -227,7 +227,7 @@ def _client(place: Place) -> Client:
     if not place.argo_server:
         if place.event:
             raise Blocked("events need an Argo Server, and no address is given", "add --argo-server ADDRESS")
-        return KubernetesClient.of(_kubeconfig())
+        return KubernetesClient.of(ENVIRONMENT)
     server = ArgoServer(
         place.argo_server, ENVIRONMENT.get(TOKEN, ""), verify=ENVIRONMENT.get("ARGO_INSECURE_SKIP_VERIFY") != "true"
     )
@@ -245,13 +245,6 @@ def _resolved(place: Place) -> Place:
         return replace(place, argo_server=asked)
     scheme = "http" if ENVIRONMENT.get("ARGO_SECURE") == "false" else "https"
     return replace(place, argo_server=f"{scheme}://{asked}{ENVIRONMENT.get('ARGO_BASE_HREF', '')}")
-
-
-def _kubeconfig() -> Path | None:
-    """None in a pod, which has a service account."""
-    if "KUBECONFIG" in ENVIRONMENT:
-        return Path(ENVIRONMENT["KUBECONFIG"])
-    return None if "KUBERNETES_SERVICE_HOST" in ENVIRONMENT else Path.home() / ".kube" / "config"
 
 
 def _template(client: Client, namespace: str, name: str) -> Manifest:

@@ -1,10 +1,9 @@
 """Clients for the runs of a cluster: the Kubernetes API, the submit API of Argo Server, and its events."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
-from steps.adapters.kubernetes.cluster import KubernetesCluster, connect
+from steps.adapters.kubernetes.cluster import KubernetesCluster, connect, kubeconfig_of
 from steps.document.schema import ModelService
 from steps.errors import StepError, TransientError
 from steps.kinds import LEASE, WORKFLOW, WORKFLOW_TEMPLATE, Manifest, Ref
@@ -39,8 +38,8 @@ class KubernetesClient:
         self._cluster = cluster
 
     @classmethod
-    def of(cls, kubeconfig: Path | None) -> "KubernetesClient":
-        return cls(connect(kubeconfig))
+    def of(cls, environment: Mapping[str, str]) -> "KubernetesClient":
+        return cls(connect(kubeconfig_of(environment)))
 
     def template(self, namespace: str, name: str) -> Manifest | None:
         return self._cluster.get(Ref(WORKFLOW_TEMPLATE, name, namespace))

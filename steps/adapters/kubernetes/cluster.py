@@ -23,7 +23,7 @@ from steps.adapters.kubernetes.errors import (
     refusal,
 )
 from steps.errors import Blocked, TransientError
-from steps.kinds import FIELD_MANAGER, Kind, Manifest, Ref
+from steps.kinds import FIELD_MANAGER, KUBECONFIG, Kind, Manifest, Ref
 from steps.ports.kubernetes import Permission
 from steps.reconcile.retry_policy import RetryPolicy
 
@@ -37,6 +37,13 @@ ACCOUNT = "system:serviceaccount:"
 ACCOUNT_GROUPS = ("system:serviceaccounts", "system:authenticated")
 
 T = TypeVar("T")
+
+
+def kubeconfig_of(environment: Mapping[str, str]) -> Path | None:
+    """The kubeconfig that the environment names, or the one of the home folder; None in a pod."""
+    if KUBECONFIG in environment:
+        return Path(environment[KUBECONFIG])
+    return None if "KUBERNETES_SERVICE_HOST" in environment else Path.home() / ".kube" / "config"
 
 
 def connect(kubeconfig: Path | None) -> "KubernetesCluster":
