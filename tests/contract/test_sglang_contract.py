@@ -267,9 +267,9 @@ def test_recorded_counters_prove_one_request() -> None:
         for name in ("prefill0", "prefill1", "decode0")
     }
     rank = ("", "0", "0")
-    assert moved["prefill0"] == Counters(1, 32, 1, 1, ranks={rank: KvTransfers(1, 32 * 512 / 2**20)})
+    assert moved["prefill0"] == Counters(1, 32, 1, ranks={rank: KvTransfers(1, 32 * 512 / 2**20)})
     assert moved["prefill1"] == Counters(ranks={rank: KvTransfers()})
-    assert moved["decode0"] == Counters(1, 32, 24, 1, ranks={rank: KvTransfers()})
+    assert moved["decode0"] == Counters(1, 32, 1, ranks={rank: KvTransfers()})
 
 
 def test_each_rank_of_a_recorded_worker_counts_its_share_of_one_transfer() -> None:
