@@ -10,7 +10,7 @@ from enum import Enum
 from steps import resource_requests
 from steps.document.schema import ModelService
 from steps.kinds import ARGO, OSS_DRIVER, RBG
-from steps.permissions import EXECUTOR, LAPTOP, PolicyRule, permissions, user
+from steps.policy_rules import EXECUTOR, LAPTOP, PolicyRule, permissions, user
 from steps.ports.kubernetes import Permission
 from steps.release import GPU_LEASE, record_name, volume_secret_name, writer_lease_name
 from steps.resource_requests import ResourceRequests

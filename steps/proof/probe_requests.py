@@ -19,11 +19,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise, product
-from math import ceil
 
 from steps.ports.sglang import ChatResponse, EngineError
 from steps.proof.answers import flaws
-from steps.proof.counters import MIB, Counters
+from steps.proof.counters import Counters
+from steps.proof.kv_bytes import mebibytes, size_fault
 from steps.proof.worker_state import WorkerState
 from steps.reconcile.plan import Plan
 
@@ -31,7 +31,6 @@ Pair = tuple[str, str]  # short names of prefill and decode
 
 READINGS = 6  # within which a counter must appear; with the pauses of the loop some eight seconds
 ATTEMPTS = 4  # for one pair, to count its bytes without those of other clients
-TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -249,21 +248,7 @@ def _movement_faults(request: ProbeRequest, answer: ChatResponse, workers: Seque
     if not request.decode:
         return [f"{request}: answered, but no decode worker finished a request: found 0 requests, expected 1"]
     sizes = {worker.endpoint.name: worker for worker in workers}
-    return [line for prefill, _ in request.pairs for line in _size_faults(request, answer, sizes[prefill])]
-
-
-def _size_faults(request: ProbeRequest, answer: ChatResponse, prefill: WorkerState) -> list[str]:
-    if prefill.kv_bytes_per_token is None:
-        return []
-    name, page = prefill.endpoint.name, prefill.info.page_size
-    moved = request.moved[name].mib
-    least = answer.prompt_tokens * prefill.kv_bytes_per_token / MIB
-    most = ceil(answer.prompt_tokens / page) * page * prefill.kv_bytes_per_token / MIB
-    if least * (1 - TOLERANCE) <= moved <= most * (1 + TOLERANCE):
-        return []
-    line = f"{request}: {name} moved {mebibytes(moved)} of KV cache for {answer.prompt_tokens} tokens"
-    return [f"{line}, expected {mebibytes(least)} at {prefill.kv_bytes_per_token:g} bytes a token"]
-
-
-def mebibytes(amount: float) -> str:
-    return f"{amount:.1f} MiB" if amount >= 1 else f"{amount:.4f} MiB"
+    found = (
+        size_fault(sizes[prefill], request.moved[prefill].mib, answer.prompt_tokens) for prefill, _ in request.pairs
+    )
+    return [f"{request}: {fault}" for fault in found if fault]

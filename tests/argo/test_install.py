@@ -9,7 +9,7 @@ from steps.catalogue import CATALOGUE, rules
 from steps.document.schema import ModelService
 from steps.errors import Blocked
 from steps.kinds import Manifest
-from steps.permissions import account, permissions
+from steps.policy_rules import account, permissions
 from tests.support.folders import Identity, built, document, every_object, identity
 from tests.support.rendered import VARIANTS, VERSIONS, sample, templates, workflow_spec
 from tests.support.samples import ROOT, SERVICES, service

@@ -17,7 +17,7 @@ from steps.report.run import EXIT_TASKS, REPORT_RUN, ROLL_BACK
 from tests.support.rendered import VARIANTS, VERSIONS, dag_tasks, exit_steps, sample, templates, workflow_spec
 from tests.support.samples import DIGEST, SERVICES
 from workflows import pipeline, rehearsal
-from workflows.argo.templates import PLACES
+from workflows.argo.pods import PLACES
 
 PROVED = "0a1b2c3d"
 IN_FORCE = "image=registry.example.com/llm/x:0.5.24~demo-c1"

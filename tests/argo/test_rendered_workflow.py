@@ -20,7 +20,7 @@ from steps.command_line import parser
 from steps.document.overrides import OVERRIDES
 from steps.document.schema import ModelService
 from steps.errors import Exit
-from steps.permissions import account
+from steps.policy_rules import account
 from steps.release import Release
 from steps.report.run import EXIT_TASKS
 from steps.report_run import ReportRun
@@ -29,8 +29,8 @@ from tests.support.expr_lang import evaluate
 from tests.support.rendered import VARIANTS, VERSIONS, dag_tasks, exit_steps, objects, sample, templates, workflow_spec
 from tests.support.samples import DIGEST, RECORDED, SERVICES
 from workflows import pipeline
-from workflows.argo.pods import deadline_seconds
-from workflows.argo.templates import PLACES, RETRY_EXPRESSION
+from workflows.argo.pods import PLACES, deadline_seconds
+from workflows.argo.templates import RETRY_EXPRESSION
 from workflows.argo.versions import argo_version, for_version
 from workflows.runs.submission import Why, prepare
 

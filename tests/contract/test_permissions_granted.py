@@ -28,7 +28,7 @@ from steps.objects.group import role_based_group
 from steps.objects.group_operator import GroupOperator
 from steps.objects.read_only import ReadOnlyCluster
 from steps.objects.record import Record
-from steps.permissions import account, permissions, user
+from steps.policy_rules import account, permissions, user
 from steps.ports.kubernetes import Permission
 from steps.ports.oss import AccessKey
 from steps.promote_release import PromoteRelease

@@ -26,7 +26,7 @@ from steps.kinds import POD, V1ALPHA1, Kind, Manifest, Ref
 from steps.model import Listing, ModelFile
 from steps.objects import scratch_claim, services, volume
 from steps.objects.read_only import ReadOnlyCluster
-from steps.permissions import permissions
+from steps.policy_rules import permissions
 from steps.ports.kubernetes import Permission
 from steps.ports.sglang import NotServing
 from steps.promote_release import PromoteRelease

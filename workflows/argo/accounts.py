@@ -11,7 +11,7 @@ from typing import Any
 from steps.catalogue import CATALOGUE, Secret, cluster_rules
 from steps.catalogue import rules as rules_of_step
 from steps.document.schema import ModelService
-from steps.permissions import EXECUTOR, PolicyRule, Scope, account
+from steps.policy_rules import EXECUTOR, PolicyRule, Scope, account
 from steps.release import GPU_LEASE, writer_lease_name
 
 Manifest = dict[str, Any]

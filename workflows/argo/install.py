@@ -8,7 +8,7 @@ import yaml
 
 from steps.catalogue import CATALOGUE, rules
 from steps.document.schema import ModelService
-from steps.permissions import EXECUTOR, PolicyRule, account, any_name
+from steps.policy_rules import EXECUTOR, PolicyRule, account, any_name
 from workflows.argo import accounts, policies
 from workflows.argo.accounts import EXECUTOR_ROLE, PEOPLE, Manifest
 

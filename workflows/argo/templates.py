@@ -1,4 +1,4 @@
-"""One Argo container template for each step: inputs, outputs, attempts, deadline, credentials, confinement.
+"""One Argo container template for each step: inputs, outputs, attempts; `workflows.argo.pods` has its pod.
 
 Named templates with a retry strategy each: a strategy on the workflow would run the whole pipeline again, and one on an
 inline template broke in Argo 3.7.0. https://github.com/argoproj/argo-workflows/issues/15051
@@ -8,35 +8,35 @@ from collections.abc import Sequence
 
 from hera.workflows import (
     Container,
-    EmptyDirVolume,
-    ExistingVolume,
     Parameter,
     RawArtifact,
-    Resources,
     RetryStrategy,
-    SecretEnv,
     Step,
     Steps,
     Suspend,
 )
 from hera.workflows import models as m
 
-from steps.catalogue import CATALOGUE
 from steps.check_release import CURRENT
 from steps.document.overrides import DOCUMENT as AS_IN_DOCUMENT
 from steps.document.overrides import OVERRIDES
 from steps.document.schema import ModelService
 from steps.errors import Exit
-from steps.objects.scratch_claim import claim_name
-from steps.permissions import account
+from steps.policy_rules import account
 from steps.reconcile.outputs import RECAP, file_name
 from steps.report.run import SUCCEEDED
-from workflows.argo.pods import deadline_seconds, secret_variables
-from workflows.pipeline import SHARD, STATE, Marker, Output, Places, Task, arguments, command, outputs
+from workflows.argo.pods import (
+    PLACES,
+    RUN_NAME,
+    SECURITY_CONTEXT,
+    deadline_seconds,
+    environment,
+    resources,
+    volumes,
+)
+from workflows.pipeline import SHARD, STATE, Marker, Output, Task, arguments, command, outputs
 
-PLACES = Places(document="/service/service.yaml", outputs="/tmp/outputs", scratch="/scratch")  # noqa: S108  # a volume of the pod's own
 DOCUMENT = "service"  # parameter of the workflow and artifact of every template
-SCRATCH = "scratch"
 DESCRIPTION = "workflows.argoproj.io/description"
 USER = 65532  # "nonroot" of distroless images
 # How the message of a pod begins that its node gave up: eviction, preemption by the kubelet, shutdown of the node.
@@ -67,14 +67,10 @@ WAIT_FACTOR = 4
 # tasks would become part of a template, which Argo evaluates, and of an argument, which has a limit of 128 KiB.
 # https://argo-workflows.readthedocs.io/en/latest/variables/#exit-handler
 RUN_FACTS = {
-    "run-name": "{{workflow.name}}",
+    "run-name": RUN_NAME,
     "run-status": "{{workflow.status}}",
     "run-uid": "{{workflow.uid}}",
 }
-
-
-# The claim that create-scratch makes. Argo fills the name in as it does in the rest of a template.
-_SCRATCH_VOLUME = ExistingVolume(name=SCRATCH, mount_path=PLACES.scratch, claim_name=claim_name(RUN_FACTS["run-name"]))
 
 
 def add_template(task: Task, service: ModelService, consumed: frozenset[Output]) -> None:
@@ -90,31 +86,15 @@ def add_template(task: Task, service: ModelService, consumed: frozenset[Output])
         args=list(arguments(task, PLACES, _values(task), parameters=_parameters())),
         inputs=[*_inputs(task), RawArtifact(name=DOCUMENT, path=PLACES.document, data=workflow_parameter(DOCUMENT))],
         outputs=_outputs(task.step, consumed),
-        env=[
-            SecretEnv(
-                name=variable.name,
-                secret_name=variable.source.secret,
-                secret_key=variable.source.key,
-                optional=variable.optional or None,
-            )
-            for variable in secret_variables(task.step, service)
-        ],
+        env=environment(task.step, service),
         retry_strategy=_retry(task.spec.retries) if task.spec.retries else None,
         active_deadline_seconds=deadline_seconds(task.step, service),
         service_account_name=account(task.step),
-        security_context=m.SecurityContext(
-            allow_privilege_escalation=False,
-            capabilities=m.Capabilities(drop=["ALL"]),
-            read_only_root_filesystem=True,
-            run_as_non_root=True,
-        ),
+        security_context=SECURITY_CONTEXT,
         # A step that could not start, or was killed, shows the end of its log; that is plain text as its message is.
         termination_message_policy="FallbackToLogsOnError",
-        resources=_resources(task.step, service),
-        volumes=[
-            EmptyDirVolume(name="tmp", mount_path="/tmp"),  # noqa: S108  # a volume of the pod's own
-            *([_SCRATCH_VOLUME] if "scratch" in task.spec.options else ()),
-        ],
+        resources=resources(task.step, service),
+        volumes=volumes(task),
     )
 
 
@@ -235,9 +215,3 @@ def _output(field: str, *, has_default: bool) -> Parameter:
     name = file_name(field)
     source = m.ValueFrom(path=f"{PLACES.outputs}/{name}", default="" if has_default else None)
     return Parameter(name=name, value_from=source)
-
-
-def _resources(step: str, service: ModelService) -> Resources:
-    asked = CATALOGUE[step].resources(service)
-    memory = f"{asked.memory_mebibytes}Mi"
-    return Resources(cpu_request=asked.cpu, memory_request=memory, memory_limit=memory)
