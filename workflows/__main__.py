@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     connection = _connection()
     _add_submit(verbs, connection)
     _add_runs(verbs, connection)
+    _add_logs(verbs, connection)
     _add_hidden(verbs)
     return found
 
@@ -190,6 +191,19 @@ def _runs(options: argparse.Namespace) -> int:
 
     query = run.Query(options.target, options.follow, options.last, as_json=options.output == "json")
     return run.runs(query, run.Place(options.namespace, options.argo_server))
+
+
+def _add_logs(verbs: Verbs, connection: argparse.ArgumentParser) -> None:
+    logs = _verb(verbs, "logs", "Exit codes: 0 printed, 11 no such run or pod, 75 no answer.", connection)
+    logs.add_argument("run", metavar="RUN", help="name of the run")
+    logs.add_argument("task", nargs="?", default="", metavar="TASK", help="default: all tasks")
+    logs.set_defaults(act=_logs)
+
+
+def _logs(options: argparse.Namespace) -> int:
+    from workflows.commands import run  # noqa: PLC0415  # as above
+
+    return run.logs(options.run, options.task, run.Place(options.namespace, options.argo_server))
 
 
 def _add_hidden(verbs: Verbs) -> None:

@@ -22,6 +22,7 @@ GROUPS: Mapping[str, tuple[Verb, ...]] = {
     "run": (
         Verb("submit", "NAME", "start a run on a cluster and follow it"),
         Verb("runs", "[NAME|RUN]", "list runs, or show one with its tasks"),
+        Verb("logs", "RUN [TASK]", "print the logs of a run, or of one task"),
     ),
 }
 VERBS = {verb.name: verb for verbs in GROUPS.values() for verb in verbs}

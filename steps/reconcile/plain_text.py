@@ -27,7 +27,12 @@ def plain_text(text: str) -> str:
     A space is seen by a person and means nothing in JSON; an invisible character would be copied along into a shell.
     Nothing is removed, so no two halves of a tag can meet.
     """
-    return _PAIR.sub(r"\1 ", _SUSPECT.sub(_shown, text))
+    return _PAIR.sub(r"\1 ", printable(text))
+
+
+def printable(text: str) -> str:
+    """`text` with U+FFFD for each character that could move a cursor or cannot be encoded."""
+    return _SUSPECT.sub(_shown, text)
 
 
 def plain_bytes(text: str, limit: int) -> bytes:

@@ -13,7 +13,7 @@ from steps.report.run import EXIT_TASKS
 from tests.support.expr_lang import ExprError, evaluate, received
 from tests.support.rendered import objects
 from workflows.simulator.core.cluster.errors import ApiError
-from workflows.simulator.core.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, Resource
+from workflows.simulator.core.cluster.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS, Resource
 from workflows.simulator.core.cluster.store import ClusterStore
 from workflows.simulator.faults.request_faults import RequestFaults
 from workflows.simulator.http.api_server import ApiServer
@@ -144,6 +144,7 @@ class ArgoCluster:
     has_binding: bool = True
     requests: list[str] = field(default_factory=list)  # method and path of each
     bad_answers: list[tuple[int, bytes]] = field(default_factory=list)  # to the next requests for a run
+    logs: dict[str, str] = field(default_factory=dict)  # of the container `main`, by pod
     says_try_again: bool = False  # as Kubernetes before 1.30 reports a taken name to Argo Server
 
     def kind(self, name: str) -> Resource:
@@ -171,6 +172,14 @@ class ArgoCluster:
         kept = {"storedWorkflowTemplateSpec": {"templates": graph}}
         self.store.replace(self.kind("Workflow"), {**workflow, "status": {**kept, **status}})
 
+    def add_pod(self, name: str, node: str, log: str | None, run: str) -> None:
+        """A pod as Argo creates it, with its log; None: its container has not started."""
+        labels, annotations = {"workflows.argoproj.io/workflow": run}, {"workflows.argoproj.io/node-name": node}
+        metadata = {"name": name, "namespace": NAMESPACE, "labels": labels, "annotations": annotations}
+        self.store.create(PODS, {"metadata": metadata, "spec": {"containers": [{"name": "main", "image": "x"}]}})
+        if log is not None:
+            self.logs[name] = log
+
     def delete_run(self) -> None:
         self.store.delete(self.kind("Workflow"), self.only_run()["metadata"]["name"], NAMESPACE)
 
@@ -181,9 +190,10 @@ def argo_cluster(folder: Path) -> Iterator[ArgoCluster]:
     for kind in KINDS:
         store.create(CUSTOM_RESOURCE_DEFINITIONS, definition(kind))
     store.create(NAMESPACES, {"metadata": {"name": NAMESPACE}})
-    api = ApiServer(store, faults=faults)
+    logs: dict[str, str] = {}
+    api = ApiServer(store, faults=faults, pod_log=lambda _namespace, pod, _container, _previous: logs.get(pod))
     api.write_kubeconfig(folder / "kubeconfig")
-    world = ArgoCluster(store, folder / "kubeconfig", faults)
+    world = ArgoCluster(store, folder / "kubeconfig", faults, logs=logs)
     server = LoopbackServer(ArgoServer(world).serve)
     world.argo_server = server.url
     api.start()

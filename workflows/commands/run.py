@@ -18,6 +18,7 @@ from steps.errors import Blocked, DeadlineExceeded, DocumentError, Exit, Interru
 from steps.kinds import Manifest
 from steps.reconcile.clock import Clock, SystemClock
 from steps.reconcile.converge import converge
+from steps.reconcile.plain_text import printable
 from steps.reconcile.report import StreamReport, stdout_report
 from steps.report.argo_nodes import read_run
 from steps.report.run import NO_EXIT_HANDLER, Run
@@ -115,6 +116,32 @@ def _show(run: Run, place: Place, query: Query, report: StreamReport, clock: Clo
     _print(report, recap(run, clock.time()))
     again = run.service if run.ended else f"{run.name} --follow"
     report.note(f"Next: {_runs_command(again, place, run.namespace)}")
+    return Exit.DONE
+
+
+def logs(run: str, task: str, place: Place) -> int:
+    """Print the log of each pod of a run, or of the pods of one task.
+
+    Raises Blocked for an absent run, and for a run without such a pod.
+    """
+    place = _resolved(place)
+    report = stdout_report(SystemClock(), diff=False, progress_file=None)
+    namespace, client = _namespace(place, None), _client(place)
+    if client.run(namespace, run) is None:
+        raise Blocked(f"there is no run {run} in namespace {namespace}", "name a run; slipway runs lists them")
+    found = client.logs(namespace, run)
+    shown = [log for log in found if not task or log.is_of(task)]
+    if not shown:
+        pods = ", ".join(log.node for log in found) or "none"
+        raise Blocked(
+            f"run {run} has no pod{f' of task {task}' if task else ''} in namespace {namespace}; its pods: {pods}. "
+            "Argo deletes the pods of a run that succeeded",
+            f"see the tasks: slipway runs {run}, or read the log archive of the cluster",
+        )
+    for log in shown:
+        report.note(f"== {log.node}  (pod {log.pod})")
+        _print(report, printable(log.text).splitlines() or ["no log: the container has not started"])
+    report.note(f"Next: {_runs_command(run, place, namespace)}")
     return Exit.DONE
 
 

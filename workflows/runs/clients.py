@@ -5,11 +5,12 @@ from typing import Any, Protocol
 
 from steps.adapters.kubernetes.cluster import KubernetesCluster, connect, kubeconfig_of
 from steps.document.schema import ModelService
-from steps.errors import StepError, TransientError
-from steps.kinds import LEASE, WORKFLOW, WORKFLOW_TEMPLATE, Manifest, Ref
+from steps.errors import Blocked, StepError, TransientError
+from steps.kinds import LEASE, POD, WORKFLOW, WORKFLOW_TEMPLATE, Manifest, Ref
 from steps.release import writer_lease_name
 from steps.rollout import lease_holder
 from workflows.runs.argo_server import ArgoServer
+from workflows.runs.logs import CONTAINER, LINES, WORKFLOW_LABEL, PodLog, in_order, node_of
 from workflows.runs.submission import DOCUMENT, Submission
 
 
@@ -25,6 +26,10 @@ class Client(Protocol):
     def run(self, namespace: str, name: str) -> Manifest | None: ...
 
     def runs(self, namespace: str) -> list[Manifest]: ...
+
+    def logs(self, namespace: str, run: str) -> list[PodLog]:
+        """One for each pod of the run that still exists, the oldest first."""
+        ...
 
     def gone_writer(self, service: ModelService) -> str:
         """The run that was deleted while it changed the service; empty if there is none or the Lease cannot be read."""
@@ -52,6 +57,15 @@ class KubernetesClient:
 
     def runs(self, namespace: str) -> list[Manifest]:
         return self._cluster.select(WORKFLOW, namespace)
+
+    def logs(self, namespace: str, run: str) -> list[PodLog]:
+        names = (
+            (str(pod["metadata"]["name"]), node_of(pod))
+            for pod in in_order(self._cluster.select(POD, namespace, {WORKFLOW_LABEL: run}))
+        )
+        return [
+            PodLog(name, node, self._cluster.pod_log(namespace, name, CONTAINER, lines=LINES)) for name, node in names
+        ]
 
     def gone_writer(self, service: ModelService) -> str:
         try:
@@ -89,6 +103,12 @@ class ArgoServerClient:
 
     def runs(self, namespace: str) -> list[Manifest]:
         return self._server.list(f"/api/v1/workflows/{namespace}")
+
+    def logs(self, namespace: str, run: str) -> list[PodLog]:
+        raise Blocked(
+            f"the logs of run {run} are read through the Kubernetes API, and this command uses Argo Server",
+            f"use a kubeconfig and --argo-server '', or argo logs -n {namespace} {run}",
+        )
 
     def gone_writer(self, service: ModelService) -> str:  # noqa: ARG002  # Argo Server serves no Leases
         return ""
