@@ -123,6 +123,21 @@ _HUB_AND_STORE = frozenset({Secret.HUB, Secret.STORE})
 # survived.
 _TRANSFER_RETRIES = 5
 
+
+def _transfer_step(name: str, description: str, option: str, secrets: frozenset[Secret]) -> StepSpec:
+    """A step that moves bytes; it needs no permission on the cluster."""
+    return StepSpec(
+        name,
+        description,
+        (*_PINNED, option),
+        _transfer,
+        _TRANSFER_RETRIES,
+        secrets=secrets,
+        resources=resource_requests.transfer,
+        skippable=True,
+    )
+
+
 _ENTRIES = (
     StepSpec(
         "resolve-model",
@@ -230,35 +245,20 @@ _ENTRIES = (
         ),
         skippable=True,
     ),
-    StepSpec(
-        "download-model",
-        "Copy the files from the hub to the scratch volume, verified.",
-        (*_PINNED, "scratch"),
-        _transfer,
-        _TRANSFER_RETRIES,
-        secrets=_HUB_AND_STORE,
-        resources=resource_requests.transfer,
-        skippable=True,
+    _transfer_step(
+        "download-model", "Copy the files from the hub to the scratch volume, verified.", "scratch", _HUB_AND_STORE
     ),
-    StepSpec(
+    _transfer_step(
         "upload-model",
         "Copy the files from the scratch volume to the bucket, verified, the manifest last.",
-        (*_PINNED, "scratch"),
-        _transfer,
-        _TRANSFER_RETRIES,
-        secrets=frozenset({Secret.STORE}),
-        resources=resource_requests.transfer,
-        skippable=True,
+        "scratch",
+        frozenset({Secret.STORE}),
     ),
-    StepSpec(
+    _transfer_step(
         "mirror-model",
         "Copy the files from the hub to the bucket in one stream, verified, the manifest last.",
-        (*_PINNED, "shard"),
-        _transfer,
-        _TRANSFER_RETRIES,
-        secrets=_HUB_AND_STORE,
-        resources=resource_requests.transfer,
-        skippable=True,
+        "shard",
+        _HUB_AND_STORE,
     ),
     StepSpec(
         "verify-model",

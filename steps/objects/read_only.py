@@ -7,12 +7,12 @@ https://kubernetes.io/docs/reference/using-api/server-side-apply/
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from steps.errors import Blocked
 from steps.kinds import FIELD_MANAGER, Kind, Manifest, Ref
-from steps.ports.kubernetes import Cluster, Permission
+from steps.ports.kubernetes import Cluster, Labels, Permission, Reduce
 
 Fields = Mapping[str, Any]  # in the notation of fieldsV1: {"f:spec": {"f:ports": {'k:{"port":80}': {"f:name": {}}}}}
 
@@ -26,13 +26,7 @@ class ReadOnlyCluster:
     def get(self, ref: Ref) -> Manifest | None:
         return self._cluster.get(ref)
 
-    def select(
-        self,
-        kind: Kind,
-        namespace: str = "",
-        labels: Mapping[str, str] | None = None,
-        part: Callable[[Manifest], Manifest] | None = None,
-    ) -> list[Manifest]:
+    def select(self, kind: Kind, namespace: str = "", labels: Labels = None, part: Reduce = None) -> list[Manifest]:
         return self._cluster.select(kind, namespace, labels, part)
 
     def preview(self, wanted: Manifest) -> Manifest:

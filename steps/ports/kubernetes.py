@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from steps.kinds import Kind, Manifest, Ref
+
+Labels: TypeAlias = Mapping[str, str] | None
+Reduce: TypeAlias = Callable[[Manifest], Manifest] | None
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,7 @@ class Permission:
 class Cluster(Protocol):
     def get(self, ref: Ref) -> Manifest | None: ...
 
-    def select(
-        self,
-        kind: Kind,
-        namespace: str = "",
-        labels: Mapping[str, str] | None = None,
-        part: Callable[[Manifest], Manifest] | None = None,
-    ) -> list[Manifest]:
+    def select(self, kind: Kind, namespace: str = "", labels: Labels = None, part: Reduce = None) -> list[Manifest]:
         """Objects in one namespace, or in all of them; sorted by namespace and name.
 
         `part` reduces each object on arrival, and keeps its name: a whole pod is 70 KiB in memory, and a cluster has

@@ -20,7 +20,7 @@ from steps.resolve_model import ResolveModel
 from steps.rollout.intent import Intent
 from steps.rollout.writer_lease import Guarded, Writer, WriterLease
 from tests.support.fakes import ListedSource, RecordingReport
-from tests.support.live_cluster import LiveCluster, live_cluster
+from tests.support.live_cluster import KilledAfter, LiveCluster, live_cluster
 from tests.support.samples import release, wanted
 
 FIRST, NEW, OLDER = (release(digest="sha256:" + digit * 64) for digit in "123")
@@ -148,29 +148,6 @@ def test_an_older_run_whose_release_is_ready_moves_no_traffic_while_a_person_and
     promote(live, FIRST, "revert", counter(live))  # an ordinary new run
     assert (found(live).counter, found(live).run) == (4, "revert")
     assert services.serving_release(live.port.get(services.traffic_service_ref(FIRST.service))) == FIRST.id
-
-
-class KilledAfter:
-    """The port of a process that is killed after a number of writes."""
-
-    def __init__(self, live: LiveCluster, writes: int) -> None:
-        self._port, self._left = live.port, writes
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._port, name)
-
-    def apply(self, wanted: Manifest) -> None:
-        self._die()
-        self._port.apply(wanted)
-
-    def delete(self, ref: Ref, uid: str) -> None:
-        self._die()
-        self._port.delete(ref, uid)
-
-    def _die(self) -> None:
-        if not self._left:
-            raise TransientError("killed")
-        self._left -= 1
 
 
 @pytest.mark.parametrize("writes", [1, 2], ids=["before the record", "after the record"])

@@ -16,7 +16,7 @@ from steps.ports.oss import AccessKey
 from steps.ports.sglang import ChatResponse, EngineError
 from steps.release import Release
 from steps.report.run_end import ReadWorkflow
-from tests.support.live_cluster import LiveCluster, live_cluster
+from tests.support.live_cluster import KilledAfter, LiveCluster, live_cluster
 from tests.support.samples import release
 from tests.support.toy_cluster import ABSENT_IMAGE, CRASHING_IMAGE
 from workflows.simulator.core.cluster.controllers.operator_style import V04, V06, V08, OperatorStyle
@@ -127,30 +127,6 @@ def test_the_gate_does_not_open_for_the_pods_of_an_older_template(live: LiveClus
     assert before.isdisjoint(after)
 
 
-class DyingAfter:
-    """The port of a process that dies after a number of changes."""
-
-    def __init__(self, live: LiveCluster, changes: int) -> None:
-        self._port = live.port
-        self._left = changes
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._port, name)
-
-    def apply(self, wanted: Manifest) -> None:
-        self._die()
-        self._port.apply(wanted)
-
-    def delete(self, ref: Ref, uid: str) -> None:
-        self._die()
-        self._port.delete(ref, uid)
-
-    def _die(self) -> None:
-        if not self._left:
-            raise TransientError("killed")
-        self._left -= 1
-
-
 @pytest.mark.parametrize(
     ("changes", "verdict"),
     [
@@ -164,7 +140,7 @@ def test_a_promotion_killed_anywhere_is_finished_by_the_next_run(live: LiveClust
     live.serve(OLD)
     live.run(live.volume(NEW))
     live.run(live.rollout(NEW))
-    honest, live.port = live.port, DyingAfter(live, changes)
+    honest, live.port = live.port, KilledAfter(live, changes)
     with pytest.raises(TransientError):
         live.run(live.promotion(NEW))
     live.port = honest

@@ -11,7 +11,7 @@ import requests
 
 from steps.adapters.sglang import metrics as exposition
 from steps.ports.sglang import Metrics
-from tests.support.pd_group import FAST, PdGroup, eventually, pd_group, write_model
+from tests.support.pd_group import FAST, PdGroup, eventually, pd_group, started_groups, write_model
 from workflows.simulator.core.hub.sample_model import KV_BYTES_PER_TOKEN
 from workflows.simulator.faults.engine_faults import EngineFaults, EngineTiming
 
@@ -21,20 +21,8 @@ CHAT = "/v1/chat/completions"
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    groups: list[PdGroup] = []
-
-    def started(
-        faults: EngineFaults | None = None, *overrides: str, timing: EngineTiming = FAST, **options: Any
-    ) -> PdGroup:
-        pd = pd_group(tmp_path, faults, *overrides, timing=timing)
-        groups.append(pd)
-        pd.start_all(**options)
-        eventually(pd.serves, "the router sees every worker")
-        return pd
-
-    yield started
-    for pd in groups:
-        pd.stop()
+    with started_groups(tmp_path) as started:
+        yield started
 
 
 def ask(pd: PdGroup, prompt: str = "Explain prefill.", name: str = "router-0", **more: Any) -> requests.Response:

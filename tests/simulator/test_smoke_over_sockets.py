@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
@@ -14,7 +13,7 @@ from steps.reconcile.converge import Outcome, converge
 from steps.smoke_test import SmokeTest
 from tests.support.fakes import FakeClock, RecordingReport
 from tests.support.pd_cluster import LoopbackRoute, PdCluster
-from tests.support.pd_group import MODEL_PATH, PdGroup, eventually, pd_group
+from tests.support.pd_group import MODEL_PATH, PdGroup, eventually, pd_group, started_groups
 from workflows.simulator.core.hub.sample_model import KV_BYTES_PER_TOKEN
 from workflows.simulator.faults.engine_faults import EngineFaults
 
@@ -23,18 +22,8 @@ Start = Callable[..., PdGroup]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    groups: list[PdGroup] = []
-
-    def started(faults: EngineFaults | None = None, *overrides: str, **options: Any) -> PdGroup:
-        pd = pd_group(tmp_path, faults, *overrides)
-        groups.append(pd)
-        pd.start_all(**options)
-        eventually(pd.serves, "the router sees every worker")
-        return pd
-
-    yield started
-    for pd in groups:
-        pd.stop()
+    with started_groups(tmp_path) as started:
+        yield started
 
 
 def smoke(pd: PdGroup, report: RecordingReport | None = None, clock: FakeClock | None = None) -> Outcome:

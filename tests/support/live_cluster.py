@@ -12,6 +12,7 @@ import requests
 from steps.adapters.kubernetes.cluster import connect
 from steps.create_volume import CreateVolume
 from steps.document.schema import ModelService
+from steps.errors import TransientError
 from steps.kinds import FIELD_MANAGER, Manifest, Ref
 from steps.ports.kubernetes import Cluster
 from steps.ports.oss import AccessKey
@@ -190,3 +191,26 @@ def live_cluster(
         yield LiveCluster(embedded, connect(embedded.kubeconfig), folder / "bucket" / "objects")
     finally:
         embedded.stop()
+
+
+class KilledAfter:
+    """The port of a process that is killed after a number of writes."""
+
+    def __init__(self, live: LiveCluster, writes: int) -> None:
+        self._port, self._left = live.port, writes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._port, name)
+
+    def apply(self, wanted: Manifest) -> None:
+        self._die()
+        self._port.apply(wanted)
+
+    def delete(self, ref: Ref, uid: str) -> None:
+        self._die()
+        self._port.delete(ref, uid)
+
+    def _die(self) -> None:
+        if not self._left:
+            raise TransientError("killed")
+        self._left -= 1

@@ -2,7 +2,8 @@
 
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,27 @@ class PdGroup:
 def pd_group(folder: Path, faults: EngineFaults | None = None, *overrides: str, timing: EngineTiming = FAST) -> PdGroup:
     wanted = release(f"serving.modelPath={MODEL_PATH}", "serving.tensorParallel=1", *overrides, name="demo")
     return PdGroup(wanted, SglangRuntime(faults, timing), write_model(folder / "model"))
+
+
+@contextmanager
+def started_groups(folder: Path) -> Iterator[Callable[..., PdGroup]]:
+    """Starts groups on request, each with a router that has found its workers."""
+    groups: list[PdGroup] = []
+
+    def started(
+        faults: EngineFaults | None = None, *overrides: str, timing: EngineTiming = FAST, **options: Any
+    ) -> PdGroup:
+        pd = pd_group(folder, faults, *overrides, timing=timing)
+        groups.append(pd)
+        pd.start_all(**options)
+        eventually(pd.serves, "the router sees every worker")
+        return pd
+
+    try:
+        yield started
+    finally:
+        for pd in groups:
+            pd.stop()
 
 
 def eventually(true: Callable[[], bool], what: str, seconds: float = 60.0) -> None:

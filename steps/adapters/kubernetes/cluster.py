@@ -24,7 +24,7 @@ from steps.adapters.kubernetes.errors import (
 )
 from steps.errors import Blocked, TransientError
 from steps.kinds import FIELD_MANAGER, KUBECONFIG, Kind, Manifest, Ref
-from steps.ports.kubernetes import Permission
+from steps.ports.kubernetes import Labels, Permission, Reduce
 from steps.reconcile.retry_policy import RetryPolicy
 
 REQUEST_TIMEOUT = (5.0, 30.0)  # seconds to connect, and between two reads
@@ -68,13 +68,7 @@ class KubernetesCluster:
         call = partial(self._client.get, resource, name=ref.name, namespace=ref.namespace or None)
         return self._object(request, call, absent=partial(is_absent, request))
 
-    def select(
-        self,
-        kind: Kind,
-        namespace: str = "",
-        labels: Mapping[str, str] | None = None,
-        part: Callable[[Manifest], Manifest] | None = None,
-    ) -> list[Manifest]:
+    def select(self, kind: Kind, namespace: str = "", labels: Labels = None, part: Reduce = None) -> list[Manifest]:
         resource = self._resource(kind)
         request = ApiRequest("list", _plural(resource), namespace)
         selector = ",".join(f"{key}={value}" for key, value in (labels or {}).items()) or None
