@@ -17,7 +17,7 @@ from steps.transfer.directory import DirectorySink
 from steps.transfer.inventory import Inventory
 from steps.transfer.manifest import ModelManifest
 from steps.transfer.scratch import Scratch
-from steps.transfer.staging import Staged, WriteListing
+from steps.transfer.staging import Staged, StagedStep, WriteListing
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,13 @@ def plan(release: Release, scratch: Scratch, facts: Facts) -> Plan:
 
 
 @dataclass(frozen=True)
-class DownloadModel:
+class DownloadModel(StagedStep):
     release: Release
     source: ModelSource
     store: ModelStore
     scratch: Path
     clock: Clock = field(default_factory=SystemClock)
     stats: TransferStats = field(default_factory=TransferStats)
-
-    @property
-    def deadline(self) -> float:
-        return delivery.deadline(self.release.service)
-
-    @property
-    def folder(self) -> Scratch:
-        return Scratch.of(self.scratch, self.release.model_digest)
 
     def observe(self, past: Past[Facts]) -> Facts:
         found = manifest.read(self.store, self.release)

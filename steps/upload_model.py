@@ -10,14 +10,14 @@ from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.release import Release
-from steps.transfer import delivery, inventory, manifest, plans, staging
+from steps.transfer import inventory, manifest, plans, staging
 from steps.transfer.delivery import Delivery, InBucket, TransferStats
 from steps.transfer.directory import DirectorySource
 from steps.transfer.inventory import Inventory
 from steps.transfer.manifest import ModelManifest
 from steps.transfer.scratch import Scratch
 from steps.transfer.sink import WrongContent
-from steps.transfer.staging import NEEDS_NEW_RUN, RemoveFolder, Staged
+from steps.transfer.staging import NEEDS_NEW_RUN, RemoveFolder, Staged, StagedStep
 
 Outputs = InBucket
 
@@ -51,20 +51,12 @@ def _emptied(scratch: Scratch, staged: Staged) -> Plan:
 
 
 @dataclass(frozen=True)
-class UploadModel:
+class UploadModel(StagedStep):
     release: Release
     store: ModelStore
     scratch: Path
     clock: Clock = field(default_factory=SystemClock)
     stats: TransferStats = field(default_factory=TransferStats)
-
-    @property
-    def deadline(self) -> float:
-        return delivery.deadline(self.release.service)
-
-    @property
-    def folder(self) -> Scratch:
-        return Scratch.of(self.scratch, self.release.model_digest)
 
     def observe(self, _past: Past[Facts]) -> Facts:
         found = manifest.read(self.store, self.release)

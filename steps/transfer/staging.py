@@ -6,6 +6,8 @@ from pathlib import Path
 from steps.model import Listing
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import size
+from steps.release import Release
+from steps.transfer import delivery
 from steps.transfer.plans import Moves, grouped
 from steps.transfer.scratch import Scratch
 from steps.transfer.sink import Move
@@ -23,6 +25,21 @@ class Staged:
     allocated: int = 0  # bytes of files in transfer
     free: int = 0  # bytes
     exists: bool = False
+
+
+class StagedStep:
+    """The common part of download-model and upload-model."""
+
+    release: Release
+    scratch: Path  # the volume
+
+    @property
+    def deadline(self) -> float:
+        return delivery.deadline(self.release.service)
+
+    @property
+    def folder(self) -> Scratch:
+        return Scratch.of(self.scratch, self.release.model_digest)
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,7 @@ from itertools import count
 from random import Random
 
 from steps.adapters.sglang import answers, metrics
-from steps.ports.sglang import (
-    BootstrapRoute,
-    ChatRequest,
-    ChatResponse,
-    EngineError,
-    EngineInfo,
-    Metrics,
-    NotServing,
-    Pairing,
-    RoutedWorker,
-    Server,
-)
+from steps.ports import sglang as ports
 from steps.sglang.flags import worker_args
 from tests.support.pd_group import MODEL_PATH, PdGroup
 from workflows.simulator.core.engine import loaded_model, server_info
@@ -67,7 +56,7 @@ class _Request:
     prompt: str
     limit: int  # tokens
     prefill_ended: bool = False
-    reply: ChatResponse | EngineError | None = None
+    reply: ports.ChatResponse | ports.EngineError | None = None
     hung_up: bool = False
 
     @property
@@ -86,7 +75,7 @@ class BusyGroup:
     now: float = 0.0
     workers: dict[str, Worker] = field(default_factory=dict)
     _events: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
-    _read: dict[str, Metrics] = field(default_factory=dict)  # until the worker counts again
+    _read: dict[str, ports.Metrics] = field(default_factory=dict)  # until the worker counts again
 
     def __post_init__(self) -> None:
         self._random, self._order, self._turn = Random(self.seed), count(), count(self.seed)
@@ -184,12 +173,12 @@ class BusyGroup:
         ended = self._counters(request.decode)
         ended.finished(made.prompt_tokens, count, stream=False)
         name = worker.flags.served_model_name
-        request.reply = ChatResponse(name, made.text, "", made.finish_reason, made.prompt_tokens, count)
+        request.reply = ports.ChatResponse(name, made.text, "", made.finish_reason, made.prompt_tokens, count)
 
     def _fail(self, request: _Request) -> None:
         for name in (request.decode, request.prefill):
             self._counters(name).failed("transfer")
-        request.prefill_ended, request.reply = True, EngineError(500, "KVTransferError")
+        request.prefill_ended, request.reply = True, ports.EngineError(500, "KVTransferError")
 
     def _hang_up(self, request: _Request) -> None:
         """Each side notices in its own time, and counts as in tests/recorded/sglang/hang-up."""
@@ -209,67 +198,67 @@ class BusyGroup:
 
     # the port
 
-    def engine_info(self, worker: Server) -> EngineInfo:
+    def engine_info(self, worker: ports.Server) -> ports.EngineInfo:
         found = self._at(worker)
         told = (json.dumps(told(found)) for told in (server_info.model_info, server_info.server_info))
         return answers.engine_info(*told)
 
-    def weights_checksum(self, worker: Server) -> str | None:
+    def weights_checksum(self, worker: ports.Server) -> str | None:
         self._counters(self._name(worker)).asked("POST", "/weights_checker")
         return self._at(worker).weights
 
-    def bootstrap_route(self, bootstrap: Server) -> BootstrapRoute:
+    def bootstrap_route(self, bootstrap: ports.Server) -> ports.BootstrapRoute:
         flags = self._at(bootstrap).flags
-        return BootstrapRoute(flags.tp_size, flags.page_size, flags.kv_cache_dtype)
+        return ports.BootstrapRoute(flags.tp_size, flags.page_size, flags.kv_cache_dtype)
 
-    def metrics(self, server: Server) -> Metrics:
+    def metrics(self, server: ports.Server) -> ports.Metrics:
         self.advance(LOOK)
         worker, name = self._at(server), self._name(server)
         if name not in self._read:
             self._read[name] = metrics.parse(worker.counters.text())
         return self._read[name]
 
-    def routed_workers(self, router: Server) -> list[RoutedWorker]:
+    def routed_workers(self, router: ports.Server) -> list[ports.RoutedWorker]:
         port = self.pd.release.service.serving.ports.bootstrap
         return [
-            RoutedWorker(f"http://{name}:8000", role, True, port if role == "prefill" else None, MODEL_PATH)
+            ports.RoutedWorker(f"http://{name}:8000", role, True, port if role == "prefill" else None, MODEL_PATH)
             for name in self.workers
             for role in [name.partition("-")[0]]
         ]
 
-    def chat(self, server: Server, chat_request: ChatRequest) -> ChatResponse | EngineError:
+    def chat(self, server: ports.Server, chat_request: ports.ChatRequest) -> ports.ChatResponse | ports.EngineError:
         if server.kind == "pods":
             self._counters(self._name(server)).asked(*CHAT)
-            return EngineError(400, "Disaggregated request received without bootstrap room id")
+            return ports.EngineError(400, "Disaggregated request received without bootstrap room id")
         request = self._through_router(chat_request.prompt, chat_request.max_tokens)
         if request.decode in self.broken.down:
-            raise NotServing("the router has nobody to answer a chat")
+            raise ports.NotServing("the router has nobody to answer a chat")
         self._run(lambda: request.reply is not None, PATIENCE)
         return request.reply or self._gave_up(request)
 
     def chat_on_pair(
-        self, prefill: Server, decode: Server, pairing: Pairing, chat_request: ChatRequest
-    ) -> ChatResponse | EngineError:
+        self, prefill: ports.Server, decode: ports.Server, pairing: ports.Pairing, chat_request: ports.ChatRequest
+    ) -> ports.ChatResponse | ports.EngineError:
         request = self._ask(self._name(prefill), self._name(decode), chat_request.prompt, chat_request.max_tokens)
         self._run(lambda: request.over, PATIENCE)
         return request.reply if request.over and request.reply else self._gave_up(request)
 
-    def _gave_up(self, request: _Request) -> EngineError:
+    def _gave_up(self, request: _Request) -> ports.EngineError:
         self._hang_up(request)
-        return EngineError(0, f"no end of the request within {PATIENCE:g} s")
+        return ports.EngineError(0, f"no end of the request within {PATIENCE:g} s")
 
     def _counters(self, name: str) -> Counters:
         """The counters of a worker, to be moved; an earlier reading of them is outdated."""
         self._read.pop(name, None)
         return self.workers[name].counters
 
-    def _name(self, server: Server) -> str:
+    def _name(self, server: ports.Server) -> str:
         return server.name.removeprefix(f"{self.pd.release.group}-")
 
-    def _at(self, server: Server) -> Worker:
+    def _at(self, server: ports.Server) -> Worker:
         name = self._name(server)
         if name in self.broken.down:
-            raise NotServing(f"{server} cannot be reached: Connection refused")
+            raise ports.NotServing(f"{server} cannot be reached: Connection refused")
         return self.workers[name]
 
 
