@@ -11,7 +11,7 @@ from steps.reconcile.converge import Past
 from steps.reconcile.plan import Change, Plan
 from steps.reconcile.report import Report
 from steps.release import Release
-from steps.transfer import delivery, inventory, manifest, plans, staging
+from steps.transfer import delivery, inventory, plans, staging
 from steps.transfer.delivery import FROM_HUB, Delivery, TransferStats, move
 from steps.transfer.directory import DirectorySink
 from steps.transfer.inventory import Inventory
@@ -58,12 +58,10 @@ class DownloadModel(StagedStep):
     stats: TransferStats = field(default_factory=TransferStats)
 
     def observe(self, past: Past[Facts]) -> Facts:
-        found = manifest.read(self.store, self.release)
-        if found:
-            return Facts(found)
-        listing = delivery.listing(past.facts.listing if past.facts else None, self.source, self.release)
-        if listing.digest != self.release.model_digest:
-            return Facts(None, listing)
+        before = past.facts.listing if past.facts else None
+        found, listing = delivery.stored_or_listed(self.store, self.source, self.release, before)
+        if found or listing.digest != self.release.model_digest:
+            return Facts(found, listing)
         stored = inventory.observe(self.store, self.release, listing)
         return Facts(None, listing, stored, staging.observe(self.folder, listing))
 

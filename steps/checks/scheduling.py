@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from steps.checks.nodes import is_ready, name_of
-from steps.document.pod import FieldRequirement, NodeRequirement, NodeSelector, NodeSelectorTerm, Pod, Toleration
+from steps.document.pod_fields import FieldRequirement, NodeRequirement, NodeSelector, NodeSelectorTerm, Pod, Toleration
 from steps.kinds import Manifest
 
 _REPELLING = ("NoSchedule", "NoExecute")  # PreferNoSchedule is a preference

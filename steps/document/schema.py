@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 from steps.document import written
 from steps.document.engine import NEWEST_PROVED, OLDEST, RouterArguments, WorkerArguments, provable
 from steps.document.image_name import Image, ImageName
-from steps.document.pod import Pod
+from steps.document.pod_fields import Pod
 from steps.document.quantities import Cpu, PartSize, Size, quantity
 from steps.document.schedule import Cron, TimeZone
 from steps.document.section import AsTuple, LabelKey, LabelValue, Name, Section, Text

@@ -7,7 +7,7 @@ change is another release, which is proved beside the old one.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from steps.document.pod import Pod
+from steps.document.pod_fields import Pod
 from steps.document.schema import Resources, Serving
 from steps.kinds import ERDMA, GPU, HASH_LABEL, RELEASE_LABEL, ROLE_LABEL, SERVICE_LABEL
 from steps.objects.probes import router_probes, worker_probes

@@ -59,12 +59,17 @@ class InBucket:
         )
 
 
-def listing(before: Listing | None, source: ModelSource, release: Release) -> Listing:
-    """`before` if it is the pinned listing, else that of the hub: a later revision has no effect on this process.
+def stored_or_listed(
+    store: ModelStore, source: ModelSource, release: Release, before: Listing | None
+) -> tuple[manifest.ModelManifest | None, Listing]:
+    """The manifest of the revision in the bucket; without one, the listing of the hub.
 
-    Raises the errors of the source.
+    `before` replaces the hub if it is the pinned listing: a later revision has no effect on this process.
     """
-    return before if before and before.digest == release.model_digest else source.listing()
+    found = manifest.read(store, release)
+    if found or (before and before.digest == release.model_digest):
+        return found, before or Listing(())
+    return None, source.listing()
 
 
 def deadline(service: ModelService) -> float:

@@ -184,10 +184,10 @@ def _except(section: Manifest, names: set[str]) -> Manifest:
 _RULES: Mapping[tuple[str, str], Callable[[Manifest, Manifest | None], Iterator[Cause]]] = {
     kinds.CONFIG_MAPS.key: _immutable_data,
     kinds.DEPLOYMENTS.key: _workload,
+    kinds.STATEFUL_SETS.key: _stateful_set,
     kinds.PERSISTENT_VOLUMES.key: _volume,
     kinds.PERSISTENT_VOLUME_CLAIMS.key: _claim,
     kinds.PODS.key: _pod,
     kinds.SECRETS.key: _secret,
     kinds.SERVICES.key: _service,
-    kinds.STATEFUL_SETS.key: _stateful_set,
 }
