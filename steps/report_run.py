@@ -103,7 +103,7 @@ class ReportRun:
             else:
                 report.changed(change)
         if refused:
-            raise Blocked(f"the result of the run was not sent: {refused.reason}", refused.hint)
+            raise Blocked(f"the result of the run did not reach every target: {refused.reason}", refused.hint)
 
     def outputs(self, facts: Facts) -> Outputs:
         return Outputs(verdict(self.run, facts), summary(self.service, self.run, facts))

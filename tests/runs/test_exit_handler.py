@@ -156,7 +156,9 @@ def test_a_webhook_that_refuses_is_shown_after_the_recap(failed: ArgoCluster) ->
     step = ReportRun(
         service(), cluster, lambda: inbox, RunEnd.of(RUN, "Failed"), lambda: workflow_of(cluster, service(), RUN)
     )
-    with pytest.raises(Blocked, match=r"the result of the run was not sent: 410 Gone\. Next: check the Secret"):
+    with pytest.raises(
+        Blocked, match=r"the result of the run did not reach every target: 410 Gone\. Next: check the Secret"
+    ):
         converge(step, report, FakeClock())
     assert "smoke-test failed: no KV cache moved" in report.of("ok")
 

@@ -12,7 +12,7 @@ import pytest
 
 from steps import __version__
 from steps.checks.table import CHECKS
-from steps.errors import MEANINGS, Exit
+from steps.errors import MEANINGS, Blocked, Exit
 from steps.reconcile.closed_pipe import CODE
 from tests.support.samples import ROOT, SERVICES
 from workflows import packages, rehearsal
@@ -150,6 +150,27 @@ def test_findings_are_read_by_state_code_and_area() -> None:
     ]
     assert [str(one) + "\n" for one in every] == list(LINES[:-1])
     assert [one.code for one in document.findings(LINES, ("nodes",))] == ["GPU01", ""]
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("print('failed   GPU01 Free GPUs: found 0'); raise SystemExit(11)", None),
+        ("print('ok       FAB01 ready'); print('failed   GPU01 found 0'); raise SystemExit(11)", 0),
+        ("print('ok       FAB01 ready')", 0),
+    ],
+    ids=["no finding of the area", "a failure in another area", "all is well"],
+)
+def test_an_area_without_a_finding_beside_a_failure_is_not_called_healthy(
+    said: str, code: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "python", lambda *_: [sys.executable, "-c", said])
+    asked = document.Check(DEMO, areas=("fabric",))
+    if code is None:
+        with pytest.raises(Blocked, match="no finding about fabric"):
+            document.check(asked)
+    else:
+        assert document.check(asked) == code
 
 
 def test_every_check_is_in_one_area() -> None:

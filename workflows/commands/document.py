@@ -125,6 +125,11 @@ def _online(asked: Check) -> int:
                 sys.stdout.write(f"{finding}\n")
                 sys.stdout.flush()
     code = step.returncode
+    if code == Exit.BLOCKED and not shown:
+        raise Blocked(
+            f"no finding about {', '.join(asked.areas) or 'any area'}: {CHECK_STEP} failed before or beside it",
+            f"run all checks: slipway check {asked.document}",
+        )
     if code == Exit.BLOCKED and all(finding.state != "failed" for finding in shown):
         code = Exit.DONE  # all that failed is in another area
     return _print_json(shown, code) if asked.as_json else _end(asked, shown, code)
